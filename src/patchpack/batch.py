@@ -1,0 +1,155 @@
+"""The words that everything else speaks: Patches of one image, PackedBatch of many.
+
+A pack is one flat stream of tokens, the images back to back, with no padding anywhere:
+
+    image     0 0 0 0 1 1 2 2 2        lengths   4 2 3
+    token     a b c d e f g h i        offsets   0 4 6 9
+    ids       0 0 0 0 1 1 2 2 2
+
+`data` makes packs and `model` consumes them; the two never import each other, they meet here.
+Numbers that the host needs (lengths, grids) are kept on the host, so nothing in a forward pass
+waits for the device.
+
+Axes: token (all kept tokens of all images), image, patch_dim (ph · pw · channel, channel fastest).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int, Num
+from torch import Tensor
+
+Target = int | float | str | Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patches:
+    """One image as the tokens that are kept of it."""
+
+    patches: Num[Tensor, "token patch_dim"]  # uint8 pixels, or floats in the same 0..255 scale
+    coords: Int[Tensor, "token 2"]  # (y, x) of each kept patch in the full grid
+    grid: tuple[int, int]  # full grid (h, w) in patches, before dropping
+    key: str = ""  # names the image in every message about it
+    targets: dict[str, Target] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where each image lies in the token stream."""
+
+    lengths: tuple[int, ...]  # tokens of each image, on the host
+    device: torch.device
+
+    @cached_property
+    def offsets(self) -> Int[Tensor, " image_plus_1"]:
+        """Start of each image, and the end of the last (int32, as varlen kernels want it)."""
+        starts = [0]
+        for length in self.lengths:
+            starts.append(starts[-1] + length)
+        return torch.tensor(starts, dtype=torch.int32).to(self.device, non_blocking=True)
+
+    @cached_property
+    def ids(self) -> Int[Tensor, " token"]:
+        """The image that each token belongs to."""
+        images = torch.arange(len(self.lengths))
+        lengths = torch.tensor(self.lengths, dtype=torch.int64)
+        ids = torch.repeat_interleave(images, lengths, output_size=self.num_tokens)
+        return ids.to(self.device, non_blocking=True)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def num_tokens(self) -> int:
+        return sum(self.lengths)
+
+    def with_prefix(self, count: int) -> "Segments":
+        """The same images, each preceded by `count` more tokens."""
+        return Segments(tuple(length + count for length in self.lengths), self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """Many images in one token stream: what the loader yields and a model takes."""
+
+    patches: Num[Tensor, "token patch_dim"]
+    coords: Int[Tensor, "token 2"]  # (y, x) in patches of the full grid, also after dropping
+    grids: Int[Tensor, "image 2"]  # full grid (h, w) of each image
+    lengths: tuple[int, ...]  # kept tokens of each image
+    keys: tuple[str, ...] = ()
+    targets: dict[str, Tensor | list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        tokens = sum(self.lengths)
+        if len(self.patches) != tokens or len(self.coords) != tokens:
+            raise ValueError(
+                f"lengths add up to {tokens} tokens, but there are {len(self.patches)} patches "
+                f"and {len(self.coords)} coords"
+            )
+        if len(self.grids) != len(self.lengths):
+            raise ValueError(f"{len(self.grids)} grids for {len(self.lengths)} images")
+
+    @cached_property
+    def segments(self) -> Segments:
+        return Segments(self.lengths, self.patches.device)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.patches)
+
+    def to(self, device: torch.device | str) -> "PackedBatch":
+        """Copy to a device; asynchronous where the batch is pinned."""
+        return self._map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "PackedBatch":
+        return self._map(lambda t: t.pin_memory())
+
+    def _map(self, move) -> "PackedBatch":
+        def each(value):
+            if isinstance(value, list):
+                return [each(item) for item in value]
+            return move(value) if isinstance(value, Tensor) else value
+
+        return replace(
+            self,
+            patches=move(self.patches),
+            coords=move(self.coords),
+            grids=move(self.grids),
+            targets={name: each(value) for name, value in self.targets.items()},
+        )
+
+
+def collate(images: Sequence[Patches], patch_dim: int) -> PackedBatch:
+    """Lay images back to back in the order given; none at all gives an empty pack."""
+    if not images:
+        return PackedBatch(
+            patches=torch.empty(0, patch_dim, dtype=torch.uint8),
+            coords=torch.empty(0, 2, dtype=torch.int32),
+            grids=torch.empty(0, 2, dtype=torch.int32),
+            lengths=(),
+        )
+    return PackedBatch(
+        patches=torch.cat([image.patches for image in images]),
+        coords=torch.cat([image.coords for image in images]),
+        grids=torch.tensor([image.grid for image in images], dtype=torch.int32),
+        lengths=tuple(len(image.patches) for image in images),
+        keys=tuple(image.key for image in images),
+        targets={
+            name: _stack([image.targets[name] for image in images]) for name in images[0].targets
+        },
+    )
+
+
+def _stack(values: list[Target]) -> Tensor | list[Any]:
+    """Numbers become one tensor; ragged things (boxes, masks, texts) stay a list."""
+    if isinstance(values[0], int | float):
+        return torch.tensor(values)
+    return values

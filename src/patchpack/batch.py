@@ -78,7 +78,7 @@ class PackedBatch:
 
     patches: Num[Tensor, "token patch_dim"]
     coords: Int[Tensor, "token 2"]  # (y, x) in patches of the full grid, also after dropping
-    grids: Int[Tensor, "image 2"]  # full grid (h, w) of each image
+    grids: Int[Tensor, "image 2"]  # full grid (h, w) of each image; stays on the host
     lengths: tuple[int, ...]  # kept tokens of each image
     keys: tuple[str, ...] = ()
     targets: dict[str, Tensor | list[Any]] = field(default_factory=dict)
@@ -105,6 +105,23 @@ class PackedBatch:
     def num_tokens(self) -> int:
         return len(self.patches)
 
+    def select(self, images: Sequence[int]) -> "PackedBatch":
+        """A pack of some of these images, in the order given."""
+        starts = self.segments.offsets.tolist()
+        pieces = [slice(starts[i], starts[i + 1]) for i in images]
+
+        def each(value):
+            return [value[i] for i in images] if isinstance(value, list) else value[list(images)]
+
+        return PackedBatch(
+            patches=torch.cat([self.patches[piece] for piece in pieces]),
+            coords=torch.cat([self.coords[piece] for piece in pieces]),
+            grids=self.grids[list(images)],
+            lengths=tuple(self.lengths[i] for i in images),
+            keys=tuple(self.keys[i] for i in images) if self.keys else (),
+            targets={name: each(value) for name, value in self.targets.items()},
+        )
+
     def to(self, device: torch.device | str) -> "PackedBatch":
         """Copy to a device; asynchronous where the batch is pinned."""
         return self._map(lambda t: t.to(device, non_blocking=True))
@@ -122,7 +139,6 @@ class PackedBatch:
             self,
             patches=move(self.patches),
             coords=move(self.coords),
-            grids=move(self.grids),
             targets={name: each(value) for name, value in self.targets.items()},
         )
 

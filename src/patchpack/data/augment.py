@@ -1,0 +1,145 @@
+"""Augmentation for small data; all of it off by default, as in the paper.
+
+It happens in the worker, on one image, from that image's own random generator, so it does not
+depend on packing, on workers or on where a run was resumed. None of it changes the number of
+tokens: a crop has the image's own aspect, and a quarter turn swaps the sides of the grid.
+
+Order: crop (in source pixels) → resize to the grid → symmetry → pixel operations → erase.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageEnhance, ImageOps
+
+Pixels = UInt8[np.ndarray, "height width channel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What may happen to a training image; every default leaves it alone."""
+
+    symmetry: Literal["none", "flip", "dihedral"] = "none"  # left-right, or all 8 of a square
+    crop: float = 1.0  # smallest area of an aspect-true random crop, as a share of the image
+    colour: float = 0.0  # largest relative change of brightness, contrast and saturation
+    operations: int = 0  # random operations drawn from the RandAugment family
+    magnitude: float = 0.5  # their strength, 0 to 1
+    erase: float = 0.0  # probability that a random rectangle is filled with noise
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
+        for name in ("colour", "magnitude", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.operations < 0:
+            raise ValueError(f"operations must be 0 or more, not {self.operations}")
+
+
+def random_crop(pixels: Pixels, smallest: float, rng: np.random.Generator) -> Pixels:
+    """A window of the image's own aspect, its area uniform in [smallest, 1] of the image."""
+    if smallest == 1:
+        return pixels
+    height, width = pixels.shape[:2]
+    scale = rng.uniform(smallest, 1) ** 0.5
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+    return pixels[top : top + h, left : left + w]
+
+
+def augment(pixels: Pixels, config: Augment, rng: np.random.Generator) -> Pixels:
+    """Symmetry, pixel operations and erasing of a resized image; a new array or the same."""
+    pixels = _symmetry(pixels, config.symmetry, rng)
+    if config.colour:
+        pixels = _jitter(pixels, config.colour, rng)
+    for _ in range(config.operations):
+        name = str(rng.choice(list(OPERATIONS)))
+        strength = config.magnitude * rng.uniform()
+        sign = 1 if rng.uniform() < 0.5 else -1
+        image = OPERATIONS[name](Image.fromarray(pixels), strength, sign, _background(pixels))
+        pixels = np.asarray(image)
+    if config.erase and rng.uniform() < config.erase:
+        pixels = _erase(pixels, rng)
+    return pixels
+
+
+def _symmetry(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
+    if kind == "none":
+        return pixels
+    if rng.uniform() < 0.5:
+        pixels = pixels[:, ::-1]
+    if kind == "dihedral":
+        pixels = np.rot90(pixels, rng.integers(4))
+    return np.ascontiguousarray(pixels)
+
+
+def _jitter(pixels: Pixels, most: float, rng: np.random.Generator) -> Pixels:
+    image = Image.fromarray(pixels)
+    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = change(image).enhance(1 + rng.uniform(-most, most))
+    return np.asarray(image)
+
+
+def _erase(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Fill 2 to 33 % of the area with noise (Zhong et al., Random Erasing, arXiv 1708.04896)."""
+    height, width, channels = pixels.shape
+    area = rng.uniform(0.02, 0.33) * height * width
+    aspect = np.exp(rng.uniform(np.log(0.3), np.log(1 / 0.3)))
+    h = min(height, max(1, round((area * aspect) ** 0.5)))
+    w = min(width, max(1, round((area / aspect) ** 0.5)))
+    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+    pixels = pixels.copy()
+    pixels[top : top + h, left : left + w] = rng.integers(0, 256, (h, w, channels), np.uint8)
+    return pixels
+
+
+def _background(pixels: Pixels) -> tuple[int, ...]:
+    """The mean of the four corners: what to show where a turn uncovers nothing."""
+    corners = pixels[:: max(1, len(pixels) - 1), :: max(1, pixels.shape[1] - 1)]
+    return tuple(int(c) for c in corners.reshape(-1, pixels.shape[2]).mean(0))
+
+
+Operation = Callable[[Image.Image, float, int, tuple[int, ...]], Image.Image]
+
+
+def _affine(image: Image.Image, matrix: tuple[float, ...], fill: tuple[int, ...]) -> Image.Image:
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=fill
+    )
+
+
+def _zoom(image: Image.Image, factor: float, fill: tuple[int, ...]) -> Image.Image:
+    x, y = image.width / 2, image.height / 2
+    return _affine(image, (factor, 0, x - factor * x, 0, factor, y - factor * y), fill)
+
+
+# Cubuk et al., RandAugment (arXiv 1909.13719), at strength s in [0, 1] and sign ±1.
+OPERATIONS: dict[str, Operation] = {
+    "rotate": lambda im, s, sign, fill: im.rotate(
+        90 * s * sign, Image.Resampling.BILINEAR, fillcolor=fill
+    ),
+    "shear_x": lambda im, s, sign, fill: _affine(
+        im, (1, 0.5 * s * sign, -0.25 * s * sign * im.height, 0, 1, 0), fill
+    ),
+    "shear_y": lambda im, s, sign, fill: _affine(
+        im, (1, 0, 0, 0.5 * s * sign, 1, -0.25 * s * sign * im.width), fill
+    ),
+    "translate_x": lambda im, s, sign, fill: _affine(
+        im, (1, 0, 0.5 * s * sign * im.width, 0, 1, 0), fill
+    ),
+    "translate_y": lambda im, s, sign, fill: _affine(
+        im, (1, 0, 0, 0, 1, 0.5 * s * sign * im.height), fill
+    ),
+    "zoom": lambda im, s, sign, fill: _zoom(im, 2 ** (s * sign), fill),
+    "brightness": lambda im, s, sign, _: ImageEnhance.Brightness(im).enhance(1 + 0.9 * s * sign),
+    "contrast": lambda im, s, sign, _: ImageEnhance.Contrast(im).enhance(1 + 0.9 * s * sign),
+    "saturation": lambda im, s, sign, _: ImageEnhance.Color(im).enhance(1 + 0.9 * s * sign),
+    "sharpness": lambda im, s, sign, _: ImageEnhance.Sharpness(im).enhance(1 + 0.9 * s * sign),
+    "autocontrast": lambda im, s, sign, _: ImageOps.autocontrast(im),
+    "equalize": lambda im, s, sign, _: ImageOps.equalize(im),
+    "posterize": lambda im, s, sign, _: ImageOps.posterize(im, 8 - round(4 * s)),
+    "solarize": lambda im, s, sign, _: ImageOps.solarize(im, round(255 * (1 - s))),
+}

@@ -1,0 +1,195 @@
+"""From a plan to packs: decode, resize, augment and patchify, ahead of the training step.
+
+`load_pack` is a pure function of a `PackSpec`, which says everything about a pack but its pixels.
+So it does not matter where it runs: the same packs come out, in the same order, from any number of
+threads or processes, and a run resumes at (epoch, step) with nothing else to remember.
+
+An image that cannot be decoded is left out of its pack and reported beside it; the pack is shorter,
+and the rest of the epoch is what it would have been.
+"""
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from patchpack.batch import PackedBatch, Patches, Target, collate
+from patchpack.data.augment import Augment, augment, random_crop
+from patchpack.data.dropping import kept_tokens
+from patchpack.data.images import BadImage, decode, resize
+from patchpack.data.index import Index
+from patchpack.data.patchify import patchify
+from patchpack.data.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """One image of a pack: where it lies and what is to be kept of it."""
+
+    path: Path
+    key: str
+    number: int  # in its index: its random numbers follow from it
+    grid: tuple[int, int]
+    kept: int
+    targets: dict[str, Target] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """What happens to every image on its way into a pack."""
+
+    patch_size: int  # pixels
+    augment: Augment = field(default_factory=Augment)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackSpec:
+    """Everything about a pack but its pixels."""
+
+    images: tuple[ImageSpec, ...]
+    treatment: Treatment
+    epoch: int
+    step: int  # of the epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A pack, which pack it is, and which of its images could not be read."""
+
+    batch: PackedBatch
+    epoch: int
+    step: int
+    bad: tuple[BadImage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """Who loads packs ahead of their use."""
+
+    workers: int = 2  # threads or processes; 0 loads in the foreground
+    kind: Literal["threads", "processes"] = "threads"
+    ahead: int = 4  # packs loaded before they are needed
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.ahead < 1:
+            raise ValueError(f"workers {self.workers} must be >= 0 and ahead {self.ahead} >= 1")
+
+
+def pack_spec(
+    index: Index, plan: Plan, treatment: Treatment, *, epoch: int, step: int, rank: int
+) -> PackSpec:
+    """What to load for one step of one rank."""
+    pack = plan.pack(step, rank)
+    images = tuple(
+        ImageSpec(
+            path=index.path(int(i)),
+            key=index.keys[i],
+            number=int(i),
+            grid=(int(h), int(w)),
+            kept=int(kept),
+            targets={"label": int(index.labels[i])},
+        )
+        for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True)
+    )
+    return PackSpec(images=images, treatment=treatment, epoch=epoch, step=step)
+
+
+def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
+    """Decode, crop, resize, augment and patchify one image; raises BadImage."""
+    todo, (h, w) = spec.treatment, image.grid
+    rng = np.random.default_rng([todo.seed, spec.epoch, image.number, 1])
+    p = todo.patch_size
+    pixels = decode(image.path, key=image.key, target=(h * p, w * p))
+    pixels = resize(random_crop(pixels, todo.augment.crop, rng), (h * p, w * p))
+    pixels = augment(pixels, todo.augment, rng)
+    kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
+    return patchify(pixels, p, kept=kept, key=image.key, targets=image.targets)
+
+
+def load_pack(spec: PackSpec) -> Loaded:
+    """A pack from its spec, without the images that cannot be read."""
+    images: list[Patches] = []
+    bad: list[BadImage] = []
+    for image in spec.images:
+        try:
+            images.append(load_image(image, spec))
+        except BadImage as error:
+            bad.append(error)
+    batch = collate(images, spec.treatment.patch_size**2 * 3)
+    return Loaded(batch=batch, epoch=spec.epoch, step=spec.step, bad=tuple(bad))
+
+
+def load_epoch(
+    index: Index, plan: Plan, treatment: Treatment, config: LoaderConfig, *, rank: int = 0
+) -> Iterator[Loaded]:
+    """The packs of one rank in one pass over a plan, loaded ahead."""
+    yield from _ahead(_specs(index, plan, treatment, 0, 0, rank), config)
+
+
+def load_forever(
+    index: Index,
+    plan_epoch: Callable[[int], Plan],
+    treatment: Treatment,
+    config: LoaderConfig,
+    *,
+    start: tuple[int, int] = (0, 0),
+    rank: int = 0,
+) -> Iterator[Loaded]:
+    """The packs of one rank from (epoch, step) on, epoch after epoch without a pause between."""
+
+    def specs() -> Iterator[PackSpec]:
+        epoch, step = start
+        while True:
+            yield from _specs(index, plan_epoch(epoch), treatment, epoch, step, rank)
+            epoch, step = epoch + 1, 0
+
+    yield from _ahead(specs(), config)
+
+
+def _specs(
+    index: Index, plan: Plan, treatment: Treatment, epoch: int, start: int, rank: int
+) -> Iterator[PackSpec]:
+    for step in range(start, plan.num_steps):
+        yield pack_spec(index, plan, treatment, epoch=epoch, step=step, rank=rank)
+
+
+def _ahead(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[Loaded]:
+    """Load specs in order, up to `ahead` of them at a time in the background."""
+    if config.workers == 0:
+        yield from map(load_pack, specs)
+        return
+    waiting: deque[Future[Loaded]] = deque()
+    executor = _executor(config)
+    try:
+        for spec in specs:
+            waiting.append(executor.submit(load_pack, spec))
+            if len(waiting) > config.ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _executor(config: LoaderConfig) -> Executor:
+    if config.kind == "threads":
+        return ThreadPoolExecutor(config.workers, thread_name_prefix="patchpack-load")
+    return ProcessPoolExecutor(
+        config.workers,
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=_start_process,
+    )
+
+
+def _start_process() -> None:
+    """A loading process uses one core and leaves Ctrl-C to the process that feeds it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

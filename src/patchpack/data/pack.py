@@ -1,0 +1,79 @@
+"""Images in memory, or on disk, to one PackedBatch: the shortest way into the library."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from patchpack.batch import PackedBatch, Patches, collate
+from patchpack.data.images import decode, resize, to_rgb
+from patchpack.data.patchify import patchify
+from patchpack.data.resolution import Native, Resolution
+
+AnyImage = Image.Image | np.ndarray | Tensor | str | os.PathLike
+
+
+def pack(
+    images: Sequence[AnyImage],
+    *,
+    patch_size: int = 16,
+    max_tokens: int | None = None,
+    resolution: Resolution | None = None,
+) -> PackedBatch:
+    """Pack images of any sizes, in the order given.
+
+    images      PIL images, uint8 arrays [h, w, 3] or [h, w], uint8 tensors [3, h, w], or paths
+    patch_size  pixels on a side of a patch
+    max_tokens  most tokens of one image; larger ones are resized, their aspect kept
+    resolution  another rule for sizes (native when None); `max_tokens` bounds it too
+
+    Raises ValueError for an image of another kind, and its subclass BadImage for unreadable files.
+    """
+    if isinstance(images, str | os.PathLike | np.ndarray | Tensor | Image.Image):
+        raise ValueError("pack takes a list of images; put a single one in a list")
+    if max_tokens is not None and max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+    rule = resolution or Native()
+    packed = [
+        _patches(to_pixels(image, f"image {i}"), f"image {i}", rule, patch_size, max_tokens)
+        for i, image in enumerate(images)
+    ]
+    return collate(packed, patch_size**2 * 3)
+
+
+def to_pixels(image: AnyImage, name: str) -> np.ndarray:
+    """An image of any accepted kind as uint8 RGB [h, w, 3]; `name` stands in errors."""
+    if isinstance(image, str | os.PathLike):
+        return decode(image, key=os.fspath(image))
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] not in (1, 3):
+            raise ValueError(f"{name}: a tensor must be [3, h, w], not {list(image.shape)}")
+        image = image.permute(1, 2, 0).cpu().numpy()
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"{name}: cannot pack a {type(image).__name__}")
+    if image.dtype != np.uint8:
+        raise ValueError(f"{name}: pixels must be uint8 in 0..255, not {image.dtype}")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
+        raise ValueError(f"{name}: an array must be [h, w, 3] or [h, w], not {list(image.shape)}")
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def _patches(
+    pixels: np.ndarray, key: str, resolution: Resolution, patch_size: int, max_tokens: int | None
+) -> Patches:
+    height, width = pixels.shape[:2]
+    ((h, w),) = resolution.grids(
+        np.array([height]),
+        np.array([width]),
+        patch_size=patch_size,
+        max_tokens=max_tokens or int(torch.iinfo(torch.int32).max),
+        rng=np.random.default_rng(0),
+    )
+    return patchify(resize(pixels, (int(h) * patch_size, int(w) * patch_size)), patch_size, key=key)

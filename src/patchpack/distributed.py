@@ -1,0 +1,74 @@
+"""Which process this is, and sums over all of them.
+
+A model never knows that it is distributed: `prepare` is applied from outside, in the order that
+works: activation checkpointing, compilation of each block, then the wrapper that reduces gradients.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among those of a run."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+@contextmanager
+def join_world() -> Iterator[World]:
+    """The world that torchrun describes in the environment, or a world of one."""
+    local, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(device=device)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(rank=dist.get_rank(), size=size, device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_over_ranks(values: Sequence[float], world: World) -> list[float]:
+    """Element-wise sums over all processes, in float64; every process gets the same."""
+    if world.size == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64, device=world.device)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+def prepare(
+    objective: nn.Module,
+    task: nn.Module,
+    world: World,
+    *,
+    checkpoint_blocks: bool,
+    compile_blocks: bool,
+) -> nn.Module:
+    """Ready a task for training; `objective` is the module around it that gives its loss."""
+    encoder = task.trunk.encoder  # pyrefly: ignore
+    encoder.checkpoint_blocks = checkpoint_blocks
+    if compile_blocks:
+        for block in encoder.blocks:
+            block.compile(dynamic=True)
+    if world.size == 1:
+        return objective
+    return DistributedDataParallel(objective, gradient_as_bucket_view=True)

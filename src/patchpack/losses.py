@@ -1,0 +1,44 @@
+"""Losses as pure functions: tensors in, (sum, count) out.
+
+Packs hold different numbers of images, on every rank and at every step, so a mean is only right
+when the sum of all losses is divided by the count of all images. A loss therefore never divides;
+the training loop does, once, by the global count.
+
+Axes: image, label.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Loss(NamedTuple):
+    """A loss not yet divided."""
+
+    sum: Float[Tensor, ""]
+    count: int  # of what the sum runs over
+
+
+def softmax_cross_entropy(
+    logits: Float[Tensor, "image label"],
+    labels: Int[Tensor, " image"],
+    label_smoothing: float = 0.0,
+) -> Loss:
+    """Softmax cross-entropy of each image with its label; `label_smoothing` is spread evenly."""
+    total = F.cross_entropy(
+        logits.float(), labels, reduction="sum", label_smoothing=label_smoothing
+    )
+    return Loss(total, len(labels))
+
+
+def sigmoid_cross_entropy(
+    logits: Float[Tensor, "image label"], labels: Int[Tensor, " image"]
+) -> Loss:
+    """One binary cross-entropy per label, summed over labels (the paper's fine-tuning, App. C)."""
+    targets = torch.zeros_like(logits, dtype=torch.float32)
+    targets[torch.arange(len(labels), device=labels.device), labels] = 1
+    total = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
+    return Loss(total, len(labels))

@@ -1,0 +1,161 @@
+"""The transformer: pre-norm blocks over a packed stream.
+
+Attention sees segments; everything else is position-wise and never notices packing. The noise of
+training (dropout, stochastic depth) is drawn per image and shared by its tokens, so that a pack of
+many images is regularised like a batch of them.
+
+Axes: token, image, head, dim.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from patchpack.batch import Segments
+from patchpack.model.attention import Attend, backend
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A stack of pre-norm transformer blocks."""
+
+    dim: int  # width of a token
+    depth: int  # blocks
+    heads: int
+    mlp_dim: int  # hidden width of the MLP
+    bias: bool = False  # of every linear layer and norm (the paper: none; ViT, SigLIP: all)
+    qk_norm: bool = True  # LayerNorm of queries and keys per head (ViT-22B, arXiv 2302.05442)
+    norm_eps: float = 1e-6
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    layer_scale: float | None = None  # initial value of a learned scale of each branch
+    dropout: float = 0.0  # share of a branch's channels dropped, per image
+    drop_path: float = 0.0  # share of images that skip the last block; rises linearly from 0
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+
+
+def image_noise(segments: Segments, width: int, rate: float) -> Float[Tensor, "token width"]:
+    """Multiplicative dropout noise, one draw of `width` values for each image."""
+    keep = torch.full((segments.num_images, width), 1 - rate, device=segments.device)
+    return (torch.bernoulli(keep) / (1 - rate))[segments.ids]
+
+
+def norm(config: EncoderConfig, dim: int) -> nn.LayerNorm:
+    return nn.LayerNorm(dim, eps=config.norm_eps, bias=config.bias)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.dim, config.mlp_dim, bias=config.bias)
+        self.down = nn.Linear(config.mlp_dim, config.dim, bias=config.bias)
+        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
+
+    def forward(self, x: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
+        return self.down(F.gelu(self.up(x), approximate=self.approximate))
+
+
+class SelfAttention(nn.Module):
+    """Multihead attention with normalised queries and keys."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.bias)
+        self.out = nn.Linear(config.dim, config.dim, bias=config.bias)
+        head_norm = partial(norm, config, config.dim // config.heads)
+        self.q_norm = head_norm() if config.qk_norm else nn.Identity()
+        self.k_norm = head_norm() if config.qk_norm else nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend
+    ) -> Float[Tensor, "token dim"]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        return self.out(attend(q, k, v, segments).flatten(1))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: EncoderConfig, drop_path: float) -> None:
+        super().__init__()
+        self.dropout, self.drop_path = config.dropout, drop_path
+        self.attention_norm = norm(config, config.dim)
+        self.attention = SelfAttention(config)
+        self.mlp_norm = norm(config, config.dim)
+        self.mlp = Mlp(config)
+        self.layer_scale = config.layer_scale
+        if config.layer_scale is not None:
+            self.attention_scale = nn.Parameter(torch.empty(config.dim))
+            self.mlp_scale = nn.Parameter(torch.empty(config.dim))
+
+    def init_weights(self) -> None:
+        if self.layer_scale is not None:
+            nn.init.constant_(self.attention_scale, self.layer_scale)
+            nn.init.constant_(self.mlp_scale, self.layer_scale)
+
+    def forward(
+        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend
+    ) -> Float[Tensor, "token dim"]:
+        attended = self.attention(self.attention_norm(x), segments, attend)
+        if self.layer_scale is not None:
+            attended = attended * self.attention_scale
+        x = x + self._noisy(attended, segments)
+        changed = self.mlp(self.mlp_norm(x))
+        if self.layer_scale is not None:
+            changed = changed * self.mlp_scale
+        return x + self._noisy(changed, segments)
+
+    def _noisy(self, branch: Tensor, segments: Segments) -> Tensor:
+        if self.training and self.dropout:
+            branch = branch * image_noise(segments, branch.shape[-1], self.dropout)
+        if self.training and self.drop_path:
+            branch = branch * image_noise(segments, 1, self.drop_path)
+        return branch
+
+
+class Encoder(nn.Module):
+    """Blocks and a final norm."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        last = max(config.depth - 1, 1)
+        self.blocks = nn.ModuleList(
+            Block(config, config.drop_path * i / last) for i in range(config.depth)
+        )
+        self.norm = norm(config, config.dim)
+        self.checkpoint_blocks = False  # recompute each block in the backward pass
+
+    def forward(
+        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
+    ) -> Float[Tensor, "token dim"]:
+        attend = attend or backend(x.device)
+        for block in self.blocks:
+            if self.checkpoint_blocks and self.training:
+                x = checkpoint(block, x, segments, attend, use_reentrant=False)
+            else:
+                x = block(x, segments, attend)
+        return self.norm(x)
+
+
+def init_linear(layer: nn.Linear, projections: int = 1) -> None:
+    """Glorot normal, for each of the projections that are fused into one layer."""
+    fan_out = layer.out_features // projections
+    std = (2 / (layer.in_features + fan_out)) ** 0.5
+    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,157 @@
+"""NaViT: a vision transformer over packed patches (arXiv 2307.06304).
+
+    embed   patches, coords   → tokens = Linear(patch) + position(coords, grid)
+    encode  tokens, segments  → tokens; attention within an image only
+    pool    tokens, segments  → one vector per image
+
+The config can also say a plain ViT (biases, interpolated table, mean pooling) or a SigLIP 2 tower.
+
+Axes: token, image, dim.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchpack.batch import PackedBatch, Segments
+from patchpack.model.attention import Attend
+from patchpack.model.encoder import Encoder, EncoderConfig, Mlp, init_linear, norm
+from patchpack.model.pooling import MapPool, MeanPool
+from patchpack.model.positions import Factorized, Positions, build_positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaViTConfig(EncoderConfig):
+    """A vision transformer: an encoder, what turns pixels into its tokens, and what pools them."""
+
+    patch_size: int = 16  # pixels on a side
+    channels: int = 3
+    positions: Positions = field(default_factory=Factorized)
+    registers: int = 0  # learned tokens put before each image's own (arXiv 2309.16588)
+    pooling: Literal["map", "mean"] = "map"
+    pixel_mean: float = 127.5  # subtracted from pixels in 0..255 …
+    pixel_std: float = 127.5  # … which are then divided by this
+
+    def __post_init__(self) -> None:
+        EncoderConfig.__post_init__(self)
+        for name in ("patch_size", "channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in a flattened patch."""
+        return self.patch_size**2 * self.channels
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of a pack."""
+
+    tokens: Float[Tensor, "token dim"]  # of patches only, registers removed, after the last norm
+    pooled: Float[Tensor, "image dim"]
+
+
+class NaViT(nn.Module):
+    """Packed images in, tokens and one vector per image out."""
+
+    def __init__(self, config: NaViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Linear(config.patch_dim, config.dim, bias=config.bias)
+        self.positions = build_positions(config.positions, config.dim)
+        self.registers = nn.Parameter(torch.empty(config.registers, config.dim))
+        self.encoder = Encoder(config)
+        self.pool = _build_pool(config)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Set every parameter; one forgotten stays NaN and shows at once."""
+        for parameter in self.parameters():
+            parameter.fill_(torch.nan)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                init_linear(module, {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1))
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif module is not self and hasattr(module, "init_weights"):
+                module.init_weights()
+        nn.init.normal_(self.embedding.weight, std=self.config.patch_dim**-0.5)
+        nn.init.normal_(self.registers, std=0.02)
+
+    def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
+        return self.encode(batch).pooled
+
+    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
+        """Tokens and pooled vectors; `attend` replaces the attention chosen for the device."""
+        segments = batch.segments
+        x = self.embed(batch)
+        if self.config.registers:
+            x, patch_index = self._with_registers(x, segments)
+            segments = segments.with_prefix(self.config.registers)
+        x = self.encoder(x, segments, attend)
+        pooled = self.pool(x, segments)
+        return Encoded(x[patch_index] if self.config.registers else x, pooled)
+
+    def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
+        """Normalise pixels, project patches, add positions."""
+        self._check(batch)
+        patches = (batch.patches.float() - self.config.pixel_mean) / self.config.pixel_std
+        grids = batch.grids.to(batch.coords.device, non_blocking=True)[batch.segments.ids]
+        return self.embedding(patches) + self.positions(batch.coords, grids)
+
+    def flops(self, lengths: Sequence[int]) -> int:
+        """Multiply-adds count 2: operations of one forward pass over images of these lengths.
+
+        Matrix products only, attention's Σ nᵢ² included; training costs three times as much.
+        """
+        c = self.config
+        tokens = sum(lengths)
+        inner = [n + c.registers for n in lengths]
+        per_token = 2 * c.depth * (4 * c.dim**2 + 2 * c.dim * c.mlp_dim)
+        attention = 4 * c.dim * c.depth * sum(n * n for n in inner)
+        pool = 0
+        if c.pooling == "map":
+            per_image = 2 * (2 * c.dim**2 + 2 * c.dim * c.mlp_dim)
+            pool = 4 * c.dim**2 * sum(inner) + per_image * len(inner)
+        return 2 * c.patch_dim * c.dim * tokens + per_token * sum(inner) + attention + pool
+
+    def _with_registers(self, x: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        """Put the registers before each image; also the place of every patch in the new stream."""
+        count = self.config.registers
+        steps = torch.arange(len(x), device=x.device)
+        patch_index = steps + (segments.ids + 1) * count
+        stream = x.new_empty(len(x) + count * segments.num_images, x.shape[-1])
+        starts = segments.offsets[:-1] + torch.arange(segments.num_images, device=x.device) * count
+        register_index = (starts[:, None] + torch.arange(count, device=x.device)).flatten()
+        registers = self.registers.to(x.dtype).repeat(segments.num_images, 1)
+        stream = stream.index_copy(0, patch_index, x)
+        return stream.index_copy(0, register_index.long(), registers), patch_index
+
+    def _check(self, batch: PackedBatch) -> None:
+        if batch.patches.shape[-1] != self.config.patch_dim:
+            raise ValueError(
+                f"patches of {batch.patches.shape[-1]} numbers, but this model takes "
+                f"{self.config.patch_dim} ({self.config.patch_size} px squares of "
+                f"{self.config.channels} channels): pack with patch_size={self.config.patch_size}"
+            )
+        positions = self.config.positions
+        if isinstance(positions, Factorized) and batch.num_images:
+            longest = int(batch.grids.max())
+            if longest > positions.max_side:
+                raise ValueError(
+                    f"a grid is {longest} patches long, but the learned positions end at "
+                    f"{positions.max_side}: pack with max_side={positions.max_side}"
+                )
+
+
+def _build_pool(config: NaViTConfig) -> MapPool | MeanPool:
+    if config.pooling == "mean":
+        return MeanPool()
+    return MapPool(config.heads, config.dim, norm(config, config.dim), Mlp(config), config.bias)
+
+

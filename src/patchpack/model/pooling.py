@@ -1,0 +1,85 @@
+"""Pooling: from packed tokens to one vector per image.
+
+The stream holds many images back to back, so a plain mean over tokens would mix them. Both pools
+reduce over the tokens of one image and never look across a boundary.
+
+Axes: token (all images of the pack), image, head, dim.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchpack.batch import Segments
+
+
+def segment_mean(x: Float[Tensor, "token dim"], segments: Segments) -> Float[Tensor, "image dim"]:
+    """Average of the tokens of each image, in float32.
+
+    ids   0 0 0 1 1 2
+    x     a b c d e f   →    (a+b+c)/3  (d+e)/2  f
+    """
+    sums = segment_sum(x.float(), segments)
+    lengths = segments.offsets.diff()
+    return sums / lengths[:, None]
+
+
+def segment_sum(x: Float[Tensor, "token *rest"], segments: Segments) -> Float[Tensor, "image *rest"]:
+    """Sum of the tokens of each image."""
+    return x.new_zeros(segments.num_images, *x.shape[1:]).index_add(0, segments.ids, x)
+
+
+def segment_softmax(
+    scores: Float[Tensor, "token head"], segments: Segments
+) -> Float[Tensor, "token head"]:
+    """Softmax over the tokens of each image, in float32."""
+    scores = scores.float()
+    ids = segments.ids[:, None].expand_as(scores)
+    highest = scores.new_full((segments.num_images, scores.shape[1]), -torch.inf)
+    highest = highest.scatter_reduce(0, ids, scores.detach(), "amax")
+    weights = (scores - highest[segments.ids]).exp()
+    return weights / segment_sum(weights, segments)[segments.ids]
+
+
+class MeanPool(nn.Module):
+    """The average token of each image."""
+
+    def init_weights(self) -> None:
+        """Nothing to learn."""
+
+    def forward(
+        self, x: Float[Tensor, "token dim"], segments: Segments
+    ) -> Float[Tensor, "image dim"]:
+        return segment_mean(x, segments)
+
+
+class MapPool(nn.Module):
+    """Multihead attention pooling: a learned probe attends to the tokens of each image.
+
+    Zhai et al., Scaling Vision Transformers (arXiv 2106.04560), §2.1; as in big_vision's MAPHead:
+    x = MHA(probe, tokens); x + MLP(LN(x)). The probe carries no residual.
+    """
+
+    def __init__(self, heads: int, dim: int, norm: nn.Module, mlp: nn.Module, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.probe = nn.Parameter(torch.empty(dim))
+        self.q = nn.Linear(dim, dim, bias=bias)
+        self.kv = nn.Linear(dim, 2 * dim, bias=bias)
+        self.out = nn.Linear(dim, dim, bias=bias)
+        self.norm = norm
+        self.mlp = mlp
+
+    def init_weights(self) -> None:
+        nn.init.normal_(self.probe, std=len(self.probe) ** -0.5)
+
+    def forward(
+        self, x: Float[Tensor, "token dim"], segments: Segments
+    ) -> Float[Tensor, "image dim"]:
+        q = self.q(self.probe).unflatten(-1, (self.heads, -1))
+        k, v = self.kv(x).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        scores = (k * q).sum(-1) * q.shape[-1] ** -0.5
+        weights = segment_softmax(scores, segments)
+        pooled = segment_sum((weights[..., None] * v).flatten(1), segments)
+        pooled = self.out(pooled)
+        return pooled + self.mlp(self.norm(pooled))

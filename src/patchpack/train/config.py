@@ -1,0 +1,78 @@
+"""The configuration of a run: a tree of the parts' own configs.
+
+Each part's options stand in that part's file; this one only composes them and adds those of the
+loop. A recipe is a RunConfig made in Python.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import Dropping, NoDrop
+from patchpack.data.loader import LoaderConfig
+from patchpack.data.resolution import Native, Resolution
+from patchpack.heads.classification import ClassificationConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.model.presets import model_config
+from patchpack.train.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, at which size, in packs of how many tokens."""
+
+    root: Path | None = None  # a folder of images, or a .csv or .jsonl manifest
+    train_split: str = "train"
+    val_split: str = "val"
+    max_tokens: int = 4096  # tokens of a pack, on each device
+    resolution: Resolution = field(default_factory=Native)  # sizes in training
+    eval_tokens: int = 256  # most tokens of an image in evaluation
+    dropping: Dropping = field(default_factory=NoDrop)  # tokens left out in training
+    augment: Augment = field(default_factory=Augment)
+    fill: bool = True  # trim the last image of a pack so that no slot stays empty
+    window: int = 4096  # images looked at ahead when packing
+    max_bad_fraction: float = 0.01  # share of unreadable images that stops the run
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "eval_tokens", "window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction must lie in [0, 1], not {self.max_bad_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The training loop."""
+
+    steps: int = 1000  # optimizer steps
+    accumulate: int = 1  # packs per optimizer step and device
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
+    ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0 for none
+    checkpoint_blocks: bool = False  # recompute activations: less memory, a third more time
+    compile_blocks: bool = False  # torch.compile each block
+    eval_every: int = 200  # steps
+    save_every: int = 200  # steps
+    log_every: int = 10  # steps
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), not {self.ema}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything about a run; saved with it as config.json."""
+
+    out: Path = Path("runs/run")  # the run's folder
+    data: DataConfig = field(default_factory=DataConfig)
+    model: NaViTConfig = field(default_factory=lambda: model_config("navit_s16"))
+    task: ClassificationConfig = field(default_factory=ClassificationConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,0 +1,385 @@
+"""The training loop, one for every task.
+
+    packs → Σ loss → backward → ÷ global count → clip → optimizer → log → evaluate → save
+
+The task module says `loss(batch) -> (sum, count)`. Gradients of the sums are added up over packs
+and ranks and divided once, by the number of images in all of them, so N processes take the step
+that one process would take with all the packs.
+
+Every random number of a step follows from (seed, step, rank), and every pack from (seed, epoch,
+step): a run that is resumed has nothing to remember but its weights, its optimizer and where it was.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from patchpack.batch import PackedBatch
+from patchpack.checkpoint import (
+    Checkpoint,
+    flatten_optimizer,
+    load_into,
+    restore_optimizer,
+    save,
+)
+from patchpack.data.images import BadImage
+from patchpack.data.loader import Loaded
+from patchpack.distributed import World, prepare, sum_over_ranks
+from patchpack.losses import Loss
+from patchpack.train.config import RunConfig
+from patchpack.train.log import RunLog
+from patchpack.train.optim import build_optimizer, learning_rate
+
+
+class TrainingError(RuntimeError):
+    """The run cannot go on; the message says why and what to do."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has saved where it was."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+        self.signal_number = signal_number
+
+
+@dataclass
+class Progress:
+    """Where a run is: all that a checkpoint holds beside tensors."""
+
+    step: int = 0  # optimizer steps taken
+    epoch: int = 0  # of the next pack …
+    pack: int = 0  # … and its number in the epoch
+    images: int = 0  # trained on, over all ranks
+    tokens: int = 0
+    flops: float = 0.0  # of training: three forward passes' worth
+    seconds: float = 0.0  # spent, evaluation included
+    best: float = -1.0  # best metric so far
+    best_step: int = 0
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one step adds up, over packs and ranks."""
+
+    loss: float = 0.0
+    count: float = 0.0
+    tokens: float = 0.0
+    flops: float = 0.0
+    bad: float = 0.0
+    stop: float = 0.0  # ranks that were asked to stop
+
+
+class Objective(nn.Module):
+    """A task module whose forward is its loss: what DistributedDataParallel has to wrap."""
+
+    def __init__(self, task: nn.Module) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, batch: PackedBatch) -> Loss:
+        return self.task.loss(batch)  # pyrefly: ignore
+
+
+class Trainer:
+    """One run: its weights, its optimizer and its progress."""
+
+    def __init__(self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype) -> None:
+        self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
+        self.trunk = task.trunk  # pyrefly: ignore
+        self.optimizer: Optimizer = build_optimizer(task, config.optim)
+        self.average = _average(task, config.train.ema)
+        self.progress = Progress()
+        objective = Objective(task)
+        self.objective = prepare(
+            objective,
+            task,
+            world,
+            checkpoint_blocks=config.train.checkpoint_blocks,
+            compile_blocks=config.train.compile_blocks,
+        )
+
+    @property
+    def best_module(self) -> nn.Module:
+        """The weights to evaluate and keep: the averaged ones where there are any."""
+        return self.average.module if self.average else self.task
+
+    def step(self, loaded: list[Loaded], stop: bool) -> Sums:
+        """One optimizer step over these packs; raises TrainingError before a bad update."""
+        progress, train = self.progress, self.config.train
+        self.task.train()
+        torch.manual_seed((train.seed * 1_000_003 + progress.step) * 4096 + self.world.rank)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.optim, progress.step, train.steps)
+        self.optimizer.zero_grad()
+        batches = [pack.batch.to(self.world.device) for pack in loaded]
+        losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
+        local = Sums(
+            loss=float(torch.stack([loss.sum.detach() for loss in losses]).sum()),
+            count=sum(loss.count for loss in losses),
+            tokens=sum(batch.num_tokens for batch in batches),
+            flops=3.0 * sum(self.trunk.flops(batch.lengths) for batch in batches),
+            bad=sum(len(pack.bad) for pack in loaded),
+            stop=float(stop),
+        )
+        sums = Sums(*sum_over_ranks(list(asdict(local).values()), self.world))
+        self.grad_norm = self._update(sums, batches)
+        self._advance(loaded[-1], sums)
+        return sums
+
+    def _backward(self, batch: PackedBatch, last: bool) -> Loss:
+        waits = isinstance(self.objective, nn.parallel.DistributedDataParallel) and not last
+        with self.objective.no_sync() if waits else nullcontext():  # pyrefly: ignore
+            with autocast(self.world.device, self.dtype):
+                loss: Loss = self.objective(batch)
+            loss.sum.backward()
+        return loss
+
+    def _update(self, sums: Sums, batches: list[PackedBatch]) -> float:
+        """Divide by the global count, clip and step; DDP has averaged over ranks, so undo that."""
+        if not sums.count:
+            return 0.0
+        grads = [p.grad for p in self.task.parameters() if p.grad is not None]
+        torch._foreach_mul_(grads, self.world.size / sums.count)
+        norm = get_total_norm(grads)
+        if not torch.isfinite(norm) or sums.loss != sums.loss:
+            raise TrainingError(self._blame(batches, sums.loss))
+        if self.config.optim.clip:
+            parameters = [p for p in self.task.parameters() if p.grad is not None]
+            clip_grads_with_norm_(parameters, self.config.optim.clip, norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.task)
+        return float(norm)
+
+    def _advance(self, last: Loaded, sums: Sums) -> None:
+        progress = self.progress
+        progress.step += 1
+        progress.epoch, progress.pack = last.epoch, last.step + 1
+        progress.images += int(sums.count)
+        progress.tokens += int(sums.tokens)
+        progress.flops += sums.flops
+
+    def _blame(self, batches: list[PackedBatch], loss: float) -> str:
+        """Which images of this rank's packs, each alone, give a loss that is not finite."""
+        self.task.eval()
+        guilty, total = [], 0
+        with torch.no_grad(), autocast(self.world.device, self.dtype):
+            for batch in batches:
+                for i, key in enumerate(batch.keys):
+                    alone = self.task.loss(batch.select([i]))  # pyrefly: ignore
+                    total += 1
+                    if not torch.isfinite(alone.sum):
+                        guilty.append(key)
+        where = f"step {self.progress.step + 1}: the loss is {loss}"
+        if len(guilty) == total:
+            return f"{where} for all {total} images: the weights have diverged; lower optim.lr"
+        if guilty:
+            return f"{where}; alone, these images give it: {', '.join(guilty[:10])}"
+        seen = ", ".join(key for batch in batches for key in batch.keys[:5])
+        return f"{where} or its gradient is not finite, for no image alone; the step held {seen}, …"
+
+    def save(self, parent: Path, name: str, extra: dict, keep: int = 1) -> None:
+        """Publish a checkpoint; `best` holds only the weights to use, `last` all that resumes."""
+        tensors: dict[str, dict[str, Tensor]] = {"model": self.best_module.state_dict()}
+        if name == "last":
+            tensors["model"] = self.task.state_dict()
+            tensors["optimizer"] = flatten_optimizer(self.optimizer, self.task.named_parameters())
+            if self.average:
+                tensors["average"] = self.average.state_dict()
+        state = {"progress": asdict(self.progress), **extra}
+        save(parent, name, self.progress.step, tensors=tensors, state=state, keep=keep)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a `last` checkpoint, exactly."""
+        load_into(self.task, checkpoint.tensors["model"], str(checkpoint.folder))
+        restore_optimizer(
+            self.optimizer, self.task.named_parameters(), checkpoint.tensors["optimizer"]
+        )
+        if self.average:
+            average = checkpoint.tensors.get("average", {})
+            load_into(self.average, average, str(checkpoint.folder))
+        self.progress = Progress(**checkpoint.state["progress"])
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in `dtype`; everything else as PyTorch sees fit."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The precision a config asks for; auto takes bfloat16 where the hardware multiplies it."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def _average(task: nn.Module, decay: float) -> AveragedModel | None:
+    """Exponential average of the weights, quicker at first so that it forgets its start."""
+    if not decay:
+        return None
+
+    def update(averaged, current, count) -> None:
+        n = float(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return AveragedModel(task, multi_avg_fn=update)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one kills at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        received.append(number)
+
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+class BadImages:
+    """Unreadable images met so far: each is named once, and too many of them stop the run."""
+
+    def __init__(self, labels: dict[str, str], max_fraction: float) -> None:
+        self.labels, self.max_fraction = labels, max_fraction
+        self.reasons: dict[str, str] = {}
+
+    def add(self, errors: tuple[BadImage, ...]) -> list[BadImage]:
+        """Those that are new; raises TrainingError when there are too many."""
+        new = [error for error in errors if error.key not in self.reasons]
+        self.reasons.update({error.key: error.reason for error in new})
+        if len(self.reasons) > self.max_fraction * len(self.labels):
+            raise TrainingError(
+                f"{len(self.reasons)} of {len(self.labels)} images cannot be read, more than "
+                f"data.max_bad_fraction={self.max_fraction:g}: {self._first()}"
+            )
+        for label in {self.labels[error.key] for error in new}:
+            if all(key in self.reasons for key, other in self.labels.items() if other == label):
+                raise TrainingError(f"no image of class {label!r} can be read: {self._first()}")
+        return new
+
+    def _first(self) -> str:
+        return "; ".join(f"{key}: {reason}" for key, reason in list(self.reasons.items())[:10])
+
+
+def fit(
+    trainer: Trainer,
+    packs: Iterator[Loaded],
+    log: RunLog,
+    bad_images: BadImages,
+    *,
+    evaluate: Callable[[nn.Module], dict[str, float]],
+    metric: str,
+    checkpoints: Path,
+    extra: dict,
+) -> None:
+    """Train to the configured number of steps, evaluating and saving on the way.
+
+    evaluate  called with the module to judge; every rank calls it, every rank gets the same values
+    metric    which of its values decides what `best` is; higher is better
+    extra     JSON kept in every checkpoint
+
+    Raises Stopped after saving when asked to stop, TrainingError when the run cannot go on.
+    """
+    train, progress, world = trainer.config.train, trainer.progress, trainer.world
+    slots = trainer.config.data.max_tokens * train.accumulate * world.size
+    meter = Meter()
+
+    def save(name: str) -> None:
+        if world.is_main:
+            trainer.save(checkpoints, name, extra)
+
+    with asked_to_stop() as received:
+        while progress.step < train.steps:
+            with meter.waiting():
+                loaded = [next(packs) for _ in range(train.accumulate)]
+            for pack in loaded:
+                for error in bad_images.add(pack.bad):
+                    log.message(f"left out: {error}")
+                    log.note("bad_image", progress.step + 1, {"error": str(error)})
+            sums = trainer.step(loaded, stop=bool(received))
+            progress.seconds += meter.lap()
+            meter.add(sums, slots)
+            step = progress.step
+            if step % train.log_every == 0 or step == train.steps:
+                rate = trainer.optimizer.param_groups[0]["lr"]
+                extras = {"grad_norm": trainer.grad_norm, "epoch": progress.epoch}
+                log.train(step, {"lr": rate, **extras, **meter.read()})
+            if step % train.eval_every == 0 or step == train.steps:
+                values = evaluate(trainer.best_module)
+                log.evaluation(step, values)
+                if values[metric] > progress.best:
+                    progress.best, progress.best_step = values[metric], step
+                    save("best")
+            if step % train.save_every == 0 or step == train.steps or sums.stop:
+                progress.seconds += meter.lap()
+                save("last")
+            if sums.stop and step < train.steps:
+                raise Stopped(received[0] if received else signal.SIGTERM, step)
+
+
+class Meter:
+    """Rates since the last reading."""
+
+    def __init__(self) -> None:
+        self._lap = time.perf_counter()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._since = time.perf_counter()
+        self._waited = self._slots = 0.0
+        self._total = Sums()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent here is waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        self._lap, spent = now, now - self._lap
+        return spent
+
+    def add(self, sums: Sums, slots: int) -> None:
+        pairs = zip(asdict(self._total).values(), asdict(sums).values(), strict=True)
+        self._total = Sums(*(a + b for a, b in pairs))
+        self._slots += slots
+
+    def read(self) -> dict[str, float]:
+        """Mean loss and rates since the last reading."""
+        seconds, total = time.perf_counter() - self._since, self._total
+        values = {
+            "loss": total.loss / max(1.0, total.count),
+            "images_per_s": total.count / seconds,
+            "tokens_per_s": total.tokens / seconds,
+            "gflops_per_s": total.flops / seconds / 1e9,
+            "fill": total.tokens / max(1.0, self._slots),
+            "data_wait": self._waited / seconds,
+        }
+        self._reset()
+        return values

@@ -1,0 +1,74 @@
+"""The optimizer and its learning rate.
+
+AdamW, with weight decay apart for the head and the body, and none on norms, biases, positions,
+registers and scales. The paper's schedule falls with the reciprocal square root of the step and
+ends in a linear cool-down, so that a run can be cut anywhere and cooled (arXiv 2106.04560, §3.3).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Literal
+
+from torch import nn
+from torch.optim import AdamW
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW and its schedule; steps count optimizer steps."""
+
+    lr: float = 1e-3  # highest learning rate
+    schedule: Literal["rsqrt", "cosine"] = "rsqrt"
+    warmup: int = 100  # steps of linear warm-up
+    cooldown: float = 0.2  # share of the run spent in rsqrt's linear cool-down
+    timescale: int = 1000  # steps after which rsqrt has fallen by √2
+    weight_decay: float = 0.03  # of the body's matrices
+    head_weight_decay: float = 0.03  # of the head's (the paper: 100 times the body's)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0  # largest norm of the gradient; 0 for none
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.warmup < 0 or self.timescale < 1 or self.clip < 0:
+            raise ValueError("lr and timescale must be positive; warmup and clip not negative")
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"cooldown must lie in [0, 1], not {self.cooldown}")
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """The rate of the optimizer step numbered `step` from 0, in a run of `steps`."""
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    after = max(0, step + 1 - config.warmup)
+    if config.schedule == "cosine":
+        progress = min(1.0, after / max(1, steps - config.warmup))
+        return config.lr * warm * 0.5 * (1 + cos(pi * progress))
+    decay = (1 + after / config.timescale) ** -0.5
+    cooldown = config.cooldown * steps
+    cool = min(1.0, (steps - step) / cooldown) if cooldown else 1.0
+    return config.lr * warm * decay * cool
+
+
+def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
+    """AdamW over the matrices of the body, those of the head, and everything else."""
+    body, head, rest = [], [], []
+    for name, parameter in module.named_parameters():
+        if parameter.ndim < 2 or _is_table(name):
+            rest.append(parameter)
+        else:
+            (head if name.startswith("head.") else body).append(parameter)
+    groups: Iterable[tuple[list[nn.Parameter], float]] = (
+        (body, config.weight_decay),
+        (head, config.head_weight_decay),
+        (rest, 0.0),
+    )
+    return AdamW(
+        [{"params": params, "weight_decay": decay} for params, decay in groups if params],
+        lr=config.lr,
+        betas=config.betas,
+        fused=True,
+    )
+
+
+def _is_table(name: str) -> bool:
+    """Whether a parameter is looked up or broadcast rather than multiplied with."""
+    return ".positions." in name or name.endswith("registers")

@@ -153,5 +153,3 @@ def _build_pool(config: NaViTConfig) -> MapPool | MeanPool:
     if config.pooling == "mean":
         return MeanPool()
     return MapPool(config.heads, config.dim, norm(config, config.dim), Mlp(config), config.bias)
-
-

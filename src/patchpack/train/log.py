@@ -6,6 +6,7 @@ never stopped.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +14,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from patchpack.checkpoint import write_text_atomic
 
 TRAIN_COLUMNS = (
     ("loss", "loss", "{:.4f}"),
@@ -29,14 +32,15 @@ TRAIN_COLUMNS = (
 class RunLog:
     """The record of one run, shown live on a terminal and as plain lines elsewhere."""
 
-    def __init__(self, folder: Path, steps: int, *, resume_step: int, live: bool) -> None:
+    def __init__(self, folder: Path | None, steps: int, *, resume_step: int, live: bool) -> None:
+        """`folder` is None in the processes that keep no record."""
         self.steps = steps
         self.console = Console(stderr=True)
-        self._path = folder / "log.jsonl"
-        if resume_step:
-            self._forget_after(resume_step)
-        self._file: TextIO = self._path.open("a" if resume_step else "w")
-        self._board = _tensorboard(folder)
+        path = folder / "log.jsonl" if folder else Path(os.devnull)
+        if folder and resume_step:
+            _forget_after(path, resume_step)
+        self._file: TextIO = path.open("a" if resume_step else "w")
+        self._board = _tensorboard(folder) if folder else None
         self._latest: dict[str, float] = {}
         self._evaluated: dict[str, float] = {}
         self._began, self._began_step = time.monotonic(), resume_step
@@ -83,12 +87,6 @@ class RunLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def _forget_after(self, step: int) -> None:
-        if self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
-            self._path.write_text("".join(kept))
-
     def _eta(self, step: int) -> str:
         done = step - self._began_step
         if not done:
@@ -116,6 +114,14 @@ def read_log(path: Path, kind: str) -> list[dict[str, Any]]:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
     return [record for record in records if record["kind"] == kind]
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the lines that a resumed run will write again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
+        write_text_atomic(path, "".join(kept))
 
 
 def _step(line: str) -> int:

@@ -39,6 +39,7 @@ from patchpack.losses import Loss
 from patchpack.train.config import RunConfig
 from patchpack.train.log import RunLog
 from patchpack.train.optim import build_optimizer, learning_rate
+from patchpack.train.precision import autocast
 
 
 class TrainingError(RuntimeError):
@@ -94,7 +95,9 @@ class Objective(nn.Module):
 class Trainer:
     """One run: its weights, its optimizer and its progress."""
 
-    def __init__(self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype) -> None:
+    def __init__(
+        self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype
+    ) -> None:
         self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
         self.trunk = task.trunk  # pyrefly: ignore
         self.optimizer: Optimizer = build_optimizer(task, config.optim)
@@ -210,22 +213,6 @@ class Trainer:
             average = checkpoint.tensors.get("average", {})
             load_into(self.average, average, str(checkpoint.folder))
         self.progress = Progress(**checkpoint.state["progress"])
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Matrix products in `dtype`; everything else as PyTorch sees fit."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The precision a config asks for; auto takes bfloat16 where the hardware multiplies it."""
-    if precision == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported()
-        else:
-            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
 def _average(task: nn.Module, decay: float) -> AveragedModel | None:

@@ -1,0 +1,184 @@
+"""Image files, of whatever kind and condition, to correct 8-bit RGB.
+
+Pillow reads the header of every file and the pixels of most; JPEGs go to libjpeg-turbo directly.
+The size in the header, EXIF orientation applied, is the size that `decode` delivers: plans rely on
+it. Whatever is wrong with a file, the error is a BadImage that names it.
+
+Traps: `Image.getexif` decodes whole PNGs, so orientation is read from what the header gave;
+converting 16-bit gray in Pillow clips instead of scaling; transparent pixels have any colour.
+"""
+
+import os
+from io import BytesIO
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from PIL import Image
+
+MAX_PIXELS = 89_478_485  # Pillow's own threshold for decompression bombs
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO", "TGA", "JPEG2000")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .png .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2".split()
+)
+ORIENTATION = 0x0112  # EXIF tag
+TURNS = {  # EXIF orientation → what rights the image
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SCALED_DECODE = 4  # times the target, in both sides, from which JPEGs are decoded at a fraction
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+class BadImage(ValueError):
+    """An image that cannot be read: which one, and why."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key, self.reason = key, reason
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}"
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) from the header alone, EXIF orientation applied; raises BadImage."""
+    key = os.fspath(path)
+    try:
+        with _open(path, key) as image:
+            return _upright_size(image)
+    except BadImage:
+        raise
+    except Exception as error:
+        raise BadImage(key, _reason(error)) from error
+
+
+def decode(
+    source: bytes | str | os.PathLike[str], *, key: str, target: tuple[int, int] | None = None
+) -> Pixels:
+    """The first frame as RGB, upright, transparent parts over white; raises BadImage.
+
+    target  (height, width) that the image will be resized to: a JPEG at least four times as large
+            is decoded at a half, quarter or eighth of its size, still twice the target or more
+    """
+    try:
+        data = source if isinstance(source, bytes) else _read(source)
+        with _open(BytesIO(data), key) as image:
+            if image.format == "JPEG" and image.mode in ("RGB", "L"):
+                return _decode_jpeg(image, data, target)
+            return to_rgb(image)
+    except BadImage as error:
+        raise BadImage(key, error.reason) from error
+    except Exception as error:  # decoders raise anything at all on hostile files
+        raise BadImage(key, _reason(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Pixels:
+    """Any Pillow image as upright RGB; raises BadImage for modes that say no colours."""
+    upright = image.transpose(TURNS[turn]) if (turn := _orientation(image)) in TURNS else image
+    mode = upright.mode
+    if mode.startswith("I"):
+        return _from_16_bit(upright)
+    if mode == "F":
+        raise BadImage("image", "holds floating-point pixels; convert it to 8 or 16 bits")
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+        rgba = upright.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        upright = Image.alpha_composite(white, rgba)
+    return np.array(upright.convert("RGB"))
+
+
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Antialiased bicubic resize to (height, width)."""
+    if pixels.shape[:2] == size:
+        return pixels
+    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    small = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False)
+    return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
+
+
+def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
+    """The header, checked; pixels are not read yet."""
+    image = Image.open(source, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        size = f"{image.width} x {image.height} pixels"
+        raise BadImage(key, f"{size} are more than the {MAX_PIXELS:,} allowed")
+    return image
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 where there is none, or Pillow rights the image itself."""
+    data = image.info.get("exif")
+    if not data or image.format == "TIFF":
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        return int(exif.get(ORIENTATION, 1))
+    except Exception:  # broken metadata; the pixels may be fine
+        return 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    turned = _orientation(image) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _decode_jpeg(header: Image.Image, data: bytes, target: tuple[int, int] | None) -> Pixels:
+    """libjpeg-turbo, at reduced scale where the target allows; Pillow where it declines."""
+    turn = _orientation(header)
+    least = (0, 0)
+    if target is not None:
+        high, wide = target[::-1] if turn in (5, 6, 7, 8) else target
+        if header.height >= SCALED_DECODE * high and header.width >= SCALED_DECODE * wide:
+            least = (2 * high, 2 * wide)
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=least[0], min_width=least[1], strict=True
+        )
+    except ValueError:
+        return to_rgb(header)
+    if least == (0, 0) and pixels.shape[:2] != (header.height, header.width):
+        raise BadImage("image", "the pixels have another size than the header says")
+    if turn in TURNS:
+        pixels = np.array(Image.fromarray(pixels).transpose(TURNS[turn]))
+    return pixels
+
+
+def _from_16_bit(image: Image.Image) -> Pixels:
+    """16-bit gray, scaled to 8 bits; 32-bit integers are taken for 16 bits where they fit."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage("image", "holds 32-bit pixels; convert it to 8 or 16 bits")
+    gray = ((values + 128) // 257).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in words a person can act on."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder"
+    if isinstance(error, PermissionError):
+        return "may not be read"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "is not an image, or is empty or damaged at its start"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"has more than the {MAX_PIXELS:,} pixels allowed"
+    text = str(error).strip() or type(error).__name__
+    return f"is damaged ({text})"

@@ -1,0 +1,183 @@
+"""The plan of an epoch: which image is in which pack, at which grid, with how many tokens.
+
+Sizes are known from headers, and resolution and drop rate follow from seeded random numbers, so
+every token count of the epoch is known before a pixel is decoded. The plan is a pure function of
+(sizes, seed, epoch, number of ranks): resuming needs only (epoch, step), and every rank computes
+the same plan and takes its own packs of it.
+
+    step      0        1        2
+    rank 0    pack 0   pack 2   pack 4       all ranks: the same number of packs, neighbours in
+    rank 1    pack 1   pack 3   pack 5       a step of nearly the same Σ nᵢ²
+
+Axes: image, pack. Lengths in tokens.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from patchpack.data.dropping import Dropping, kept_counts
+from patchpack.data.packing import Packing, pack_lengths
+from patchpack.data.resolution import MAX_SIDE, Resolution
+
+BALANCED = 64  # steps of packs that are sorted by cost together
+
+
+class Pack(NamedTuple):
+    """The images of one pack, shortest first: equal lengths are neighbours."""
+
+    images: Int[np.ndarray, " image"]
+    grids: Int[np.ndarray, "image 2"]
+    kept: Int[np.ndarray, " image"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The packs of one epoch, for all ranks."""
+
+    images: Int[np.ndarray, " image"]  # image numbers in pack order
+    grids: Int[np.ndarray, "image 2"]  # full grid of each
+    kept: Int[np.ndarray, " image"]  # tokens kept of each
+    offsets: Int[np.ndarray, " pack_plus_1"]
+    max_tokens: int
+    world_size: int
+
+    @property
+    def num_packs(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_steps(self) -> int:
+        return self.num_packs // self.world_size
+
+    @property
+    def fill(self) -> float:
+        """Share of the token slots of all packs that hold a token."""
+        return float(self.kept.sum() / max(1, self.num_packs * self.max_tokens))
+
+    @property
+    def costs(self) -> Int[np.ndarray, " pack"]:
+        """Σ nᵢ² of each pack: what attention costs."""
+        return _segment_sums(self.kept.astype(np.int64) ** 2, self.offsets)
+
+    def pack(self, step: int, rank: int = 0) -> Pack:
+        """What one rank does in one step."""
+        number = step * self.world_size + rank
+        piece = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+        return Pack(self.images[piece], self.grids[piece], self.kept[piece])
+
+
+def make_plan(
+    heights: Int[np.ndarray, " image"],
+    widths: Int[np.ndarray, " image"],
+    *,
+    patch_size: int,
+    max_tokens: int,
+    resolution: Resolution,
+    dropping: Dropping,
+    seed: int,
+    epoch: int,
+    world_size: int = 1,
+    window: int = 4096,
+    max_side: int = MAX_SIDE,
+    fill: bool = True,
+    shuffle: bool = True,
+) -> Plan:
+    """Plan one epoch: every image exactly once, no pack over `max_tokens`.
+
+    window   images looked at ahead when a pack is closed
+    fill     trim the last image of a pack where that closes it exactly
+    shuffle  a new order each epoch; without it the order of the index, but for packing
+    """
+    # Drawn for all images in index order, so that no draw depends on how images are packed.
+    draw = [np.random.default_rng([seed, epoch, stream]) for stream in range(4)]
+    grids = resolution.grids(
+        heights, widths, patch_size=patch_size, max_tokens=max_tokens, rng=draw[0],
+        max_side=max_side,
+    )  # fmt: skip
+    tokens = grids.prod(1)
+    if len(tokens) and tokens.max() > max_tokens:
+        raise ValueError(f"an image takes {tokens.max()} tokens, a pack holds {max_tokens}")
+    kept = kept_counts(tokens, dropping.rates(tokens, draw[1]))
+    images = np.arange(len(kept))
+    if shuffle:
+        draw[2].shuffle(images)
+    packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=draw[3])
+    packing = _whole_steps(packing, max_tokens, world_size)
+    if shuffle:
+        packing = _balance(packing, world_size, draw[2])
+    packing = _shortest_first(packing)
+    images = images[packing.order]
+    return Plan(images, grids[images], packing.lengths, packing.offsets, max_tokens, world_size)
+
+
+def _segment_sums(
+    values: Int[np.ndarray, " image"], offsets: Int[np.ndarray, " pack_plus_1"]
+) -> Int[np.ndarray, " pack"]:
+    total = np.concatenate([[0], np.cumsum(values)])
+    return total[offsets[1:]] - total[offsets[:-1]]
+
+
+def _whole_steps(packing: Packing, max_tokens: int, world_size: int) -> Packing:
+    """Spread what the last, incomplete step holds over one pack for each rank."""
+    packs = np.split(np.arange(len(packing.order)), packing.offsets[1:-1])
+    over = (len(packing.offsets) - 1) % world_size
+    if not over:
+        return packing
+    tail = packs[-over:]
+    spread = _spread(np.concatenate(tail), packing.lengths, world_size)
+    if any(packing.lengths[pack].sum() > max_tokens for pack in spread):
+        spread = tail + [np.empty(0, np.int64)] * (world_size - over)
+    return _regroup(packing, _fill_empty(packs[:-over] + spread))
+
+
+def _spread(
+    entries: Int[np.ndarray, " image"], lengths: Int[np.ndarray, " image"], count: int
+) -> list[Int[np.ndarray, " image"]]:
+    """Share entries among packs, the longest first and each into the emptiest."""
+    packs: list[list[int]] = [[] for _ in range(count)]
+    used = [0] * count
+    for entry in sorted(entries.tolist(), key=lambda i: -lengths[i]):
+        emptiest = used.index(min(used))
+        packs[emptiest].append(entry)
+        used[emptiest] += int(lengths[entry])
+    return [np.array(pack, np.int64) for pack in packs]
+
+
+def _fill_empty(packs: list[Int[np.ndarray, " image"]]) -> list[Int[np.ndarray, " image"]]:
+    """Give every empty pack an image of the last that has several; too few images leave it empty."""
+    packs = list(packs)
+    for number, pack in enumerate(packs):
+        if not len(pack):
+            donor = next((i for i in reversed(range(len(packs))) if len(packs[i]) > 1), None)
+            if donor is None:
+                break
+            packs[donor], packs[number] = packs[donor][:-1], packs[donor][-1:]
+    return packs
+
+
+def _regroup(packing: Packing, packs: list[Int[np.ndarray, " image"]]) -> Packing:
+    """The same images in other packs, given as places in `packing.order`."""
+    places = np.concatenate(packs)
+    offsets = np.cumsum([0] + [len(pack) for pack in packs])
+    return Packing(packing.order[places], packing.lengths[places], offsets)
+
+
+def _balance(packing: Packing, world_size: int, rng: np.random.Generator) -> Packing:
+    """Put packs of like cost into the same step, and the steps into a random order."""
+    costs = _segment_sums(packing.lengths.astype(np.int64) ** 2, packing.offsets)
+    # Sorted by cost within chunks of steps, so that a pack does not wander far.
+    chunk = np.arange(len(costs)) // (BALANCED * world_size)
+    steps = np.lexsort((costs, chunk)).reshape(-1, world_size)
+    rng.shuffle(steps)
+    packs = np.split(np.arange(len(packing.order)), packing.offsets[1:-1])
+    return _regroup(packing, [packs[number] for number in steps.ravel()])
+
+
+def _shortest_first(packing: Packing) -> Packing:
+    """Sort each pack by length."""
+    pack = np.repeat(np.arange(len(packing.offsets) - 1), np.diff(packing.offsets))
+    places = np.lexsort((packing.lengths, pack))
+    return Packing(packing.order[places], packing.lengths[places], packing.offsets)

@@ -1,0 +1,223 @@
+"""From an image's size to its grid: how many patches it becomes, high and wide.
+
+Every rule sees sizes only, for all images at once, so the plan knows each token count before a
+pixel is read. Grids keep the image's aspect as nearly as whole patches allow; only `Square` does
+not: it is what a plain ViT does to images.
+
+Axes: image. Sizes in pixels, grids (h, w) in patches. "Side" is √area: the paper's resolution R.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+MAX_SIDE = 128  # longest side of a grid in patches; what the learned positions reach
+
+Sizes = Int[np.ndarray, " image"]
+Grids = Int[np.ndarray, "image 2"]
+
+
+def fit_grids(
+    heights: Sizes, widths: Sizes, tokens: Float[np.ndarray, " image"], max_side: int = MAX_SIDE
+) -> Grids:
+    """The grid of least aspect error within a budget of tokens, for each image.
+
+    The ideal grid has the image's own aspect and exactly `tokens` cells; its sides are no whole
+    numbers. Of the four ways to round them down or up, those within the budget are candidates;
+    the one whose log aspect is nearest the image's wins, and of equals the one with more tokens.
+    Always at least 1 x 1; a side that would pass `max_side` ends there.
+    """
+    aspect = np.log(heights / widths)
+    tokens = np.maximum(tokens, 1.0)
+    ideal_h = np.clip(np.sqrt(tokens * heights / widths), 1, max_side)
+    ideal_w = np.clip(tokens / ideal_h, 1, max_side)
+    ideal_w = np.minimum(ideal_w, np.maximum(1, np.sqrt(tokens * widths / heights)))
+    slack = 1 + 1e-9  # 14.000000001 x 14 counts as 196
+    best = np.ones((len(tokens), 2), np.int32)
+    best_error = np.full(len(tokens), np.inf)
+    best_count = np.zeros(len(tokens))
+    for round_h in (np.floor, np.ceil):
+        for round_w in (np.floor, np.ceil):
+            h = round_h(np.round(ideal_h, 9))
+            w = round_w(np.round(ideal_w, 9))
+            error = np.round(np.abs(np.log(h / w) - aspect), 9)
+            better = (error < best_error) | ((error == best_error) & (h * w > best_count))
+            better &= h * w <= tokens * slack
+            best[better] = np.stack([h, w], axis=-1)[better]
+            best_error[better], best_count[better] = error[better], (h * w)[better]
+    return best
+
+
+def _native_tokens(heights: Sizes, widths: Sizes, patch_size: int) -> Float[np.ndarray, " image"]:
+    return heights.astype(np.float64) * widths / patch_size**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """Each image at its own size; larger ones are shrunk to `max_tokens`, none is enlarged."""
+
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+
+    def grids(
+        self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
+        rng: np.random.Generator, max_side: int = MAX_SIDE,
+    ) -> Grids:  # fmt: skip
+        cap = min(max_tokens, self.max_tokens or max_tokens)
+        tokens = np.minimum(_native_tokens(heights, widths, patch_size), cap)
+        return fit_grids(heights, widths, tokens, max_side)
+
+    def at(self, tokens: int) -> "Native":
+        """The rule to evaluate with, at most `tokens` an image."""
+        return Native(max_tokens=tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """Every image resized to the same area, its aspect kept."""
+
+    side: int  # √area in pixels
+    upscale: bool = True  # whether smaller images are enlarged
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise ValueError(f"side must be at least 1 px, not {self.side}")
+
+    def grids(
+        self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
+        rng: np.random.Generator, max_side: int = MAX_SIDE,
+    ) -> Grids:  # fmt: skip
+        areas = np.full(len(heights), float(self.side) ** 2)
+        return _grids_of_area(
+            areas, heights, widths, patch_size, max_tokens, max_side, self.upscale
+        )
+
+    def at(self, tokens: int) -> Native:
+        """The rule to evaluate with, at most `tokens` an image."""
+        return Native(max_tokens=tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """A size drawn anew for each image and epoch (arXiv 2307.06304, §3.2 and Fig. 7).
+
+    The draw u in [-1, 1] is uniform, or normal around `mean` with standard deviation 1 and
+    truncated, and is rescaled linearly to [low, high] in side or in area.
+    """
+
+    low: int  # px, side
+    high: int  # px, side
+    by: Literal["side", "area"] = "side"
+    mean: float | None = None  # of the truncated normal; None for uniform
+    upscale: bool = True  # whether images smaller than the draw are enlarged
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"sizes must rise from at least 1 px, not {self.low} to {self.high}")
+
+    def sides(self, count: int, rng: np.random.Generator) -> Float[np.ndarray, " image"]:
+        """Sides in pixels, one per image."""
+        share = (_truncated_normal(count, self.mean, rng) + 1) / 2
+        if self.by == "side":
+            return self.low + share * (self.high - self.low)
+        return np.sqrt(self.low**2 + share * (self.high**2 - self.low**2))
+
+    def grids(
+        self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
+        rng: np.random.Generator, max_side: int = MAX_SIDE,
+    ) -> Grids:  # fmt: skip
+        areas = self.sides(len(heights), rng) ** 2
+        return _grids_of_area(
+            areas, heights, widths, patch_size, max_tokens, max_side, self.upscale
+        )
+
+    def at(self, tokens: int) -> Native:
+        """The rule to evaluate with, at most `tokens` an image."""
+        return Native(max_tokens=tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Every image enlarged or shrunk to as near `tokens` as its aspect allows."""
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
+
+    def grids(
+        self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
+        rng: np.random.Generator, max_side: int = MAX_SIDE,
+    ) -> Grids:  # fmt: skip
+        tokens = np.full(len(heights), float(min(self.tokens, max_tokens)))
+        return fit_grids(heights, widths, tokens, max_side)
+
+    def at(self, tokens: int) -> "Fit":
+        """The rule to evaluate with: images filled up to `tokens`."""
+        return Fit(tokens=tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Every image squashed or stretched to one square: the plain ViT."""
+
+    grid: int  # patches on a side
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ValueError(f"grid must be at least 1 patch, not {self.grid}")
+
+    def grids(
+        self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
+        rng: np.random.Generator, max_side: int = MAX_SIDE,
+    ) -> Grids:  # fmt: skip
+        if self.grid**2 > max_tokens or self.grid > max_side:
+            raise ValueError(
+                f"a square of {self.grid} x {self.grid} patches passes the limit of "
+                f"{max_tokens} tokens and {max_side} patches a side"
+            )
+        return np.full((len(heights), 2), self.grid, np.int32)
+
+    def at(self, tokens: int) -> "Square":
+        """The rule to evaluate with: the largest square of at most `tokens`."""
+        return Square(grid=int(tokens**0.5))
+
+
+Resolution = Native | Fixed | Sampled | Fit | Square
+
+
+def _grids_of_area(
+    areas: Float[np.ndarray, " image"],
+    heights: Sizes,
+    widths: Sizes,
+    patch_size: int,
+    max_tokens: int,
+    max_side: int,
+    upscale: bool,
+) -> Grids:
+    tokens = areas / patch_size**2
+    if not upscale:
+        tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
+    return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side)
+
+
+def _truncated_normal(
+    count: int, mean: float | None, rng: np.random.Generator
+) -> Float[np.ndarray, " image"]:
+    """Draws in [-1, 1]: uniform, or normal with standard deviation 1 by inverse transform."""
+    u = rng.random(count)
+    if mean is None:
+        return 2 * u - 1
+    normal = NormalDist(mean, 1)
+    low, high = normal.cdf(-1), normal.cdf(1)
+    # The inverse at 4,096 points, and between them linearly: as fine as float32, and fast.
+    knots = np.linspace(0, 1, 4097)
+    values = np.array([normal.inv_cdf(low + k * (high - low)) for k in knots])
+    return np.interp(u, knots, values)

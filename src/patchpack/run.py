@@ -1,0 +1,250 @@
+"""From a RunConfig to a finished run: where index, plan, loader, model, evaluator and loop meet.
+
+run/
+  config.json                 the resolved configuration; `--resume` starts from it
+  log.jsonl                   one line per logged step, evaluation and unreadable image
+  curves.png                  loss, accuracy and speed over the run
+  checkpoints/last-00000500/  weights, optimizer and progress: what resume needs
+  checkpoints/best-00000450/  the weights to use: what predict, embed and eval load
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from patchpack.batch import PackedBatch
+from patchpack.checkpoint import candidates, load_newest, write_text_atomic
+from patchpack.data.dropping import NoDrop
+from patchpack.data.index import Index, build_index
+from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
+from patchpack.data.plan import Plan, make_plan
+from patchpack.data.resolution import Resolution
+from patchpack.distributed import World, join_world, sum_over_ranks
+from patchpack.evaluate.classification import classify
+from patchpack.heads.classification import Classifier
+from patchpack.serial import from_json, to_json
+from patchpack.serve.predictor import ModelCard
+from patchpack.train.config import DataConfig, RunConfig
+from patchpack.train.log import RunLog
+from patchpack.train.loop import BadImages, Progress, Trainer, TrainingError, fit
+from patchpack.train.precision import autocast, choose_dtype
+
+CHECKPOINTS = "checkpoints"
+METRIC = "top1"  # decides which weights are best
+
+
+def start(config: RunConfig, *, live: bool = True) -> Progress:
+    """Train as configured, in a new folder; raises TrainingError where a run is in the way."""
+    if config.data.root is None:
+        raise TrainingError("there is no data: give a folder of images or a manifest (data.root)")
+    if candidates(config.out / CHECKPOINTS, "last"):
+        raise TrainingError(
+            f"{config.out} already holds a run: continue it with --resume {config.out}, "
+            "or choose another folder with --out"
+        )
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(config.out / "config.json", json.dumps(to_json(config), indent=2) + "\n")
+    except OSError as error:
+        raise TrainingError(f"cannot write to {config.out}: {error.strerror}") from error
+    return _train(config, resumed=False, live=live)
+
+
+def resume(folder: Path, *, live: bool = True) -> Progress:
+    """Continue a run from its newest good checkpoint, exactly as if it had never stopped."""
+    return _train(replace(load_config(folder), out=folder), resumed=True, live=live)
+
+
+def load_config(folder: Path) -> RunConfig:
+    """The configuration saved with a run."""
+    path = folder / "config.json"
+    try:
+        return from_json(RunConfig, json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise TrainingError(f"{folder} is not a run: it holds no config.json") from None
+    except json.JSONDecodeError as error:
+        raise TrainingError(f"{path} is not JSON: {error}") from error
+
+
+class Splits(NamedTuple):
+    """The images of a run."""
+
+    classes: tuple[str, ...]
+    train: Index
+    val: Index
+
+
+def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
+    data = config.data
+    assert data.root is not None
+    index = build_index(data.root, max_bad_fraction=data.max_bad_fraction)
+    splits = Splits(index.classes, index.split(data.train_split), index.split(data.val_split))
+    if not splits.classes:
+        raise TrainingError(f"{data.root} has no labels to learn: {_layouts_hint()}")
+    with join_world() as world:
+        torch.manual_seed(config.train.seed)
+        task = Classifier(config.model, len(splits.classes), config.task)
+        dtype = choose_dtype(config.train.precision, world.device)
+        trainer = Trainer(task, config, world, dtype)
+        if resumed:
+            _restore(trainer, config.out, splits)
+        log = RunLog(
+            config.out if world.is_main else None,
+            config.train.steps,
+            resume_step=trainer.progress.step,
+            live=live and world.is_main,
+        )
+        try:
+            for key, reason in index.bad:
+                log.message(f"left out: {key}: {reason}")
+            _fit(trainer, splits, log, dtype)
+        finally:
+            log.close()
+            if world.is_main:
+                _draw(config.out)
+        return trainer.progress
+
+
+def _fit(trainer: Trainer, splits: Splits, log: RunLog, dtype: torch.dtype) -> None:
+    config, world = trainer.config, trainer.world
+    labels = {
+        key: splits.classes[label] if label >= 0 else ""
+        for key, label in zip(splits.train.keys, splits.train.labels, strict=True)
+    }
+    card = ModelCard(
+        model=config.model,
+        task=config.task,
+        classes=splits.classes,
+        resolution=config.data.resolution,
+        eval_tokens=config.data.eval_tokens,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    fit(
+        trainer,
+        training_packs(splits.train, config, world, trainer.progress),
+        log,
+        BadImages(labels, config.data.max_bad_fraction),
+        evaluate=lambda module: _evaluate(module, splits, config.data, world, dtype),
+        metric=METRIC,
+        checkpoints=config.out / CHECKPOINTS,
+        extra={"card": to_json(card), "images": fingerprint(splits.train)},
+    )
+
+
+def training_packs(
+    index: Index, config: RunConfig, world: World, progress: Progress
+) -> Iterator[Loaded]:
+    """This rank's packs, from where the run stands on."""
+    data = config.data
+
+    def plan_epoch(epoch: int) -> Plan:
+        return make_plan(
+            index.heights,
+            index.widths,
+            patch_size=config.model.patch_size,
+            max_tokens=data.max_tokens,
+            resolution=data.resolution,
+            dropping=data.dropping,
+            seed=config.train.seed,
+            epoch=epoch,
+            world_size=world.size,
+            window=data.window,
+            fill=data.fill,
+        )
+
+    return load_forever(
+        index,
+        plan_epoch,
+        Treatment(patch_size=config.model.patch_size, augment=data.augment, seed=config.train.seed),
+        data.loader,
+        start=(progress.epoch, progress.pack),
+        rank=world.rank,
+    )
+
+
+def evaluation_packs(
+    index: Index,
+    *,
+    patch_size: int,
+    resolution: Resolution,
+    tokens: int,
+    max_tokens: int,
+    world: World | None = None,
+    loader: LoaderConfig | None = None,
+) -> Iterator[Loaded]:
+    """Every image once, at most `tokens` of it, nothing dropped or trimmed."""
+    world = world or World()
+    plan = make_plan(
+        index.heights,
+        index.widths,
+        patch_size=patch_size,
+        max_tokens=max(max_tokens, tokens),
+        resolution=resolution.at(tokens),
+        dropping=NoDrop(),
+        seed=0,
+        epoch=0,
+        world_size=world.size,
+        fill=False,
+        shuffle=False,
+    )
+    treatment = Treatment(patch_size=patch_size)
+    return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)
+
+
+def _evaluate(
+    module: nn.Module, splits: Splits, data: DataConfig, world: World, dtype: torch.dtype
+) -> dict[str, float]:
+    """Accuracy on the validation split, every rank doing its share."""
+    module.eval()
+
+    @torch.inference_mode()
+    def predict(batch: PackedBatch) -> torch.Tensor:
+        with autocast(world.device, dtype):
+            return module(batch.to(world.device))
+
+    packs = evaluation_packs(
+        splits.val,
+        patch_size=module.trunk.config.patch_size,  # pyrefly: ignore
+        resolution=data.resolution,
+        tokens=data.eval_tokens,
+        max_tokens=data.max_tokens,
+        world=world,
+        loader=data.loader,
+    )
+    mine = classify(predict, (pack.batch for pack in packs), len(splits.classes))
+    right = mine.top1 * mine.images
+    sums = sum_over_ranks([right, mine.in_top5, mine.nll, mine.images], world)
+    right, in_top5, nll, images = sums
+    return {"top1": right / images, "top5": in_top5 / images, "nll": nll / images}
+
+
+def _restore(trainer: Trainer, folder: Path, splits: Splits) -> None:
+    checkpoint = load_newest(folder / CHECKPOINTS, "last")
+    if checkpoint.state.get("images") != fingerprint(splits.train):
+        raise TrainingError(
+            f"the training images are not those that {folder} began with (files were added, "
+            "removed or changed), so it cannot continue exactly; restore them, or start a new run"
+        )
+    trainer.restore(checkpoint)
+
+
+def fingerprint(index: Index) -> str:
+    """Tells whether two indexes hold the same images, sizes and labels."""
+    digest = hashlib.sha256("\0".join(index.keys).encode())
+    for array in (index.heights, index.widths, index.labels):
+        digest.update(array.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _draw(folder: Path) -> None:
+    try:
+        from patchpack.evaluate.figures import draw_curves
+    except ImportError:  # the report extra is not installed
+        return
+    draw_curves(folder / "log.jsonl", folder / "curves.png")

@@ -1,0 +1,19 @@
+"""In which precision matrices are multiplied."""
+
+import torch
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype a config asks for; "auto" takes bfloat16 where the hardware multiplies it."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in `dtype`; everything else as PyTorch sees fit."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -22,6 +22,7 @@ from patchpack.batch import PackedBatch
 from patchpack.checkpoint import candidates, load_newest, write_text_atomic
 from patchpack.data.dropping import NoDrop
 from patchpack.data.index import Index, build_index
+from patchpack.data.layouts import EXPECTED
 from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
 from patchpack.data.plan import Plan, make_plan
 from patchpack.data.resolution import Resolution
@@ -86,7 +87,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     index = build_index(data.root, max_bad_fraction=data.max_bad_fraction)
     splits = Splits(index.classes, index.split(data.train_split), index.split(data.val_split))
     if not splits.classes:
-        raise TrainingError(f"{data.root} has no labels to learn: {_layouts_hint()}")
+        raise TrainingError(f"{data.root} has no labels to learn: {EXPECTED}")
     with join_world() as world:
         torch.manual_seed(config.train.seed)
         task = Classifier(config.model, len(splits.classes), config.task)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 CLOSING = 4  # mean lengths of room at which a pair is looked for
+LEAST_KEPT = 0.25  # share of an image's tokens that trimming leaves at least
 
 
 class Packing(NamedTuple):
@@ -152,7 +153,7 @@ def _close(
             return []
         second, first = sorted(_pair_above(queue.counts, room))
         excess = first + second - room
-        if first == 0 or excess > first // 2:
+        if first == 0 or first - excess < first * LEAST_KEPT:
             return []
     excess = first + second - room
     closers = [(queue.take_length(first), first - excess)]

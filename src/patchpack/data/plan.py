@@ -147,7 +147,7 @@ def _spread(
 
 
 def _fill_empty(packs: list[Int[np.ndarray, " image"]]) -> list[Int[np.ndarray, " image"]]:
-    """Give every empty pack an image of the last that has several; too few images leave it empty."""
+    """Give every empty pack an image of the last that has several, while there is one."""
     packs = list(packs)
     for number, pack in enumerate(packs):
         if not len(pack):

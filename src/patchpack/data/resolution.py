@@ -93,10 +93,10 @@ class Fixed:
         self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
         rng: np.random.Generator, max_side: int = MAX_SIDE,
     ) -> Grids:  # fmt: skip
-        areas = np.full(len(heights), float(self.side) ** 2)
-        return _grids_of_area(
-            areas, heights, widths, patch_size, max_tokens, max_side, self.upscale
-        )
+        tokens = np.full(len(heights), (self.side / patch_size) ** 2)
+        if not self.upscale:
+            tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
+        return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side)
 
     def at(self, tokens: int) -> Native:
         """The rule to evaluate with, at most `tokens` an image."""
@@ -132,10 +132,10 @@ class Sampled:
         self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
         rng: np.random.Generator, max_side: int = MAX_SIDE,
     ) -> Grids:  # fmt: skip
-        areas = self.sides(len(heights), rng) ** 2
-        return _grids_of_area(
-            areas, heights, widths, patch_size, max_tokens, max_side, self.upscale
-        )
+        tokens = (self.sides(len(heights), rng) / patch_size) ** 2
+        if not self.upscale:
+            tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
+        return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side)
 
     def at(self, tokens: int) -> Native:
         """The rule to evaluate with, at most `tokens` an image."""
@@ -191,21 +191,6 @@ class Square:
 
 
 Resolution = Native | Fixed | Sampled | Fit | Square
-
-
-def _grids_of_area(
-    areas: Float[np.ndarray, " image"],
-    heights: Sizes,
-    widths: Sizes,
-    patch_size: int,
-    max_tokens: int,
-    max_side: int,
-    upscale: bool,
-) -> Grids:
-    tokens = areas / patch_size**2
-    if not upscale:
-        tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
-    return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side)
 
 
 def _truncated_normal(

@@ -24,9 +24,7 @@ def segment_mean(x: Float[Tensor, "token dim"], segments: Segments) -> Float[Ten
     return sums / lengths[:, None]
 
 
-def segment_sum(
-    x: Float[Tensor, "token *rest"], segments: Segments
-) -> Float[Tensor, "image *rest"]:
+def segment_sum(x: Float[Tensor, "token ..."], segments: Segments) -> Float[Tensor, "image ..."]:
     """Sum of the tokens of each image."""
     return x.new_zeros(segments.num_images, *x.shape[1:]).index_add(0, segments.ids, x)
 

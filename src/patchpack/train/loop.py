@@ -7,7 +7,7 @@ and ranks and divided once, by the number of images in all of them, so N process
 that one process would take with all the packs.
 
 Every random number of a step follows from (seed, step, rank), and every pack from (seed, epoch,
-step): a run that is resumed has nothing to remember but its weights, its optimizer and where it was.
+step): a resumed run has nothing to remember but its weights, its optimizer and where it was.
 """
 
 import signal

@@ -1,0 +1,33 @@
+"""Plankton at native size: 33 classes of in-situ images, 20 to 400 px, patches of 8 px.
+
+    patchpack train recipes/plankton.py --data.root DIR        (the folder with train/, val/, test/)
+    patchpack eval runs/plankton --split test
+
+How large an organism is tells classes apart, so images keep their size: an image never has more
+pixels in a pack than on disk. Organisms have no up or down, hence all eight symmetries.
+"""
+
+from pathlib import Path
+
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import BetaDrop
+from patchpack.data.resolution import Native
+from patchpack.heads.classification import ClassificationConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+config = RunConfig(
+    out=Path("runs/plankton"),
+    data=DataConfig(
+        max_tokens=2560,
+        resolution=Native(max_tokens=256),
+        eval_tokens=256,
+        dropping=BetaDrop(mean=0.35, max=0.7),
+        augment=Augment(symmetry="dihedral", operations=1, magnitude=0.5),
+    ),
+    model=NaViTConfig(dim=192, depth=8, heads=3, mlp_dim=768, patch_size=8, drop_path=0.05),
+    task=ClassificationConfig(label_smoothing=0.1),
+    optim=OptimConfig(lr=1.5e-3, schedule="cosine", warmup=200, weight_decay=0.05),
+    train=TrainConfig(steps=4800, ema=0.998, eval_every=400, save_every=400),
+)

@@ -20,14 +20,14 @@ from patchpack.train.optim import OptimConfig
 config = RunConfig(
     out=Path("runs/plankton"),
     data=DataConfig(
-        max_tokens=2560,
+        max_tokens=3072,
         resolution=Native(max_tokens=256),
         eval_tokens=256,
-        dropping=BetaDrop(mean=0.35, max=0.7),
+        dropping=BetaDrop(mean=0.4, max=0.8),
         augment=Augment(symmetry="dihedral", operations=1, magnitude=0.5),
     ),
     model=NaViTConfig(dim=192, depth=8, heads=3, mlp_dim=768, patch_size=8, drop_path=0.05),
     task=ClassificationConfig(label_smoothing=0.1),
     optim=OptimConfig(lr=1.5e-3, schedule="cosine", warmup=200, weight_decay=0.05),
-    train=TrainConfig(steps=4800, ema=0.998, eval_every=400, save_every=400),
+    train=TrainConfig(steps=2800, ema=0.998, eval_every=400, save_every=400),
 )

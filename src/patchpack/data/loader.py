@@ -181,7 +181,12 @@ def _ahead(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[Loaded]:
 
 def _executor(config: LoaderConfig) -> Executor:
     if config.kind == "threads":
-        return ThreadPoolExecutor(config.workers, thread_name_prefix="patchpack-load")
+        return ThreadPoolExecutor(
+            config.workers,
+            thread_name_prefix="patchpack-load",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
     return ProcessPoolExecutor(
         config.workers,
         mp_context=multiprocessing.get_context("forkserver"),

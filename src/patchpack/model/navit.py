@@ -63,7 +63,9 @@ class NaViT(nn.Module):
         self.config = config
         self.embedding = nn.Linear(config.patch_dim, config.dim, bias=config.bias)
         self.positions = build_positions(config.positions, config.dim)
-        self.registers = nn.Parameter(torch.empty(config.registers, config.dim))
+        self.registers = None
+        if config.registers:
+            self.registers = nn.Parameter(torch.empty(config.registers, config.dim))
         self.encoder = Encoder(config)
         self.pool = _build_pool(config)
         self.init_weights()
@@ -81,7 +83,8 @@ class NaViT(nn.Module):
             elif module is not self and hasattr(module, "init_weights"):
                 module.init_weights()
         nn.init.normal_(self.embedding.weight, std=self.config.patch_dim**-0.5)
-        nn.init.normal_(self.registers, std=0.02)
+        if self.registers is not None:
+            nn.init.normal_(self.registers, std=0.02)
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
         return self.encode(batch).pooled
@@ -90,12 +93,13 @@ class NaViT(nn.Module):
         """Tokens and pooled vectors; `attend` replaces the attention chosen for the device."""
         segments = batch.segments
         x = self.embed(batch)
-        if self.config.registers:
-            x, patch_index = self._with_registers(x, segments)
-            segments = segments.with_prefix(self.config.registers)
+        if self.registers is None:
+            x = self.encoder(x, segments, attend)
+            return Encoded(x, self.pool(x, segments))
+        x, places = _with_registers(x, self.registers, segments)
+        segments = segments.with_prefix(len(self.registers))
         x = self.encoder(x, segments, attend)
-        pooled = self.pool(x, segments)
-        return Encoded(x[patch_index] if self.config.registers else x, pooled)
+        return Encoded(x.index_select(0, places), self.pool(x, segments))
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
         """Normalise pixels, project patches, add positions."""
@@ -120,18 +124,6 @@ class NaViT(nn.Module):
             pool = 4 * c.dim**2 * sum(inner) + per_image * len(inner)
         return 2 * c.patch_dim * c.dim * tokens + per_token * sum(inner) + attention + pool
 
-    def _with_registers(self, x: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Put the registers before each image; also the place of every patch in the new stream."""
-        count = self.config.registers
-        steps = torch.arange(len(x), device=x.device)
-        patch_index = steps + (segments.ids + 1) * count
-        stream = x.new_empty(len(x) + count * segments.num_images, x.shape[-1])
-        starts = segments.offsets[:-1] + torch.arange(segments.num_images, device=x.device) * count
-        register_index = (starts[:, None] + torch.arange(count, device=x.device)).flatten()
-        registers = self.registers.to(x.dtype).repeat(segments.num_images, 1)
-        stream = stream.index_copy(0, patch_index, x)
-        return stream.index_copy(0, register_index.long(), registers), patch_index
-
     def _check(self, batch: PackedBatch) -> None:
         if batch.patches.shape[-1] != self.config.patch_dim:
             raise ValueError(
@@ -147,6 +139,19 @@ class NaViT(nn.Module):
                     f"a grid is {longest} patches long, but the learned positions end at "
                     f"{positions.max_side}: pack with max_side={positions.max_side}"
                 )
+
+
+def _with_registers(
+    x: Float[Tensor, "token dim"], registers: Float[Tensor, "register dim"], segments: Segments
+) -> tuple[Tensor, Tensor]:
+    """Put the registers before each image; also the place of every patch in the new stream."""
+    count, device = len(registers), x.device
+    places = torch.arange(len(x), device=device) + (segments.ids + 1) * count
+    starts = segments.offsets[:-1] + torch.arange(segments.num_images, device=device) * count
+    before = (starts[:, None] + torch.arange(count, device=device)).flatten()
+    stream = x.new_empty(len(x) + len(before), x.shape[-1]).index_copy(0, places, x)
+    repeated = registers.to(x.dtype).repeat(segments.num_images, 1)
+    return stream.index_copy(0, before, repeated), places
 
 
 def _build_pool(config: NaViTConfig) -> MapPool | MeanPool:

@@ -3,6 +3,8 @@
 The stream holds many images back to back, so a plain mean over tokens would mix them. Both pools
 reduce over the tokens of one image and never look across a boundary.
 
+Trap: the backward pass of `x[ids]` adds in no fixed order on CPUs; that of `index_select` does.
+
 Axes: token (all images of the pack), image, head, dim.
 """
 
@@ -38,7 +40,7 @@ def segment_softmax(
     highest = scores.new_full((segments.num_images, scores.shape[1]), -torch.inf)
     highest = highest.scatter_reduce(0, ids, scores.detach(), "amax")
     weights = (scores - highest[segments.ids]).exp()
-    return weights / segment_sum(weights, segments)[segments.ids]
+    return weights / segment_sum(weights, segments).index_select(0, segments.ids)
 
 
 class MeanPool(nn.Module):

@@ -10,6 +10,7 @@ Axes: token, dim. coords (y, x) in patches; grids (h, w) of the token's image.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class FactorizedPositions(nn.Module):
         self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         y, x = coords.long().unbind(-1)
-        return self.y[y] + self.x[x]
+        return F.embedding(y, self.y) + F.embedding(x, self.x)
 
 
 class InterpolatedPositions(nn.Module):

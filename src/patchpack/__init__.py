@@ -1,18 +1,49 @@
-"""patchpack: native-resolution vision transformers by Patch n' Pack (NaViT, arXiv 2307.06304)."""
+"""patchpack: native-resolution vision transformers by Patch n' Pack (NaViT, arXiv 2307.06304).
 
-from patchpack.batch import PackedBatch as PackedBatch
-from patchpack.batch import Patches as Patches
-from patchpack.batch import Segments as Segments
-from patchpack.batch import collate as collate
-from patchpack.data.images import BadImage as BadImage
-from patchpack.data.pack import pack as pack
-from patchpack.heads.classification import Classifier as Classifier
-from patchpack.heads.classification import create_model as create_model
-from patchpack.model.navit import NaViT as NaViT
-from patchpack.model.navit import NaViTConfig as NaViTConfig
-from patchpack.model.presets import list_models as list_models
-from patchpack.model.presets import model_config as model_config
-from patchpack.serve.predictor import Predictor as Predictor
-from patchpack.serve.predictor import load as load
+Names are imported when they are first used, so `import patchpack` is quick, and the command can
+settle how threads wait before PyTorch starts them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchpack.batch import PackedBatch as PackedBatch
+    from patchpack.batch import Patches as Patches
+    from patchpack.batch import Segments as Segments
+    from patchpack.batch import collate as collate
+    from patchpack.data.images import BadImage as BadImage
+    from patchpack.data.pack import pack as pack
+    from patchpack.heads.classification import Classifier as Classifier
+    from patchpack.heads.classification import create_model as create_model
+    from patchpack.model.navit import NaViT as NaViT
+    from patchpack.model.navit import NaViTConfig as NaViTConfig
+    from patchpack.model.presets import list_models as list_models
+    from patchpack.model.presets import model_config as model_config
+    from patchpack.serve.predictor import Predictor as Predictor
+    from patchpack.serve.predictor import load as load
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "batch": ("PackedBatch", "Patches", "Segments", "collate"),
+    "data.images": ("BadImage",),
+    "data.pack": ("pack",),
+    "heads.classification": ("Classifier", "create_model"),
+    "model.navit": ("NaViT", "NaViTConfig"),
+    "model.presets": ("list_models", "model_config"),
+    "serve.predictor": ("Predictor", "load"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = list(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'patchpack' has no attribute {name!r}")
+    return getattr(import_module(f"patchpack.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME_OF]

@@ -10,11 +10,13 @@ run/
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,15 +24,16 @@ from patchpack.batch import PackedBatch
 from patchpack.checkpoint import candidates, load_newest, write_text_atomic
 from patchpack.data.dropping import NoDrop
 from patchpack.data.index import Index, build_index
-from patchpack.data.layouts import EXPECTED
+from patchpack.data.layouts import EXPECTED, BadDataset
 from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
 from patchpack.data.plan import Plan, make_plan
 from patchpack.data.resolution import Resolution
 from patchpack.distributed import World, join_world, sum_over_ranks
-from patchpack.evaluate.classification import classify
+from patchpack.evaluate.classification import Counts, classify
 from patchpack.heads.classification import Classifier
+from patchpack.model.navit import forward_flops
 from patchpack.serial import from_json, to_json
-from patchpack.serve.predictor import ModelCard
+from patchpack.serve.predictor import PACK_TOKENS, ModelCard, Predictor
 from patchpack.train.config import DataConfig, RunConfig
 from patchpack.train.log import RunLog
 from patchpack.train.loop import BadImages, Progress, Trainer, TrainingError, fit
@@ -233,6 +236,77 @@ def _restore(trainer: Trainer, folder: Path, splits: Splits) -> None:
             "removed or changed), so it cannot continue exactly; restore them, or start a new run"
         )
     trainer.restore(checkpoint)
+
+
+@dataclass(frozen=True)
+class BudgetResult:
+    """What a run's best weights do at one token budget."""
+
+    max_tokens: int  # most tokens of an image
+    counts: Counts
+    gflops_per_image: float  # of a forward pass, the mean
+    images_per_s: float  # loading included
+    unreadable: tuple[str, ...]
+
+
+def evaluate_run(
+    predictor: Predictor,
+    folder: Path,
+    *,
+    data: Path | None,
+    split: str,
+    budgets: Sequence[int],
+    max_bad_fraction: float,
+) -> list[BudgetResult]:
+    """Accuracy on one split at each budget, of the run's own data or of another folder.
+
+    Another folder's classes must all be known to the model; raises BadDataset where one is not.
+    """
+    root = data or load_config(folder).data.root
+    if root is None:
+        raise TrainingError(f"{folder} does not say where its data are: give --data")
+    index = build_index(root, max_bad_fraction=max_bad_fraction, check_classes=data is None)
+    chosen = index.split(split)
+    index = _relabel(chosen, predictor.card.classes)
+    return [_evaluate_budget(predictor, index, tokens) for tokens in budgets]
+
+
+def _evaluate_budget(predictor: Predictor, index: Index, tokens: int) -> BudgetResult:
+    card = predictor.card
+    packs = evaluation_packs(
+        index,
+        patch_size=card.model.patch_size,
+        resolution=card.resolution,
+        tokens=tokens,
+        max_tokens=PACK_TOKENS,
+    )
+    flops, bad = 0, []
+
+    def batches() -> Iterator[PackedBatch]:
+        nonlocal flops
+        for pack in packs:
+            flops += forward_flops(card.model, pack.batch.lengths)
+            bad.extend(str(error) for error in pack.bad)
+            yield pack.batch
+
+    began = time.perf_counter()
+    counts = classify(lambda batch: predictor.forward(batch)[1], batches(), len(card.classes))
+    seconds = time.perf_counter() - began
+    if not counts.images:
+        raise BadDataset(f"no image of {index.root} could be read and judged: {'; '.join(bad[:5])}")
+    images = counts.images
+    return BudgetResult(tokens, counts, flops / images / 1e9, images / seconds, tuple(bad))
+
+
+def _relabel(index: Index, classes: tuple[str, ...]) -> Index:
+    """Number labels as the model does."""
+    numbers = {name: i for i, name in enumerate(classes)}
+    used = {index.classes[label] for label in index.labels if label >= 0}
+    foreign = sorted(used - set(classes))
+    if foreign:
+        raise BadDataset(f"{index.root} has classes that the model was not trained on: {foreign}")
+    table = np.array([numbers.get(name, -1) for name in index.classes] + [-1])
+    return replace(index, labels=table[index.labels], classes=classes)
 
 
 def fingerprint(index: Index) -> str:

@@ -72,7 +72,7 @@ def _symmetry(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
     if rng.uniform() < 0.5:
         pixels = pixels[:, ::-1]
     if kind == "dihedral":
-        pixels = np.rot90(pixels, rng.integers(4))
+        pixels = np.rot90(pixels, int(rng.integers(4)))
     return np.ascontiguousarray(pixels)
 
 

@@ -4,7 +4,8 @@ Pillow reads the header of every file and the pixels of most; JPEGs go to libjpe
 The size in the header, EXIF orientation applied, is the size that `decode` delivers: plans rely on
 it. Whatever is wrong with a file, the error is a BadImage that names it.
 
-Traps: `Image.getexif` decodes whole PNGs, so orientation is read from what the header gave;
+Traps: an unregistered name in `Image.open(formats=...)` is a KeyError for every file that no name
+before it fits (AVIF is last: Pillow has it from 11.3); `Image.getexif` decodes whole PNGs, so orientation is read from what the header gave;
 converting 16-bit gray in Pillow clips instead of scaling; transparent pixels have any colour.
 """
 
@@ -19,9 +20,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for decompression bombs
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "MPO", "TGA", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .png .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2".split()
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()
 )
 ORIENTATION = 0x0112  # EXIF tag
 TURNS = {  # EXIF orientation → what rights the image
@@ -33,6 +34,7 @@ TURNS = {  # EXIF orientation → what rights the image
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 SCALED_DECODE = 4  # times the target, in both sides, from which JPEGs are decoded at a fraction
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -72,9 +74,13 @@ def decode(
     try:
         data = source if isinstance(source, bytes) else _read(source)
         with _open(BytesIO(data), key) as image:
-            if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                return _decode_jpeg(image, data, target)
-            return to_rgb(image)
+            size = _upright_size(image)
+            is_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+            least = _least_size(image, target) if is_jpeg and target else (0, 0)
+            pixels = _decode_jpeg(image, data, least) if is_jpeg else to_rgb(image)
+        if least == (0, 0) and pixels.shape[:2] != size:
+            raise BadImage(key, f"has {pixels.shape[:2]} pixels where its header says {size}")
+        return pixels
     except BadImage as error:
         raise BadImage(key, error.reason) from error
     except Exception as error:  # decoders raise anything at all on hostile files
@@ -84,13 +90,15 @@ def decode(
 def to_rgb(image: Image.Image) -> Pixels:
     """Any Pillow image as upright RGB; raises BadImage for modes that say no colours."""
     upright = image.transpose(TURNS[turn]) if (turn := _orientation(image)) in TURNS else image
-    mode = upright.mode
-    if mode.startswith("I"):
+    if 0 in upright.size:
+        raise BadImage("image", "has no pixels")
+    if upright.mode.startswith("I"):
         return _from_16_bit(upright)
-    if mode == "F":
+    if upright.mode == "F":
         raise BadImage("image", "holds floating-point pixels; convert it to 8 or 16 bits")
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        rgba = upright.convert("RGBA")
+    if upright.has_transparency_data:
+        straight = upright.convert("LA") if upright.mode == "La" else upright
+        rgba = straight.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         upright = Image.alpha_composite(white, rgba)
     return np.array(upright.convert("RGB"))
@@ -112,6 +120,9 @@ def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
         image.close()
         size = f"{image.width} x {image.height} pixels"
         raise BadImage(key, f"{size} are more than the {MAX_PIXELS:,} allowed")
+    if 0 in image.size:
+        image.close()
+        raise BadImage(key, "has no pixels")
     return image
 
 
@@ -134,29 +145,29 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    turned = _orientation(image) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    if _orientation(image) in SIDEWAYS:
+        return image.width, image.height
+    return image.height, image.width
 
 
-def _decode_jpeg(header: Image.Image, data: bytes, target: tuple[int, int] | None) -> Pixels:
-    """libjpeg-turbo, at reduced scale where the target allows; Pillow where it declines."""
-    turn = _orientation(header)
-    least = (0, 0)
-    if target is not None:
-        high, wide = target[::-1] if turn in (5, 6, 7, 8) else target
-        if header.height >= SCALED_DECODE * high and header.width >= SCALED_DECODE * wide:
-            least = (2 * high, 2 * wide)
+def _least_size(header: Image.Image, target: tuple[int, int]) -> tuple[int, int]:
+    """(height, width), as stored, that a scaled decode must reach; (0, 0) for full scale."""
+    high, wide = target[::-1] if _orientation(header) in SIDEWAYS else target
+    if header.height < SCALED_DECODE * high or header.width < SCALED_DECODE * wide:
+        return 0, 0
+    return 2 * high, 2 * wide
+
+
+def _decode_jpeg(header: Image.Image, data: bytes, least: tuple[int, int]) -> Pixels:
+    """libjpeg-turbo, at the smallest scale that reaches `least`; Pillow where it declines."""
     try:
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", min_height=least[0], min_width=least[1], strict=True
         )
-    except ValueError:
+    except ValueError:  # it is strict about oddities that Pillow rightly forgives
         return to_rgb(header)
-    if least == (0, 0) and pixels.shape[:2] != (header.height, header.width):
-        raise BadImage("image", "the pixels have another size than the header says")
-    if turn in TURNS:
-        pixels = np.array(Image.fromarray(pixels).transpose(TURNS[turn]))
-    return pixels
+    turn = _orientation(header)
+    return np.array(Image.fromarray(pixels).transpose(TURNS[turn])) if turn in TURNS else pixels
 
 
 def _from_16_bit(image: Image.Image) -> Pixels:
@@ -165,6 +176,8 @@ def _from_16_bit(image: Image.Image) -> Pixels:
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("image", "holds 32-bit pixels; convert it to 8 or 16 bits")
     gray = ((values + 128) // 257).astype(np.uint8)
+    if (clear := image.info.get("transparency")) is not None:
+        gray[values == clear] = 255
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
@@ -180,5 +193,7 @@ def _reason(error: Exception) -> str:
         return "is not an image, or is empty or damaged at its start"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"has more than the {MAX_PIXELS:,} pixels allowed"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({error.strerror})"
     text = str(error).strip() or type(error).__name__
     return f"is damaged ({text})"

@@ -93,7 +93,8 @@ def attend_varlen(
     if not segments.lengths:
         return q
     longest = max(segments.lengths)
-    return varlen_attn(q, k, v, segments.offsets, segments.offsets, longest, longest)
+    offsets = segments.offsets
+    return varlen_attn(q, k, v, offsets, offsets, longest, longest)  # pyrefly: ignore
 
 
 def attend_flex(

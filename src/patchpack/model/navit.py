@@ -81,7 +81,7 @@ class NaViT(nn.Module):
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
             elif module is not self and hasattr(module, "init_weights"):
-                module.init_weights()
+                module.init_weights()  # pyrefly: ignore
         nn.init.normal_(self.embedding.weight, std=self.config.patch_dim**-0.5)
         if self.registers is not None:
             nn.init.normal_(self.registers, std=0.02)
@@ -109,20 +109,8 @@ class NaViT(nn.Module):
         return self.embedding(patches) + self.positions(batch.coords, grids)
 
     def flops(self, lengths: Sequence[int]) -> int:
-        """Multiply-adds count 2: operations of one forward pass over images of these lengths.
-
-        Matrix products only, attention's Σ nᵢ² included; training costs three times as much.
-        """
-        c = self.config
-        tokens = sum(lengths)
-        inner = [n + c.registers for n in lengths]
-        per_token = 2 * c.depth * (4 * c.dim**2 + 2 * c.dim * c.mlp_dim)
-        attention = 4 * c.dim * c.depth * sum(n * n for n in inner)
-        pool = 0
-        if c.pooling == "map":
-            per_image = 2 * (2 * c.dim**2 + 2 * c.dim * c.mlp_dim)
-            pool = 4 * c.dim**2 * sum(inner) + per_image * len(inner)
-        return 2 * c.patch_dim * c.dim * tokens + per_token * sum(inner) + attention + pool
+        """Operations of one forward pass over images of these lengths (`forward_flops`)."""
+        return forward_flops(self.config, lengths)
 
     def _check(self, batch: PackedBatch) -> None:
         if batch.patches.shape[-1] != self.config.patch_dim:
@@ -139,6 +127,24 @@ class NaViT(nn.Module):
                     f"a grid is {longest} patches long, but the learned positions end at "
                     f"{positions.max_side}: pack with max_side={positions.max_side}"
                 )
+
+
+def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
+    """Operations of one forward pass over images of these lengths; training costs three times it.
+
+    Matrix products only, a multiply-add counted as two; attention's Σ nᵢ² included.
+    """
+    c = config
+    tokens = sum(lengths)
+    inner = [n + c.registers for n in lengths]
+    embedding = 2 * c.patch_dim * c.dim * tokens
+    linear = 2 * c.depth * (4 * c.dim**2 + 2 * c.dim * c.mlp_dim) * sum(inner)
+    attention = 4 * c.dim * c.depth * sum(n * n for n in inner)
+    pool = 0
+    if c.pooling == "map":
+        per_image = 2 * (2 * c.dim**2 + 2 * c.dim * c.mlp_dim)
+        pool = 4 * c.dim**2 * sum(inner) + per_image * len(inner)
+    return embedding + linear + attention + pool
 
 
 def _with_registers(

@@ -12,7 +12,7 @@ step): a resumed run has nothing to remember but its weights, its optimizer and 
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,9 +49,9 @@ class TrainingError(RuntimeError):
 class Stopped(Exception):
     """The run was asked to stop, and has saved where it was."""
 
-    def __init__(self, signal_number: int, step: int) -> None:
+    def __init__(self, signal_number: int, step: int, folder: Path) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
-        self.signal_number = signal_number
+        self.signal_number, self.folder = signal_number, folder
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Trainer:
         self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype
     ) -> None:
         self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
-        self.trunk = task.trunk  # pyrefly: ignore
+        self.flops: Callable[[Sequence[int]], int] = task.trunk.flops  # pyrefly: ignore
         self.optimizer: Optimizer = build_optimizer(task, config.optim)
         self.average = _average(task, config.train.ema)
         self.progress = Progress()
@@ -131,7 +131,7 @@ class Trainer:
             loss=float(torch.stack([loss.sum.detach() for loss in losses]).sum()),
             count=sum(loss.count for loss in losses),
             tokens=sum(batch.num_tokens for batch in batches),
-            flops=3.0 * sum(self.trunk.flops(batch.lengths) for batch in batches),
+            flops=3.0 * sum(self.flops(batch.lengths) for batch in batches),
             bad=sum(len(pack.bad) for pack in loaded),
             stop=float(stop),
         )
@@ -324,7 +324,8 @@ def fit(
                 progress.seconds += meter.lap()
                 save("last")
             if sums.stop and step < train.steps:
-                raise Stopped(received[0] if received else signal.SIGTERM, step)
+                number = received[0] if received else signal.SIGTERM
+                raise Stopped(number, step, trainer.config.out)
 
 
 class Meter:

@@ -326,14 +326,14 @@ class Demo:
     """Train a small NaViT and a square ViT on generated images, compare them, write a report."""
 
     out: Path = Path("demo")  # images, runs and report.html go here
-    seconds: float = 75.0  # about how long each model trains
+    steps: int = 500  # of training the NaViT; the square ViT gets the same compute
     json: bool = False  # print JSON
 
 
 def run_demo(options: Demo) -> None:
     from patchpack.demo.show import show
 
-    summary = show(options.out, options.seconds)
+    summary = show(options.out, options.steps)
     print(json.dumps(summary) if options.json else f"look at {summary['report']}")
 
 

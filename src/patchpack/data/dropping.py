@@ -49,9 +49,9 @@ class BetaDrop:
     max: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.mean < self.max < 1:
+        if not 0 < self.mean < self.max <= 1:
             raise ValueError(
-                f"rates need 0 < mean < max < 1, not mean {self.mean} and max {self.max}"
+                f"rates need 0 < mean < max <= 1, not mean {self.mean} and max {self.max}"
             )
 
     def rates(self, tokens: Counts, rng: np.random.Generator) -> Rates:

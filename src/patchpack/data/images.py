@@ -4,9 +4,10 @@ Pillow reads the header of every file and the pixels of most; JPEGs go to libjpe
 The size in the header, EXIF orientation applied, is the size that `decode` delivers: plans rely on
 it. Whatever is wrong with a file, the error is a BadImage that names it.
 
-Traps: an unregistered name in `Image.open(formats=...)` is a KeyError for every file that no name
-before it fits (AVIF is last: Pillow has it from 11.3); `Image.getexif` decodes whole PNGs, so orientation is read from what the header gave;
-converting 16-bit gray in Pillow clips instead of scaling; transparent pixels have any colour.
+Traps: a name in `Image.open(formats=...)` that Pillow does not know is a KeyError for every file
+that no earlier name fits (so AVIF, new in Pillow 11.3, is last); `Image.getexif` decodes whole
+PNGs, so orientation is read from what the header gave; converting 16-bit gray in Pillow clips
+instead of scaling; transparent pixels have any colour.
 """
 
 import os

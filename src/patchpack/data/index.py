@@ -1,7 +1,8 @@
 """What is on disk: key, size and target of every image, from headers alone, read once.
 
 Sizes are cached, by path, time of change and length, outside the dataset; files that are new or
-changed are read again. Headers that cannot be read are listed, not raised, up to a limit.
+changed are read again. Headers that cannot be read are listed, not raised, up to a limit; they are
+never cached, since a disk that failed or a permission that was missing leaves no trace in a file.
 
 Axes: image.
 """
@@ -19,13 +20,14 @@ import numpy as np
 from jaxtyping import Int
 
 from patchpack.data.images import BadImage, read_size
-from patchpack.data.layouts import BadDataset, File, list_files
+from patchpack.data.layouts import SPLIT_NAMES, BadDataset, File, list_files
 
-CACHE_VERSION = 1
-Facts = tuple[int, int, str]  # height, width, and what is wrong (empty where nothing is)
+CACHE_VERSION = 2
+Size = tuple[int, int]  # height, width
+Stamp = tuple[int, int]  # time of change in ns, length in bytes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Index:
     """The images of a dataset, or of one split of it, in the order of their keys."""
 
@@ -49,6 +51,7 @@ class Index:
         """The images of one split, or of all; raises BadDataset where there are none."""
         if name == "all":
             return self
+        name = SPLIT_NAMES.get(name, name)
         chosen = [i for i, split in enumerate(self.splits) if split == name]
         if not chosen:
             counts = Counter(self.splits)
@@ -94,123 +97,120 @@ def build_index(
     """
     source = Path(source)
     root, files = list_files(source, seed)
-    cache = _cache_path(root.resolve(), cache_dir)
-    facts = _facts(root, files, cache)
-    bad = [(file.key, facts[file.key][2]) for file in files if facts[file.key][2]]
-    good = [file for file in files if not facts[file.key][2]]
-    _check_bad(source, files, bad, max_bad_fraction)
-    classes = tuple(sorted({file.label for file in files if file.label is not None}))
-    if check_classes:
-        _check_classes(source, good)
-    number = {name: i for i, name in enumerate(classes)}
+    sizes, reasons = _read_sizes(root, files, _cache_path(source.resolve(), cache_dir))
+    good = [file for file in files if file.key in sizes]
+    _check_bad(source, files, reasons, max_bad_fraction)
+    _check_classes(source, good)
+    classes = tuple(sorted({file.label for file in good if file.label is not None}))
+    number = {label: i for i, label in enumerate(classes)}
     names = sorted({name for file in good for name in file.columns})
     return Index(
         root=root,
         keys=tuple(file.key for file in good),
-        heights=np.array([facts[file.key][0] for file in good], np.int32),
-        widths=np.array([facts[file.key][1] for file in good], np.int32),
+        heights=np.array([sizes[file.key][0] for file in good], np.int32),
+        widths=np.array([sizes[file.key][1] for file in good], np.int32),
         labels=np.array([number.get(file.label or "", -1) for file in good], np.int64),
         splits=tuple(file.split for file in good),
         classes=classes,
         columns={name: tuple(file.columns.get(name, "") for file in good) for name in names},
-        bad=tuple(bad),
+        bad=tuple(reasons.items()),
     )
 
 
-def _facts(root: Path, files: list[File], cache: Path) -> dict[str, Facts]:
-    """Size of every file, from the cache where the file has not changed since."""
+def _read_sizes(
+    root: Path, files: list[File], cache: Path
+) -> tuple[dict[str, Size], dict[str, str]]:
+    """Size of each file, cached or from its header; why not, of those that have none."""
     known = _load_cache(cache)
-    facts: dict[str, Facts] = {}
-    stamps: dict[str, tuple[int, int]] = {}
+    found: dict[str, tuple[Stamp, Size]] = {}
+    reasons: dict[str, str] = {}
     for file in files:
-        path = f"{root}/{file.key}" if not os.path.isabs(file.key) else file.key
+        path = os.path.join(root, file.key)
         try:
             stat = os.stat(path)
-            stamps[file.key] = stat.st_mtime_ns, stat.st_size
-        except OSError:
-            stamps[file.key] = 0, 0
-        stamp, fact = known.get(file.key, (None, None))
-        if fact is None or stamp != stamps[file.key] or fact[2]:
-            fact = _read_header(path)
-        facts[file.key] = fact
-    if {key: (stamps[key], facts[key]) for key in facts} != known:
-        _save_cache(cache, stamps, facts)
-    return facts
-
-
-def _read_header(path: str) -> Facts:
-    try:
-        return (*read_size(path), "")
-    except BadImage as error:
-        return 0, 0, error.reason
+            stamp = stat.st_mtime_ns, stat.st_size
+            entry = known.get(file.key)
+            size = entry[1] if entry and entry[0] == stamp else read_size(path)
+            found[file.key] = stamp, size
+        except BadImage as error:
+            reasons[file.key] = error.reason
+        except OSError as error:
+            reasons[file.key] = f"cannot be read ({error.strerror})"
+        except ValueError as error:
+            reasons[file.key] = f"is no name that a file can have ({error})"
+    if found != known:
+        _save_cache(cache, found)
+    return {key: size for key, (_, size) in found.items()}, reasons
 
 
 def _check_bad(
-    source: Path, files: list[File], bad: list[tuple[str, str]], max_fraction: float
+    source: Path, files: list[File], reasons: Mapping[str, str], max_fraction: float
 ) -> None:
-    named = "; ".join(f"{key}: {reason}" for key, reason in bad[:10])
-    if len(bad) > max_fraction * len(files):
+    def told(keys: list[str]) -> str:
+        more = f"; and {len(keys) - 10} more" if len(keys) > 10 else ""
+        return "; ".join(f"{key}: {reasons[key]}" for key in keys[:10]) + more
+
+    if len(reasons) > max_fraction * len(files) or len(reasons) == len(files):
         raise BadDataset(
-            f"{source}: {len(bad)} of {len(files)} images cannot be read, more than "
-            f"max_bad_fraction={max_fraction:g}: {named}"
+            f"{source}: {len(reasons)} of {len(files)} images cannot be read "
+            f"(max_bad_fraction is {max_fraction:g}): {told(list(reasons))}"
         )
-    total = Counter(file.label for file in files)
-    spoiled = {key for key, _ in bad}
-    lost = Counter(file.label for file in files if file.key in spoiled)
-    for label, count in lost.items():
-        if count == total[label]:
-            raise BadDataset(f"{source}: no image of class {label!r} can be read: {named}")
+    readable = {file.label for file in files if file.key not in reasons}
+    for label in sorted({file.label for file in files if file.label} - readable):
+        lost = [file.key for file in files if file.label == label]
+        raise BadDataset(
+            f"{source}: none of the {len(lost)} images of class {label!r} can be read: {told(lost)}"
+        )
 
 
 def _check_classes(source: Path, files: list[File]) -> None:
-    trained = {file.label for file in files if file.split == "train"}
-    for file in files:
-        if trained and file.label is not None and file.label not in trained:
-            raise BadDataset(
-                f"{source}: class {file.label!r} has images to evaluate ({file.key}) "
-                "but none to train on"
-            )
+    labels = {
+        split: {file.label for file in files if file.split == split and file.label}
+        for split in ("train", "val", "test")
+    }
+    has_train = any(file.split == "train" for file in files)
+    unseen = sorted((labels["val"] | labels["test"]) - labels["train"])
+    if has_train and unseen:
+        raise BadDataset(
+            f"{source}: {len(unseen)} classes are in val or test but not in train: "
+            f"{', '.join(map(repr, unseen[:10]))}"
+        )
 
 
-def _cache_path(root: Path, cache_dir: Path | None) -> Path:
+def _cache_path(source: Path, cache_dir: Path | None) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.blake2b(os.fsencode(root), digest_size=16).hexdigest()
+    name = hashlib.blake2b(os.fsencode(source), digest_size=16).hexdigest()
     return (cache_dir or home / "patchpack" / "index") / f"{name}.npz"
 
 
-def _load_cache(path: Path) -> dict[str, tuple[tuple[int, int], Facts]]:
+def _load_cache(path: Path) -> dict[str, tuple[Stamp, Size]]:
     """What is known of files; nothing where the cache is absent, old or damaged."""
     try:
         with np.load(path, allow_pickle=False) as cache:
             if int(cache["version"]) != CACHE_VERSION:
                 return {}
-            keys = bytes(cache["keys"]).decode("utf-8", "surrogateescape").split("\0")
-            reasons = bytes(cache["reasons"]).decode("utf-8", "surrogateescape").split("\0")
-            numbers = cache["numbers"].tolist()
+            keys = bytes(cache["keys"]).decode("utf-8", "surrogatepass").split("\0")
+            rows = cache["numbers"].tolist()
+        return {
+            key: ((mtime, length), (height, width))
+            for key, (mtime, length, height, width) in zip(keys, rows, strict=True)
+        }
     except Exception:  # whatever is wrong with a cache, it can be made again
         return {}
-    if not len(keys) == len(reasons) == len(numbers):
-        return {}
-    rows = zip(keys, reasons, numbers, strict=True)
-    return {key: ((mtime, size), (h, w, why)) for key, why, (mtime, size, h, w) in rows}
 
 
-def _save_cache(path: Path, stamps: dict[str, tuple[int, int]], facts: dict[str, Facts]) -> None:
+def _save_cache(path: Path, found: dict[str, tuple[Stamp, Size]]) -> None:
     """Write the cache whole or not at all; a folder that cannot be written to goes without."""
-
-    def blob(texts: list[str]) -> np.ndarray:
-        return np.frombuffer("\0".join(texts).encode("utf-8", "surrogateescape"), np.uint8)
-
+    keys = "\0".join(found).encode("utf-8", "surrogatepass")
+    numbers = np.array([(*stamp, *size) for stamp, size in found.values()], np.int64)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp") as file:
             np.savez(
-                file,
-                version=CACHE_VERSION,
-                keys=blob(list(facts)),
-                reasons=blob([why for _, _, why in facts.values()]),
-                numbers=np.array([(*stamps[key], h, w) for key, (h, w, _) in facts.items()]),
+                file, version=CACHE_VERSION, keys=np.frombuffer(keys, np.uint8), numbers=numbers
             )
-        os.replace(file.name, path)
+            file.flush()
+            os.replace(file.name, path)
+            file.delete = False
     except OSError:
         return

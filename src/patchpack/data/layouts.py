@@ -3,9 +3,11 @@
     root/<split>/<class>/*      where root has a folder `train`
     root/<class>/*              split 80/10/10 within each class, by a hash of the file's name
     manifest.csv, .jsonl        columns path, and if wanted split, label, and any others
-    root/*                      images without labels
+    root/*                      images without labels, where no folder below holds any
 
-Hidden files, and files that are not images by their suffix, are passed over.
+Hidden files, and files that are not images by their suffix, are passed over. Links are followed,
+but no folder is entered twice on the way down from a split or a class, so loops end. Names may be
+any bytes at all: where a name is encoded, it is with "surrogatepass".
 """
 
 import csv
@@ -14,12 +16,14 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
 from patchpack.data.images import SUFFIXES
 
 SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+MANIFESTS = (".csv", ".jsonl")
 EXPECTED = (
     "expected <folder>/<split>/<class>/*.jpg, <folder>/<class>/*.jpg, images directly in the "
     "folder, or a .csv or .jsonl manifest with a column `path`"
@@ -42,89 +46,131 @@ class File:
 
 def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
     """The root that keys are relative to, and all files in the order of their keys."""
-    if source.suffix in (".csv", ".jsonl") and source.is_file():
-        root, files = source.parent, _read_manifest(source)
-    elif source.is_dir():
-        root, files = source, list(_scan(source))
-    else:
-        raise BadDataset(f"{source} does not exist or is neither folder nor manifest: {EXPECTED}")
+    try:
+        if source.suffix.lower() in MANIFESTS and source.is_file():
+            root, files = source.parent, _read_manifest(source)
+        elif source.is_dir():
+            root, files = source, _scan(source)
+        else:
+            raise BadDataset(f"{source} is neither a folder nor a manifest: {EXPECTED}")
+    except OSError as error:
+        raise BadDataset(f"{error.filename or source} cannot be read: {error.strerror}") from error
     if not files:
         raise BadDataset(f"{source} holds no images: {EXPECTED}")
     files.sort(key=lambda file: file.key)
     return root, _assign_splits(files, seed)
 
 
-def _scan(root: Path) -> Iterator[File]:
-    folders = sorted(entry.name for entry in os.scandir(root) if _is_folder(entry))
+def _scan(root: Path) -> list[File]:
+    folders = [e.name for e in _visible(root) if _is_folder(e)]
     if "train" in folders:
-        for folder in folders:
-            split = SPLIT_NAMES.get(folder, folder)
-            for key in _images_below(root, folder):
-                below = key.split("/")[1:]
-                yield File(key=key, split=split, label=below[0] if len(below) > 1 else None)
-        return
-    for folder in folders:
-        for key in _images_below(root, folder):
-            yield File(key=key, label=folder)
-    if not folders:
-        for key in _images_below(root, ""):
-            yield File(key=key, split="all")
+        return [
+            File(key=key, split=SPLIT_NAMES.get(split, split), label=below[0] if below else None)
+            for split in folders
+            for key in _images_below(root, split)
+            for below in [key.split("/")[1:-1]]
+        ]
+    files = [File(key=key, label=name) for name in folders for key in _images_below(root, name)]
+    return files or [File(key=e.name, split="all") for e in _visible(root) if _is_image(e)]
 
 
-def _images_below(root: Path, folder: str, _seen: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Keys of the images in a folder and below it; links to folders are followed, loops are not."""
-    real = os.path.realpath(root / folder)
-    if real in _seen:
-        return
-    for entry in os.scandir(root / folder):
-        key = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.name.startswith("."):
+def _images_below(root: Path, top: str) -> Iterator[str]:
+    """Keys of the images in a folder of the root and at any depth below it."""
+    entered = {os.path.realpath(root)}
+    ahead = [top]
+    while ahead:
+        folder = ahead.pop()
+        real = os.path.realpath(root / folder)
+        if real in entered:
             continue
-        if entry.is_dir():
-            yield from _images_below(root, key, _seen | {real})
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            yield key
+        entered.add(real)
+        for entry in _visible(root / folder):
+            if _is_folder(entry):
+                ahead.append(f"{folder}/{entry.name}")
+            elif _is_image(entry):
+                yield f"{folder}/{entry.name}"
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, in the order of the names, whatever order the file system has."""
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    if entry.is_symlink():
+        return os.path.isdir(entry.path)  # unlike entry.is_dir, no error for a link to itself
+    return entry.is_dir()
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """By its name; dangling links count, so that they are reported, and pipes do not."""
+    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+        return False
+    return entry.is_symlink() or entry.is_file()
 
 
 def _read_manifest(path: Path) -> list[File]:
-    rows = list(_rows(path))
-    files: dict[str, File] = {}
-    for number, row in rows:
+    files: list[File] = []
+    lines: dict[str, int] = {}  # where each file was first named
+    for number, row in _rows(path):
         if not row.get("path"):
             have = ", ".join(row) or "nothing"
             raise BadDataset(f"{path}, line {number}: there is no `path` (there is {have})")
-        key = row.pop("path")
-        if key in files:
-            raise BadDataset(f"{path}, line {number}: {key} stands there twice")
-        split = row.pop("split", "") or ""
-        label = row.pop("label", None) or None
-        files[key] = File(key=key, split=SPLIT_NAMES.get(split, split), label=label, columns=row)
-    return list(files.values())
+        key = os.path.normpath(row.pop("path"))
+        place = os.path.normpath(path.parent / key)
+        if place in lines:
+            raise BadDataset(f"{path}, line {number}: {key} is on line {lines[place]} already")
+        lines[place] = number
+        split = row.pop("split", "")
+        label = row.pop("label", "") or None
+        files.append(File(key=key, split=SPLIT_NAMES.get(split, split), label=label, columns=row))
+    if not files:
+        raise BadDataset(f"{path} is empty: {EXPECTED}")
+    return files
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and cells; JSON values that are no strings come as their JSON."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        if path.suffix == ".csv":
-            for row in (reader := csv.DictReader(file)):
-                if None in row or None in row.values():
-                    raise BadDataset(f"{path}, line {reader.line_num}: not as many cells as above")
-                yield reader.line_num, {str(k): str(v) for k, v in row.items()}
-            return
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadDataset(f"{path}, line {number}: not JSON ({error})") from error
-            if not isinstance(row, dict):
-                raise BadDataset(f"{path}, line {number}: not a JSON object")
-            yield number, {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()}
+    """Line numbers and cells of a manifest."""
+    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield from read(path, file)
+    except UnicodeDecodeError as error:
+        raise BadDataset(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.DictReader(file)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise BadDataset(
+                    f"{path}, line {reader.line_num}: not as many cells as there are column names"
+                )
+            yield reader.line_num, {str(name): str(cell) for name, cell in row.items()}
+    except csv.Error as error:
+        raise BadDataset(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
+    """Values that are no strings come as their JSON, null as the empty string."""
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadDataset(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise BadDataset(f"{path}, line {number}: not a JSON object")
+        yield number, {name: _cell(value) for name, value in row.items()}
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _assign_splits(files: list[File], seed: int) -> list[File]:
@@ -138,11 +184,12 @@ def _assign_splits(files: list[File], seed: int) -> list[File]:
             groups[file.label].append(file)
     splits: dict[str, str] = {}
     for group in groups.values():
-        group.sort(key=lambda file: hashlib.blake2b(f"{seed}\0{file.key}".encode()).digest())
+        group.sort(key=lambda file: _lot(seed, file.key))
         held = max(1, round(len(group) / 10)) if len(group) >= 3 else 0
         for place, file in enumerate(group):
             splits[file.key] = "val" if place < held else "test" if place < 2 * held else "train"
-    return [
-        File(key=f.key, split=f.split or splits[f.key], label=f.label, columns=f.columns)
-        for f in files
-    ]
+    return [replace(file, split=file.split or splits[file.key]) for file in files]
+
+
+def _lot(seed: int, key: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()

@@ -1,22 +1,33 @@
 """Bin packing over a sliding window: which lengths go together so that packs are full.
 
 A pack is begun with the images that have waited longest, so its composition stays random. When
-the room left is small enough that a few images will fill it, the best single or pair of lengths
-that are present in the window closes it. With `fill`, where no exact pair exists, the pair that
-exceeds the room by least is taken and its longer member trimmed: no slot stays empty.
+the room left is small enough that a few images will fill it, one or two images from anywhere in
+the window close it:
 
-The paper packs first-fit and stops at "< 2 %" padding (arXiv 2307.06304, App. A.3).
+    room   ├──────────────── max_tokens ────────────────┤
+    pack   │ oldest │ next oldest │ next │ first │second│      first + second = the room left
 
-Axes: image, pack. Lengths in tokens.
+Closing is tried before and after each of the next oldest images, and the best of these tries is
+taken: the one that leaves the fewest slots empty. With `fill`, where nothing fits exactly, the
+closers may exceed the room and the longer one is trimmed: no slot stays empty, and the best try
+is the one that trims least. The paper packs first-fit and stops at "< 2 %" padding
+(arXiv 2307.06304, App. A.3).
+
+Axes: image, pack, length (entry n counts images of n tokens). Lengths in tokens.
 """
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-CLOSING = 4  # mean lengths of room at which a pair is looked for
-LEAST_KEPT = 0.25  # share of an image's tokens that trimming leaves at least
+CLOSING = 4  # mean lengths of room from which on closing is tried
+TRIES = 8  # images ahead that are considered for one pack's end
+LEAST_KEPT = 0.5  # share of an image's length that trimming leaves at least
+
+Counts = Int[np.ndarray, " length"]
 
 
 class Packing(NamedTuple):
@@ -27,83 +38,12 @@ class Packing(NamedTuple):
     offsets: Int[np.ndarray, " pack_plus_1"]
 
 
-class _Window:
-    """The next untaken positions, by age and by length."""
+class _Closing(NamedTuple):
+    """A way to end a pack; less is better."""
 
-    def __init__(self, lengths: list[int], size: int, max_tokens: int) -> None:
-        self.lengths = lengths
-        self.taken = bytearray(len(lengths))
-        self.counts = np.zeros(max_tokens + 1, np.int32)
-        self.by_length: dict[int, list[int]] = {}
-        self.head = self.tail = 0
-        self.left = len(lengths)
-        for _ in range(min(size, len(lengths))):
-            self._admit()
-
-    def _admit(self) -> None:
-        if self.tail < len(self.lengths):
-            length = self.lengths[self.tail]
-            self.counts[length] += 1
-            self.by_length.setdefault(length, []).append(self.tail)
-            self.tail += 1
-
-    def oldest(self) -> int:
-        """The position that has waited longest."""
-        while self.taken[self.head]:
-            self.head += 1
-        return self.head
-
-    def take(self, position: int) -> int:
-        self.taken[position] = 1
-        self.counts[self.lengths[position]] -= 1
-        self.left -= 1
-        self._admit()
-        return position
-
-    def take_length(self, length: int) -> int:
-        """Take any position of this length; one must be present."""
-        stack = self.by_length[length]
-        while self.taken[stack[-1]]:
-            stack.pop()
-        return self.take(stack.pop())
-
-
-def _pair_below(
-    counts: Int[np.ndarray, " length"], room: int, rng: np.random.Generator
-) -> tuple[int, int]:
-    """Two present lengths, or one and 0, with the largest sum that is at most `room`."""
-    present = np.flatnonzero(counts[: room + 1])
-    if not len(present):
-        return 0, 0
-    partner = np.searchsorted(present, room - present, "right") - 1
-    partner = _not_itself(partner, present, counts, -1)
-    sums = present + np.where(partner >= 0, present[partner], 0)
-    choice = rng.choice(np.flatnonzero(sums == sums.max()))
-    second = present[partner[choice]] if partner[choice] >= 0 else 0
-    return int(present[choice]), int(second)
-
-
-def _pair_above(counts: Int[np.ndarray, " length"], room: int) -> tuple[int, int]:
-    """Two present lengths, or one and 0, with the least sum that exceeds `room`; (0, 0) if none."""
-    present = np.flatnonzero(counts)
-    if not len(present):
-        return 0, 0
-    single = present[np.searchsorted(present, room) :][:1]
-    partner = np.searchsorted(present, room - present, "left")
-    partner = _not_itself(partner, present, counts, 1)
-    possible = np.flatnonzero(partner < len(present))
-    if len(possible):
-        sums = present[possible] + present[partner[possible]]
-        best = sums.argmin()
-        if not len(single) or sums[best] < single[0]:
-            return int(present[possible[best]]), int(present[partner[possible[best]]])
-    return (int(single[0]), 0) if len(single) else (0, 0)
-
-
-def _not_itself(partner, present, counts, step: int):
-    """A length that is present once cannot be its own partner: take the next one."""
-    alone = (partner == np.arange(len(present))) & (counts[present] < 2)
-    return np.where(alone, partner + step, partner)
+    empty: int  # slots
+    trimmed: int  # tokens
+    lengths: tuple[int, int]  # in the window, the longer one first; 0 is no image
 
 
 def pack_lengths(
@@ -114,49 +54,139 @@ def pack_lengths(
     fill: bool,
     rng: np.random.Generator,
 ) -> Packing:
-    """Pack images of these lengths, in this order of age, into packs of at most `max_tokens`."""
+    """Pack images of 1 to `max_tokens` tokens, the oldest first, into packs of `max_tokens`.
+
+    window  images looked at ahead
+    fill    trim one image of a pack where that closes it, to no less than LEAST_KEPT of its length
+    """
     queue = _Window(lengths.tolist(), window, max_tokens)
-    closing = CLOSING * float(lengths.mean()) if len(lengths) else 0
+    closing_room = CLOSING * float(lengths.mean()) if len(lengths) else 0.0
     order: list[int] = []
     kept: list[int] = []
     offsets = [0]
     while queue.left:
-        begun = len(order)
         room = max_tokens
-        while queue.left and room:
-            if room <= closing and (closers := _close(queue, room, fill, rng)):
-                order += [position for position, _ in closers]
-                kept += [length for _, length in closers]
-                break
-            oldest = queue.oldest()
+        begun = len(order)
+        while queue.left and (room > closing_room or len(order) == begun):
+            oldest = next(queue.ahead())
             if queue.lengths[oldest] > room:
-                for length in _pair_below(queue.counts, room, rng):
-                    if length:
-                        order.append(queue.take_length(length))
-                        kept.append(length)
                 break
             order.append(queue.take(oldest))
-            kept.append(queue.lengths[oldest])
             room -= queue.lengths[oldest]
-        assert len(order) > begun, "an image is longer than a pack"
+        taken, closing = _best_closing(queue, room, fill, rng)
+        order += [queue.take(position) for position in taken]
+        order += [queue.take_length(length) for length in closing.lengths if length]
+        kept += [queue.lengths[position] for position in order[begun:]]
+        if closing.trimmed:
+            kept[-1 if closing.lengths[1] == 0 else -2] -= closing.trimmed
         offsets.append(len(order))
-    return Packing(np.array(order, np.int64), np.array(kept, np.int64), np.array(offsets))
+    return Packing(np.array(order, np.int64), np.array(kept, np.int32), np.array(offsets, np.int64))
 
 
-def _close(
+class _Window:
+    """The next untaken positions, by age and by length."""
+
+    def __init__(self, lengths: list[int], size: int, max_tokens: int) -> None:
+        self.lengths = lengths
+        self.left = len(lengths)
+        # Images present of each length. Length 0 stands for no image: there is always another.
+        self.counts = np.zeros(max_tokens + 1, np.int32)
+        self.counts[0] = 2
+        self._taken = bytearray(len(lengths))
+        self._stacks: dict[int, list[int]] = {}  # positions by length, some of them taken
+        self._head = self._tail = 0
+        for _ in range(min(size, len(lengths))):
+            self._admit()
+
+    def ahead(self) -> Iterator[int]:
+        """The positions in it, from the one that has waited longest."""
+        while self._head < self._tail and self._taken[self._head]:
+            self._head += 1
+        return (i for i in range(self._head, self._tail) if not self._taken[i])
+
+    def take(self, position: int) -> int:
+        """Remove a position, and let the next one in."""
+        self._taken[position] = 1
+        self.counts[self.lengths[position]] -= 1
+        self.left -= 1
+        self._admit()
+        return position
+
+    def take_length(self, length: int) -> int:
+        """Remove any position of this length; one must be present."""
+        stack = self._stacks[length]
+        while self._taken[stack[-1]]:
+            stack.pop()
+        return self.take(stack.pop())
+
+    def _admit(self) -> None:
+        if self._tail < len(self.lengths):
+            length = self.lengths[self._tail]
+            self.counts[length] += 1
+            self._stacks.setdefault(length, []).append(self._tail)
+            self._tail += 1
+
+
+def _best_closing(
     queue: _Window, room: int, fill: bool, rng: np.random.Generator
-) -> list[tuple[int, int]]:
-    """Positions and kept lengths that fill the room exactly; nothing where there are none."""
-    first, second = _pair_below(queue.counts, room, rng)
-    if first + second < room:
-        if not fill:
-            return []
-        second, first = sorted(_pair_above(queue.counts, room))
-        excess = first + second - room
-        if first == 0 or first - excess < first * LEAST_KEPT:
-            return []
-    excess = first + second - room
-    closers = [(queue.take_length(first), first - excess)]
-    if second:
-        closers.append((queue.take_length(second), second))
-    return closers
+) -> tuple[list[int], _Closing]:
+    """How many of the oldest images to take yet, as positions, and the closing after them."""
+    counts = queue.counts.copy()
+    passed: list[int] = []
+    best_after, best = 0, _closing(counts, room, fill, rng)
+    for position in islice(queue.ahead(), TRIES):
+        length = queue.lengths[position]
+        if length > room or not (best.empty or best.trimmed):
+            break
+        passed.append(position)
+        counts[length] -= 1
+        room -= length
+        closing = _closing(counts, room, fill, rng)
+        if closing[:2] < best[:2]:
+            best_after, best = len(passed), closing
+    return passed[:best_after], best
+
+
+def _closing(counts: Counts, room: int, fill: bool, rng: np.random.Generator) -> _Closing:
+    """The best way to fill the room with at most two of the lengths present."""
+    shorter, longer = sorted(_pair_below(counts, room, rng))
+    empty = room - longer - shorter
+    if fill and empty and (pair := _pair_above(counts, room, rng)):
+        above, beside = max(pair), min(pair)
+        excess = above + beside - room
+        if above - excess >= above * LEAST_KEPT:
+            return _Closing(0, excess, (above, beside))
+    return _Closing(empty, 0, (longer, shorter))
+
+
+def _pair_below(counts: Counts, room: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Two lengths present with the largest sum that does not exceed the room."""
+    present = np.flatnonzero(counts[: room + 1])
+    partner = np.searchsorted(present, room - present, "right") - 1
+    partner -= _is_alone(counts, present, partner)
+    sums = present + present[partner]
+    choice = _any(np.flatnonzero(sums == sums.max()), rng)
+    return int(present[choice]), int(present[partner[choice]])
+
+
+def _pair_above(counts: Counts, room: int, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Two lengths present with the least sum that reaches the room; None if there are none."""
+    present = np.flatnonzero(counts)
+    partner = np.searchsorted(present, room - present, "left")
+    partner += _is_alone(counts, present, partner)
+    first = np.flatnonzero(partner < len(present))
+    if not len(first):
+        return None
+    sums = present[first] + present[partner[first]]
+    choice = _any(first[sums == sums.min()], rng)
+    return int(present[choice]), int(present[partner[choice]])
+
+
+def _any(ties: Counts, rng: np.random.Generator) -> int:
+    return ties[int(rng.random() * len(ties))]
+
+
+def _is_alone(counts: Counts, present: Counts, partner: Counts) -> Counts:
+    """1 where a length is its own partner, but is present only once."""
+    own = partner == np.arange(len(present))
+    return (own & (counts[present] < 2)).astype(np.int64)

@@ -59,11 +59,16 @@ class Plan:
 
     @property
     def costs(self) -> Int[np.ndarray, " pack"]:
-        """Σ nᵢ² of each pack: what attention costs."""
-        return _segment_sums(self.kept.astype(np.int64) ** 2, self.offsets)
+        """Σ n² over the images of each pack: what attention costs."""
+        return _costs(self.kept, self.offsets)
 
     def pack(self, step: int, rank: int = 0) -> Pack:
         """What one rank does in one step."""
+        if not (0 <= step < self.num_steps and 0 <= rank < self.world_size):
+            raise IndexError(
+                f"step {step} of rank {rank}: there are {self.num_steps} steps "
+                f"of {self.world_size} ranks"
+            )
         number = step * self.world_size + rank
         piece = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
         return Pack(self.images[piece], self.grids[piece], self.kept[piece])
@@ -87,50 +92,69 @@ def make_plan(
 ) -> Plan:
     """Plan one epoch: every image exactly once, no pack over `max_tokens`.
 
-    window   images looked at ahead when a pack is closed
-    fill     trim the last image of a pack where that closes it exactly
-    shuffle  a new order each epoch; without it the order of the index, but for packing
+    patch_size  pixels
+    max_tokens  of a pack, and so of an image
+    seed        with `epoch`, what all random choices follow from
+    world_size  ranks; each gets the same number of packs
+    window      images looked at ahead when a pack is closed
+    max_side    longest side of a grid, in patches
+    fill        trim the last image of a pack where that closes it exactly
+    shuffle     a new order each epoch; without it the order of the index, but for packing
+
+    A pack is empty only where there are fewer images than packs. Raises ValueError for numbers
+    below 1, and where a resolution gives an image more than `max_tokens`.
     """
+    if min(patch_size, max_tokens, world_size, window, max_side) < 1:
+        raise ValueError(
+            f"patch_size {patch_size}, max_tokens {max_tokens}, world_size {world_size}, "
+            f"window {window} and max_side {max_side} must all be at least 1"
+        )
     # Drawn for all images in index order, so that no draw depends on how images are packed.
-    draw = [np.random.default_rng([seed, epoch, stream]) for stream in range(4)]
+    size_rng, drop_rng, order_rng, pack_rng = (
+        np.random.default_rng([seed, epoch, stream]) for stream in range(4)
+    )
     grids = resolution.grids(
-        heights, widths, patch_size=patch_size, max_tokens=max_tokens, rng=draw[0],
+        heights, widths, patch_size=patch_size, max_tokens=max_tokens, rng=size_rng,
         max_side=max_side,
     )  # fmt: skip
     tokens = grids.prod(1)
-    if len(tokens) and tokens.max() > max_tokens:
-        raise ValueError(f"an image takes {tokens.max()} tokens, a pack holds {max_tokens}")
-    kept = kept_counts(tokens, dropping.rates(tokens, draw[1]))
-    images = np.arange(len(kept))
-    if shuffle:
-        draw[2].shuffle(images)
-    packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=draw[3])
+    if tokens.max(initial=0) > max_tokens:
+        raise ValueError(
+            f"image {tokens.argmax()} takes {tokens.max()} tokens, but a pack holds {max_tokens}: "
+            "a resolution must keep to max_tokens"
+        )
+    kept = kept_counts(tokens, dropping.rates(tokens, drop_rng))
+    images = order_rng.permutation(len(kept)) if shuffle else np.arange(len(kept))
+    packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=pack_rng)
     packing = _whole_steps(packing, max_tokens, world_size)
     if shuffle:
-        packing = _balance(packing, world_size, draw[2])
+        packing = _balance(packing, world_size, order_rng)
     packing = _shortest_first(packing)
     images = images[packing.order]
     return Plan(images, grids[images], packing.lengths, packing.offsets, max_tokens, world_size)
 
 
-def _segment_sums(
-    values: Int[np.ndarray, " image"], offsets: Int[np.ndarray, " pack_plus_1"]
+def _costs(
+    lengths: Int[np.ndarray, " image"], offsets: Int[np.ndarray, " pack_plus_1"]
 ) -> Int[np.ndarray, " pack"]:
-    total = np.concatenate([[0], np.cumsum(values)])
-    return total[offsets[1:]] - total[offsets[:-1]]
+    total = np.concatenate([[0], np.cumsum(lengths.astype(np.int64) ** 2)])
+    return np.diff(total[offsets])
 
 
 def _whole_steps(packing: Packing, max_tokens: int, world_size: int) -> Packing:
     """Spread what the last, incomplete step holds over one pack for each rank."""
-    packs = np.split(np.arange(len(packing.order)), packing.offsets[1:-1])
     over = (len(packing.offsets) - 1) % world_size
     if not over:
         return packing
+    packs = np.split(np.arange(len(packing.order)), packing.offsets[1:-1])
     tail = packs[-over:]
     spread = _spread(np.concatenate(tail), packing.lengths, world_size)
     if any(packing.lengths[pack].sum() > max_tokens for pack in spread):
         spread = tail + [np.empty(0, np.int64)] * (world_size - over)
-    return _regroup(packing, _fill_empty(packs[:-over] + spread))
+    packs = _fill_empty(packs[:-over] + spread)
+    places = np.concatenate(packs)
+    offsets = np.cumsum([0] + [len(pack) for pack in packs])
+    return Packing(packing.order[places], packing.lengths[places], offsets)
 
 
 def _spread(
@@ -158,22 +182,17 @@ def _fill_empty(packs: list[Int[np.ndarray, " image"]]) -> list[Int[np.ndarray, 
     return packs
 
 
-def _regroup(packing: Packing, packs: list[Int[np.ndarray, " image"]]) -> Packing:
-    """The same images in other packs, given as places in `packing.order`."""
-    places = np.concatenate(packs)
-    offsets = np.cumsum([0] + [len(pack) for pack in packs])
-    return Packing(packing.order[places], packing.lengths[places], offsets)
-
-
 def _balance(packing: Packing, world_size: int, rng: np.random.Generator) -> Packing:
     """Put packs of like cost into the same step, and the steps into a random order."""
-    costs = _segment_sums(packing.lengths.astype(np.int64) ** 2, packing.offsets)
-    # Sorted by cost within chunks of steps, so that a pack does not wander far.
+    costs = _costs(packing.lengths, packing.offsets)
+    # Sorted by cost within chunks of steps, so that packs of one time stay mixed.
     chunk = np.arange(len(costs)) // (BALANCED * world_size)
     steps = np.lexsort((costs, chunk)).reshape(-1, world_size)
-    rng.shuffle(steps)
-    packs = np.split(np.arange(len(packing.order)), packing.offsets[1:-1])
-    return _regroup(packing, [packs[number] for number in steps.ravel()])
+    packs = rng.permutation(steps).ravel()
+    sizes = np.diff(packing.offsets)[packs]
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    places = np.arange(len(packing.order)) + np.repeat(packing.offsets[packs] - offsets[:-1], sizes)
+    return Packing(packing.order[places], packing.lengths[places], offsets)
 
 
 def _shortest_first(packing: Packing) -> Packing:

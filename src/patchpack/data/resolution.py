@@ -8,6 +8,7 @@ Axes: image. Sizes in pixels, grids (h, w) in patches. "Side" is √area: the pa
 """
 
 from dataclasses import dataclass
+from math import isqrt
 from statistics import NormalDist
 from typing import Literal
 
@@ -21,37 +22,39 @@ Grids = Int[np.ndarray, "image 2"]
 
 
 def fit_grids(
-    heights: Sizes, widths: Sizes, tokens: Float[np.ndarray, " image"], max_side: int = MAX_SIDE
+    heights: Sizes,
+    widths: Sizes,
+    tokens: Float[np.ndarray, " image"],
+    *,
+    max_side: int = MAX_SIDE,
 ) -> Grids:
     """The grid of least aspect error within a budget of tokens, for each image.
 
-    The ideal grid has the image's own aspect and exactly `tokens` cells; its sides are no whole
-    numbers. Of the four ways to round them down or up, those within the budget are candidates;
-    the one whose log aspect is nearest the image's wins, and of equals the one with more tokens.
-    Always at least 1 x 1; a side that would pass `max_side` ends there.
+    The ideal grid has the image's aspect and exactly `tokens` cells, fewer where a side would pass
+    `max_side`; its sides are no whole numbers. Of the four ways to round them down or up, those
+    within the budget are candidates, and the one whose log aspect is nearest the image's wins. The
+    least grid is 1 x 1; of an image so thin that one side ends at 1, the other gets all the tokens.
     """
-    aspect = np.log(heights / widths)
     tokens = np.maximum(tokens, 1.0)
-    ideal_h = np.clip(np.sqrt(tokens * heights / widths), 1, max_side)
-    ideal_w = np.clip(tokens / ideal_h, 1, max_side)
-    ideal_w = np.minimum(ideal_w, np.maximum(1, np.sqrt(tokens * widths / heights)))
-    slack = 1 + 1e-9  # 14.000000001 x 14 counts as 196
+    log_aspect = np.log(heights / widths)
+    ideal = np.sqrt(tokens) * np.exp(np.stack([log_aspect, -log_aspect]) / 2)
+    ideal *= np.minimum(1, max_side / ideal.max(0))
+    # Rounded, so that 13.9999999999 is 14 and 196.0000000001 cells are within 196 tokens.
+    ideal_h, ideal_w = np.round(np.clip(ideal, 1, tokens), 9)
     best = np.ones((len(tokens), 2), np.int32)
     best_error = np.full(len(tokens), np.inf)
-    best_count = np.zeros(len(tokens))
     for round_h in (np.floor, np.ceil):
         for round_w in (np.floor, np.ceil):
-            h = round_h(np.round(ideal_h, 9))
-            w = round_w(np.round(ideal_w, 9))
-            error = np.round(np.abs(np.log(h / w) - aspect), 9)
-            better = (error < best_error) | ((error == best_error) & (h * w > best_count))
-            better &= h * w <= tokens * slack
+            h, w = round_h(ideal_h), round_w(ideal_w)
+            error = np.abs(np.log(h / w) - log_aspect)
+            better = (error < best_error - 1e-9) & (h * w <= tokens + 1e-6)
             best[better] = np.stack([h, w], axis=-1)[better]
-            best_error[better], best_count[better] = error[better], (h * w)[better]
+            best_error[better] = error[better]
     return best
 
 
 def _native_tokens(heights: Sizes, widths: Sizes, patch_size: int) -> Float[np.ndarray, " image"]:
+    """As many patches as an image has pixels for, parts of a patch included."""
     return heights.astype(np.float64) * widths / patch_size**2
 
 
@@ -71,7 +74,7 @@ class Native:
     ) -> Grids:  # fmt: skip
         cap = min(max_tokens, self.max_tokens or max_tokens)
         tokens = np.minimum(_native_tokens(heights, widths, patch_size), cap)
-        return fit_grids(heights, widths, tokens, max_side)
+        return fit_grids(heights, widths, tokens, max_side=max_side)
 
     def at(self, tokens: int) -> "Native":
         """The rule to evaluate with, at most `tokens` an image."""
@@ -96,7 +99,7 @@ class Fixed:
         tokens = np.full(len(heights), (self.side / patch_size) ** 2)
         if not self.upscale:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
-        return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side)
+        return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
 
     def at(self, tokens: int) -> Native:
         """The rule to evaluate with, at most `tokens` an image."""
@@ -120,10 +123,16 @@ class Sampled:
     def __post_init__(self) -> None:
         if not 1 <= self.low <= self.high:
             raise ValueError(f"sizes must rise from at least 1 px, not {self.low} to {self.high}")
+        if self.by not in ("side", "area"):
+            raise ValueError(f"by must be 'side' or 'area', not {self.by!r}")
+        if self.mean is not None and not -3 <= self.mean <= 3:
+            raise ValueError(f"mean must lie in [-3, 3], in standard deviations, not {self.mean}")
 
     def sides(self, count: int, rng: np.random.Generator) -> Float[np.ndarray, " image"]:
         """Sides in pixels, one per image."""
-        share = (_truncated_normal(count, self.mean, rng) + 1) / 2
+        share = rng.random(count)
+        if self.mean is not None:
+            share = (_truncated_normal(share, self.mean) + 1) / 2
         if self.by == "side":
             return self.low + share * (self.high - self.low)
         return np.sqrt(self.low**2 + share * (self.high**2 - self.low**2))
@@ -135,7 +144,7 @@ class Sampled:
         tokens = (self.sides(len(heights), rng) / patch_size) ** 2
         if not self.upscale:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
-        return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side)
+        return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
 
     def at(self, tokens: int) -> Native:
         """The rule to evaluate with, at most `tokens` an image."""
@@ -157,11 +166,11 @@ class Fit:
         rng: np.random.Generator, max_side: int = MAX_SIDE,
     ) -> Grids:  # fmt: skip
         tokens = np.full(len(heights), float(min(self.tokens, max_tokens)))
-        return fit_grids(heights, widths, tokens, max_side)
+        return fit_grids(heights, widths, tokens, max_side=max_side)
 
-    def at(self, tokens: int) -> "Fit":
-        """The rule to evaluate with: images filled up to `tokens`."""
-        return Fit(tokens=tokens)
+    def at(self, tokens: int) -> Native:
+        """The rule to evaluate with, at most `tokens` an image."""
+        return Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,22 +196,19 @@ class Square:
 
     def at(self, tokens: int) -> "Square":
         """The rule to evaluate with: the largest square of at most `tokens`."""
-        return Square(grid=int(tokens**0.5))
+        return Square(grid=isqrt(tokens))
 
 
 Resolution = Native | Fixed | Sampled | Fit | Square
 
 
 def _truncated_normal(
-    count: int, mean: float | None, rng: np.random.Generator
+    quantiles: Float[np.ndarray, " image"], mean: float
 ) -> Float[np.ndarray, " image"]:
-    """Draws in [-1, 1]: uniform, or normal with standard deviation 1 by inverse transform."""
-    u = rng.random(count)
-    if mean is None:
-        return 2 * u - 1
-    normal = NormalDist(mean, 1)
+    """Quantiles of the normal with standard deviation 1 that is truncated to [-1, 1]."""
+    normal = NormalDist(mean)
     low, high = normal.cdf(-1), normal.cdf(1)
-    # The inverse at 4,096 points, and between them linearly: as fine as float32, and fast.
+    # The inverse at 4,097 points, and between them linearly: as fine as float32, and fast.
     knots = np.linspace(0, 1, 4097)
-    values = np.array([normal.inv_cdf(low + k * (high - low)) for k in knots])
-    return np.interp(u, knots, values)
+    values = [normal.inv_cdf(low + knot * (high - low)) for knot in knots.tolist()]
+    return np.interp(quantiles, knots, values)

@@ -27,6 +27,12 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def png_of(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def _tidy(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -102,11 +108,9 @@ def draw_pack(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The images of a pack as the model gets them, bordered; dropped patches are gray.
 
-    Images are set in rows, at up to twice their size; each border is one segment of the stream.
+    Images are set in rows; each border is one segment of the stream.
     """
     tiles = _tiles(batch, patch_size)
-    scale = 2 if sum(tile.size for tile in tiles) < 3 * width * 400 / 4 else 1
-    tiles = [np.kron(tile, np.ones((scale, scale, 1), np.uint8)) for tile in tiles]
     rows: list[list[np.ndarray]] = [[]]
     for tile in tiles:
         used = sum(t.shape[1] + gap for t in rows[-1])

@@ -1,0 +1,147 @@
+"""How full packs get, and how long planning takes: patchpack beside the paper's first-fit.
+
+    python benchmarks/plan.py                              log-normal sizes, 1,000,000 images
+    python benchmarks/plan.py --sizes sizes.csv            columns dataset,width,height,count
+
+Images are drawn with replacement from each dataset's sizes, so that all plans are of one length.
+First-fit fills 256 open packs at a time: an image goes to the first with room, and when it fits
+in none, all of them are closed (arXiv 2307.06304, App. A.3). `trimmed` is the price of fill: the
+share of all tokens that it leaves out. Every row runs in a process of its own, on one core.
+"""
+
+import argparse
+import csv
+import multiprocessing
+import resource
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from patchpack.data.dropping import NoDrop
+from patchpack.data.plan import Plan, make_plan
+from patchpack.data.resolution import Native, Resolution, Sampled
+
+RESOLUTIONS: dict[str, Resolution] = {
+    "sampled 64:256 px": Sampled(low=64, high=256),
+    "native": Native(),
+}
+OPEN_PACKS = 256
+COLUMNS = (
+    "dataset", "resolution", "budget", "images", "packs", "images/pack", "fill", "trimmed",
+    "fill without trimming", "first-fit", "seconds", "peak RSS MiB",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One row of the table."""
+
+    dataset: str
+    sizes: np.ndarray  # [size, 3]: height, width, count
+    resolution: str
+    max_tokens: int
+    images: int
+
+
+def read_sizes(path: Path) -> dict[str, np.ndarray]:
+    rows = defaultdict(list)
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            rows[row["dataset"]].append([int(row[name]) for name in ("height", "width", "count")])
+    return {name: np.array(sizes) for name, sizes in rows.items()}
+
+
+def log_normal_sizes() -> dict[str, np.ndarray]:
+    """Photographs of about 400 px a side, two thirds of them within a factor of 1.4 of square."""
+    rng = np.random.default_rng(0)
+    side, aspect = 400 * np.exp(rng.normal(0, 0.4, 20_000)), np.exp(rng.normal(0, 0.35, 20_000))
+    sizes = np.rint([side * aspect**0.5, side / aspect**0.5]).astype(int)
+    return {"log-normal": np.stack([*sizes, np.ones_like(sizes[0])], axis=1)}
+
+
+def first_fit(lengths: np.ndarray, max_tokens: int) -> float:
+    """Share of slots that hold a token."""
+    room = np.full(OPEN_PACKS, max_tokens)
+    packs = 0
+    for length in lengths.tolist():
+        fits = room >= length
+        first = int(fits.argmax())
+        if not fits[first]:
+            packs += OPEN_PACKS
+            room[:] = max_tokens
+            first = 0
+        room[first] -= length
+    packs += int((room < max_tokens).sum())
+    return float(lengths.sum() / (packs * max_tokens))
+
+
+def measure(case: Case) -> tuple[str, ...]:
+    """The cells of a row."""
+    rng = np.random.default_rng(0)
+    share = case.sizes[:, 2] / case.sizes[:, 2].sum()
+    heights, widths = case.sizes[rng.choice(len(share), case.images, p=share), :2].T
+
+    def plan(fill: bool) -> Plan:
+        return make_plan(
+            heights,
+            widths,
+            patch_size=16,
+            max_tokens=case.max_tokens,
+            resolution=RESOLUTIONS[case.resolution],
+            dropping=NoDrop(),
+            seed=0,
+            epoch=0,
+            fill=fill,
+        )
+
+    start = time.perf_counter()
+    filled = plan(True)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    untrimmed = plan(False)
+    lengths = filled.grids.prod(1)[np.argsort(rng.random(case.images))]
+    return (
+        case.dataset,
+        case.resolution,
+        f"{case.max_tokens}",
+        f"{case.images}",
+        f"{filled.num_packs}",
+        f"{case.images / filled.num_packs:.1f}",
+        f"{filled.fill:.3%}",
+        f"{1 - filled.kept.sum() / lengths.sum():.3%}",
+        f"{untrimmed.fill:.3%}",
+        f"{first_fit(lengths, case.max_tokens):.2%}",
+        f"{seconds:.1f}",
+        f"{peak:.0f}",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=Path, help="CSV of dataset,width,height,count")
+    parser.add_argument("--datasets", nargs="+", help="only these of the CSV")
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--max-tokens", type=int, nargs="+", default=[1024, 8192])
+    options = parser.parse_args()
+    datasets = read_sizes(options.sizes) if options.sizes else log_normal_sizes()
+    cases = [
+        Case(dataset=name, sizes=datasets[name], resolution=resolution, max_tokens=budget,
+             images=options.images)
+        for name in options.datasets or datasets
+        for resolution in RESOLUTIONS
+        for budget in options.max_tokens
+    ]  # fmt: skip
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|" + "---|" * len(COLUMNS))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
+        for row in pool.map(measure, cases):
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The whole library on generated images: a minute or two, no downloads."""

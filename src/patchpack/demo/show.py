@@ -1,0 +1,183 @@
+"""Train a NaViT and a square ViT on the same images with the same compute, and report on both.
+
+The two differ in one thing: the NaViT sees every image at its own size and aspect, the ViT sees it
+as a square of about as many tokens. Model, optimizer, loop and number of operations are the same.
+"""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from patchpack.checkpoint import write_text_atomic
+from patchpack.data.index import build_index
+from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
+from patchpack.data.resolution import Native, Resolution, Square
+from patchpack.demo.shapes import CLASSES, write_images
+from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows
+from patchpack.evaluate.survey import plan_all, survey
+from patchpack.model.navit import NaViTConfig, forward_flops
+from patchpack.run import BudgetResult, evaluate_run, start
+from patchpack.serve.predictor import load
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.loop import Progress
+from patchpack.train.optim import OptimConfig
+
+BUDGETS = (16, 36, 64, 144)  # most tokens of an image
+SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they are
+MODEL = NaViTConfig(dim=128, depth=4, heads=2, mlp_dim=384, patch_size=8)
+PACK = 2048  # tokens
+
+
+def configure(root: Path, out: Path, resolution: Resolution, steps: int) -> RunConfig:
+    """The run of one of the two models."""
+    return RunConfig(
+        out=out,
+        data=DataConfig(root=root, max_tokens=PACK, resolution=resolution, eval_tokens=144
+                        if isinstance(resolution, Native) else SQUARE**2),
+        model=MODEL,
+        optim=OptimConfig(lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.02),
+        train=TrainConfig(steps=steps, eval_every=max(1, steps // 5), save_every=steps, log_every=20),
+    )  # fmt: skip
+
+
+def show(out: Path, steps: int) -> dict:
+    """Make the images, train, evaluate, write `report.html`; gives the figures it shows."""
+    try:
+        from patchpack.evaluate import figures
+    except ImportError as error:
+        raise ImportError("the demo draws pictures: pip install 'patchpack[report]'") from error
+    console, began = Console(stderr=True), time.monotonic()
+    images = out / "images"
+    if not (images / "test").is_dir():
+        console.print(f"drawing images into {images}")
+        shutil.rmtree(images, ignore_errors=True)
+        write_images(images)
+    for name in ("navit", "square"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+    console.print("training a NaViT: images at their own size and aspect")
+    navit = start(configure(images, out / "navit", Native(), steps))
+    per_step = 3 * forward_flops(MODEL, [SQUARE**2] * (PACK // SQUARE**2))
+    same_compute = max(1, round(navit.flops / per_step))
+    console.print(
+        f"training a square ViT: {SQUARE * MODEL.patch_size} px squares, the same compute"
+    )
+    square = start(configure(images, out / "square", Square(grid=SQUARE), same_compute))
+
+    console.print("evaluating both at several token budgets")
+    results = {
+        name: evaluate_run(
+            load(out / name), out / name, data=None, split="test", budgets=BUDGETS,
+            max_bad_fraction=0.0,
+        )
+        for name in ("navit", "square")
+    }  # fmt: skip
+    progress = {"navit": navit, "square": square}
+    seconds = time.monotonic() - began
+    report = out / "report.html"
+    write_text_atomic(report, _page(out, images, progress, results, seconds, figures))
+    summary = {
+        name: {
+            "train_tflop": progress[name].flops / 1e12,
+            "train_seconds": progress[name].seconds,
+            "top1": {str(r.max_tokens): r.counts.top1 for r in results[name]},
+        }
+        for name in progress
+    }
+    for name, values in summary.items():
+        accuracy = ", ".join(f"{top1:.1%} at {b} tokens" for b, top1 in values["top1"].items())
+        console.print(f"{name}: {accuracy} ({values['train_tflop']:.1f} TFLOP)", highlight=False)
+    return {"report": str(report), "seconds": seconds, **summary}
+
+
+def _page(
+    out: Path,
+    images: Path,
+    progress: dict[str, Progress],
+    results: dict[str, list[BudgetResult]],
+    seconds: float,
+    figures,
+) -> str:
+    titles = {"navit": "NaViT, own size and aspect", "square": f"ViT, {SQUARE * 8} px squares"}
+    index = build_index(images)
+    found = survey(
+        index,
+        patch_size=MODEL.patch_size,
+        max_tokens=PACK,
+        resolution=Native(),
+        flops=lambda lengths: forward_flops(MODEL, lengths),
+    )
+    plan = plan_all(index, MODEL.patch_size, PACK, Native(), True)
+    first = next(
+        load_epoch(index, plan, Treatment(patch_size=MODEL.patch_size), LoaderConfig(workers=0))
+    )
+    trained = [
+        [
+            titles[name],
+            f"{p.flops / 1e12:.2f}",
+            f"{p.images:,}",
+            f"{p.tokens:,}",
+            f"{p.seconds:.0f}",
+        ]
+        for name, p in progress.items()
+    ]
+    judged = [
+        [titles[name], str(r.max_tokens), f"{r.counts.top1:.1%}", f"{r.counts.mean_nll:.3f}",
+         f"{r.gflops_per_image * 1000:.1f}", f"{r.images_per_s:,.0f}"]
+        for name, rs in results.items() for r in rs
+    ]  # fmt: skip
+    curves = {
+        titles[name]: [(r.max_tokens, r.counts.top1) for r in rs] for name, rs in results.items()
+    }
+    confusions = [
+        Picture(
+            figures.draw_confusion(np.asarray(_best(results[name]).counts.confusion), CLASSES),
+            f"{titles[name]} at {_best(results[name]).max_tokens} tokens",
+        )
+        for name in results
+    ]
+    return page(
+        "patchpack demo",
+        f"Two models on {len(index):,} generated images of {len(CLASSES)} classes, trained with the "
+        f"same compute, {seconds:.0f} s in all. They differ only in how they see an image.",
+        [
+            ("Training", rows(["model", "TFLOP", "images", "tokens", "seconds"], trained)),
+            (
+                "Accuracy at token budgets, on the test split",
+                rows(["model", "tokens at most", "top-1", "NLL", "MFLOP/image", "images/s"], judged)
+                + pictures(
+                    Picture(figures.draw_budgets(curves, "tokens of an image, at most"),
+                            "One checkpoint of each model, at every budget."),
+                ),
+            ),
+            (
+                "A pack",
+                paragraph(
+                    f"{first.batch.num_images} images in {first.batch.num_tokens:,} of {PACK:,} "
+                    f"token slots; over all images {found.fill_to_fit:.2%} of the slots are full. "
+                    f"Packed, a forward pass takes {1 - found.gflops / found.gflops_padded:.0%} less "
+                    "compute than padded to the longest of 32."
+                )
+                + pictures(
+                    Picture(figures.png_of(figures.draw_pack(first.batch, MODEL.patch_size)),
+                            "Each border is one image: attention never crosses it. "
+                            "Gray patches were trimmed to close the pack."),
+                ),
+            ),
+            ("Which classes are confused", pictures(*confusions)),
+            (
+                "Training curves",
+                pictures(*(
+                    Picture((out / name / "curves.png").read_bytes(), titles[name])
+                    for name in progress
+                )),
+            ),
+        ],
+    )  # fmt: skip
+
+
+def _best(results: list[BudgetResult]) -> BudgetResult:
+    return max(results, key=lambda result: result.counts.top1)

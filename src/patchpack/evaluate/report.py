@@ -1,0 +1,67 @@
+"""One HTML page that holds everything it shows: tables, and pictures inline.
+
+It works offline, on a narrow screen and on a wide one, in light and in dark.
+"""
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #888; }
+body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; padding: 2rem 1rem; max-width: 60rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
+p { max-width: 44rem; margin: .4rem 0; } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
+th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; } .row > figure { flex: 1 1 20rem; }
+figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .88rem; }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG and what it shows."""
+
+    png: bytes
+    caption: str
+
+
+def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A page of sections, each a heading and its HTML."""
+    body = "".join(
+        f"<section><h2>{html.escape(h)}</h2>{content}</section>" for h, content in sections
+    )
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><h1>{html.escape(title)}</h1>{paragraph(lead)}{body}</body></html>\n"
+    )
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def rows(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table; the first column is text, the others are figures."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells
+    )
+    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
+
+
+def pictures(*shown: Picture) -> str:
+    """Pictures side by side where the screen is wide enough."""
+    figures = "".join(
+        f"<figure><img alt='{html.escape(p.caption)}' "
+        f"src='data:image/png;base64,{base64.b64encode(p.png).decode()}'>"
+        f"<figcaption>{html.escape(p.caption)}</figcaption></figure>"
+        for p in shown
+    )
+    return f"<div class='row'>{figures}</div>"

@@ -1,0 +1,73 @@
+"""Drop rates follow their distribution, and the tokens that stay are a uniform choice."""
+
+import numpy as np
+import pytest
+
+from patchpack.data.dropping import BetaDrop, ConstantDrop, NoDrop, kept_counts, kept_tokens
+
+# P(d < 0.1) in per cent by (max, mean), as printed in arXiv 2307.06304, Fig. 14a and 15a.
+PRINTED = {
+    (0.4, 0.10): 60.3,
+    (0.4, 0.25): 11.5,
+    (0.4, 0.35): 1.3,
+    (0.7, 0.10): 66.9,
+    (0.7, 0.25): 27.3,
+    (0.7, 0.50): 2.3,
+    (0.7, 0.65): 0.1,
+    (0.9, 0.10): 70.4,
+    (0.9, 0.25): 33.5,
+    (0.9, 0.50): 5.9,
+    (0.9, 0.70): 0.9,
+    (0.9, 0.85): 0.1,
+}
+
+
+@pytest.mark.parametrize(("most", "mean"), PRINTED)
+def test_beta_rates_are_those_of_the_paper(most, mean):
+    tokens = np.full(400_000, 256)
+    rates = BetaDrop(mean=mean, max=most).rates(tokens, np.random.default_rng(0))
+    assert 100 * (rates < 0.1).mean() == pytest.approx(PRINTED[most, mean], abs=0.7)
+    assert rates.mean() == pytest.approx(mean, abs=0.002)
+    assert 0 <= rates.min() and rates.max() <= most
+
+
+def test_constant_and_no_drop():
+    tokens, rng = np.array([1, 4, 100]), np.random.default_rng(0)
+    assert NoDrop().rates(tokens, rng).tolist() == [0, 0, 0]
+    assert ConstantDrop(rate=0.25).rates(tokens, rng).tolist() == [0.25, 0.25, 0.25]
+
+
+def test_counts_are_rounded_and_at_least_one():
+    tokens, rates = np.array([100, 100, 10, 3, 1]), np.array([0.0, 0.304, 0.26, 0.99, 0.5])
+    assert kept_counts(tokens, rates).tolist() == [100, 70, 7, 1, 1]
+
+
+def test_kept_tokens_are_sorted_and_distinct():
+    kept = kept_tokens(50, 20, np.random.default_rng(0))
+    assert len(kept) == 20 and (np.diff(kept) > 0).all()
+    assert kept.min() >= 0 and kept.max() < 50
+
+
+def test_all_kept_is_the_row_major_order():
+    assert kept_tokens(5, 5, np.random.default_rng(0)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_every_token_is_kept_equally_often():
+    rng = np.random.default_rng(0)
+    often = np.bincount(np.concatenate([kept_tokens(20, 5, rng) for _ in range(8000)]))
+    np.testing.assert_allclose(often / 8000, 0.25, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConstantDrop(rate=1.0),
+        lambda: ConstantDrop(rate=-0.1),
+        lambda: BetaDrop(mean=0.0, max=0.5),
+        lambda: BetaDrop(mean=0.5, max=0.5),
+        lambda: BetaDrop(mean=0.5, max=1.1),
+    ],
+)
+def test_impossible_rates_are_refused(make):
+    with pytest.raises(ValueError):
+        make()

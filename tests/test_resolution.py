@@ -1,0 +1,180 @@
+"""A grid keeps its image's aspect as nearly as whole patches allow, and never passes its budget.
+
+Expected grids come from the definition in exact fractions, or are written out by hand.
+"""
+
+from fractions import Fraction
+from itertools import product
+from math import isqrt
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchpack.data.resolution import Fit, Fixed, Native, Resolution, Sampled, Square, fit_grids
+
+RNG = np.random.default_rng(0)
+sides = st.integers(1, 6000)
+
+
+def grids(rule: Resolution, *sizes: tuple[int, int], patch_size=16, max_tokens=8192, max_side=128):
+    """Grids of the images of these (height, width), as lists."""
+    heights, widths = np.array(sizes).T
+    return rule.grids(
+        heights,
+        widths,
+        patch_size=patch_size,
+        max_tokens=max_tokens,
+        rng=np.random.default_rng(0),
+        max_side=max_side,
+    ).tolist()
+
+
+def score(h: int, w: int, aspect: Fraction) -> tuple[Fraction, int]:
+    """Aspect error, then tokens: the less the better."""
+    ratio = Fraction(h, w) / aspect
+    return max(ratio, 1 / ratio), -h * w
+
+
+def best_score(aspect: Fraction, tokens: Fraction, max_side: int) -> tuple[Fraction, int]:
+    """The score of the best grid, by the definition."""
+    tokens = max(tokens, Fraction(1))
+    squares = [tokens * aspect, tokens / aspect]
+    shrink = min(Fraction(1), Fraction(max_side) ** 2 / max(squares))
+    neighbours = []
+    for square in squares:
+        square = min(max(square * shrink, Fraction(1)), tokens**2)
+        floor = isqrt(int(square))
+        neighbours.append({floor, floor if floor**2 == square else floor + 1})
+    return min(score(h, w, aspect) for h, w in product(*neighbours) if h * w <= tokens)
+
+
+@settings(max_examples=400, deadline=None)
+@given(sides, sides, st.integers(1, 9000), st.sampled_from([5, 40, 128]))
+def test_grids_are_those_of_the_definition(height, width, tokens, max_side):
+    ((h, w),) = fit_grids(
+        np.array([height]), np.array([width]), np.array([float(tokens)]), max_side=max_side
+    ).tolist()
+    aspect = Fraction(height, width)
+    assert score(h, w, aspect) == best_score(aspect, Fraction(tokens), max_side)
+    assert 1 <= min(h, w) and max(h, w) <= max_side and h * w <= tokens
+
+
+@settings(max_examples=200, deadline=None)
+@given(sides, sides, st.sampled_from([8, 14, 16]))
+def test_native_grids_are_those_of_the_definition(height, width, patch):
+    ((h, w),) = grids(Native(), (height, width), patch_size=patch, max_tokens=10**6)
+    aspect, tokens = Fraction(height, width), Fraction(height * width, patch**2)
+    assert score(h, w, aspect) == best_score(aspect, tokens, 128)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sides, sides, st.integers(1, 500))
+def test_turning_an_image_turns_its_grid(height, width, tokens):
+    rule = Fit(tokens=tokens)
+    (tall,), (wide,) = grids(rule, (height, width)), grids(rule, (width, height))
+    aspect = Fraction(height, width)
+    assert score(*tall, aspect) == score(*wide[::-1], aspect)
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "grid"),
+    [
+        (Native(), (224, 160), [14, 10]),
+        (Native(), (100, 100), [6, 6]),  # 6.25 patches a side
+        (Native(), (3, 5), [1, 1]),
+        (Native(), (1, 5000), [1, 19]),  # 19.5 patches of pixels
+        (Native(), (5000, 1), [19, 1]),
+        (Native(), (300, 4000), [10, 128]),  # shrunk to the longest side, aspect kept
+        (Native(max_tokens=64), (512, 512), [8, 8]),
+        (Native(max_tokens=10**6), (2048, 2048), [90, 90]),  # the pack's budget caps it too
+        (Fixed(side=128), (32, 32), [8, 8]),
+        (Fixed(side=128), (64, 256), [4, 16]),
+        (Fixed(side=128, upscale=False), (32, 32), [2, 2]),
+        (Fixed(side=128, upscale=False), (512, 512), [8, 8]),
+        (Sampled(low=96, high=96), (600, 600), [6, 6]),
+        (Sampled(low=96, high=96, upscale=False), (32, 64), [2, 4]),
+        (Fit(tokens=256), (10, 10), [16, 16]),
+        (Fit(tokens=256), (640, 480), [18, 14]),
+        (Fit(tokens=256), (1, 5000), [1, 128]),
+        (Square(grid=14), (31, 977), [14, 14]),
+    ],
+)
+def test_grids_by_hand(rule, size, grid):
+    assert grids(rule, size) == [grid]
+
+
+def test_native_images_are_never_enlarged():
+    sizes = RNG.integers(16, 900, (2000, 2))
+    areas = np.array(grids(Native(), *map(tuple, sizes))).prod(1) * 16**2
+    assert (areas <= sizes.prod(1)).all()
+
+
+@pytest.mark.parametrize("rule", [Native(), Fixed(side=400), Sampled(low=64, high=999)])
+def test_no_grid_passes_the_limits(rule):
+    sizes = RNG.integers(1, 3000, (2000, 2))
+    got = np.array(grids(rule, *map(tuple, sizes), max_tokens=300, max_side=40))
+    assert got.prod(1).max() <= 300 and got.max() <= 40 and got.min() >= 1
+
+
+def test_fit_uses_nearly_all_its_tokens_at_ordinary_aspects():
+    widths = RNG.integers(200, 800, 2000)
+    used = np.array(grids(Fit(tokens=256), *((400, w) for w in widths))).prod(1)
+    assert used.mean() > 0.93 * 256
+
+
+def test_sampled_sides_are_uniform_in_side_or_in_area():
+    by_side = Sampled(low=64, high=256).sides(100_000, np.random.default_rng(0))
+    by_area = Sampled(low=64, high=256, by="area").sides(100_000, np.random.default_rng(0))
+    for values, low, high in ((by_side, 64, 256), (by_area**2, 64**2, 256**2)):
+        deciles = np.quantile((values - low) / (high - low), np.linspace(0, 1, 11))
+        np.testing.assert_allclose(deciles, np.linspace(0, 1, 11), atol=0.01)
+
+
+@pytest.mark.parametrize("mean", [-0.5, 0.0, 0.5, 3.0])
+def test_sampled_normal_is_truncated_at_one_deviation(mean):
+    sides = Sampled(low=64, high=384, mean=mean).sides(100_000, np.random.default_rng(0))
+    u = (sides - 64) / 160 - 1
+    normal = NormalDist(mean)
+    for x in (-0.9, -0.5, 0.0, 0.5, 0.9):
+        within = normal.cdf(1) - normal.cdf(-1)
+        assert (u < x).mean() == pytest.approx((normal.cdf(x) - normal.cdf(-1)) / within, abs=0.01)
+    assert -1 <= u.min() < -0.9 and 0.99 < u.max() <= 1
+
+
+def test_each_draw_gives_new_sizes():
+    rule, rng, sizes = Sampled(low=64, high=256), np.random.default_rng(0), np.full(50, 500)
+    first, second = (
+        rule.grids(sizes, sizes, patch_size=16, max_tokens=8192, rng=rng) for _ in range(2)
+    )
+    assert (first != second).any()
+
+
+def test_rules_to_evaluate_with():
+    for rule in (Native(), Fixed(side=99), Sampled(low=64, high=99), Fit(tokens=9)):
+        assert rule.at(200) == Native(max_tokens=200)
+    assert Square(grid=14).at(200) == Square(grid=14)
+    assert Square(grid=14).at(195) == Square(grid=13)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Native(max_tokens=0),
+        lambda: Fixed(side=0),
+        lambda: Sampled(low=0, high=9),
+        lambda: Sampled(low=9, high=8),
+        lambda: Sampled(low=8, high=9, by="volume"),  # pyrefly: ignore
+        lambda: Sampled(low=8, high=9, mean=50),
+        lambda: Fit(tokens=0),
+        lambda: Square(grid=0),
+        lambda: Square(grid=14).at(0),
+        lambda: grids(Square(grid=14), (8, 8), max_tokens=195),
+        lambda: grids(Square(grid=14), (8, 8), max_side=13),
+    ],
+)
+def test_impossible_rules_are_refused(make):
+    with pytest.raises(ValueError):
+        make()

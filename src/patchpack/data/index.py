@@ -10,11 +10,11 @@ Axes: image.
 import difflib
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Int
@@ -126,21 +126,25 @@ def _read_sizes(
     reasons: dict[str, str] = {}
     for file in files:
         path = os.path.join(root, file.key)
+        stamp, entry = _stamp(path), known.get(file.key)
         try:
-            stat = os.stat(path)
-            stamp = stat.st_mtime_ns, stat.st_size
-            entry = known.get(file.key)
             size = entry[1] if entry and entry[0] == stamp else read_size(path)
-            found[file.key] = stamp, size
         except BadImage as error:
             reasons[file.key] = error.reason
-        except OSError as error:
-            reasons[file.key] = f"cannot be read ({error.strerror})"
-        except ValueError as error:
-            reasons[file.key] = f"is no name that a file can have ({error})"
+        else:
+            found[file.key] = stamp, size
     if found != known:
         _save_cache(cache, found)
     return {key: size for key, (_, size) in found.items()}, reasons
+
+
+def _stamp(path: str) -> Stamp:
+    """What changes when the file does; zeros where there is no file."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):  # ValueError: no file can have this name
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _check_bad(
@@ -186,7 +190,7 @@ def _cache_path(source: Path, cache_dir: Path | None) -> Path:
 def _load_cache(path: Path) -> dict[str, tuple[Stamp, Size]]:
     """What is known of files; nothing where the cache is absent, old or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as cache:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as cache:
             if int(cache["version"]) != CACHE_VERSION:
                 return {}
             keys = bytes(cache["keys"]).decode("utf-8", "surrogatepass").split("\0")
@@ -203,14 +207,16 @@ def _save_cache(path: Path, found: dict[str, tuple[Stamp, Size]]) -> None:
     """Write the cache whole or not at all; a folder that cannot be written to goes without."""
     keys = "\0".join(found).encode("utf-8", "surrogatepass")
     numbers = np.array([(*stamp, *size) for stamp, size in found.values()], np.int64)
+    unfinished = path.with_suffix(f".{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp") as file:
-            np.savez(
-                file, version=CACHE_VERSION, keys=np.frombuffer(keys, np.uint8), numbers=numbers
-            )
-            file.flush()
-            os.replace(file.name, path)
-            file.delete = False
+        try:
+            with unfinished.open("wb") as file:
+                np.savez(
+                    file, version=CACHE_VERSION, keys=np.frombuffer(keys, np.uint8), numbers=numbers
+                )
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError:
         return

@@ -64,14 +64,14 @@ def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
 def _scan(root: Path) -> list[File]:
     folders = [e.name for e in _visible(root) if _is_folder(e)]
     if "train" in folders:
-        return [
-            File(key=key, split=SPLIT_NAMES.get(split, split), label=below[0] if below else None)
-            for split in folders
-            for key in _images_below(root, split)
-            for below in [key.split("/")[1:-1]]
-        ]
+        return [_of_split(key) for split in folders for key in _images_below(root, split)]
     files = [File(key=key, label=name) for name in folders for key in _images_below(root, name)]
     return files or [File(key=e.name, split="all") for e in _visible(root) if _is_image(e)]
+
+
+def _of_split(key: str) -> File:
+    split, *below, _ = key.split("/")
+    return File(key=key, split=SPLIT_NAMES.get(split, split), label=below[0] if below else None)
 
 
 def _images_below(root: Path, top: str) -> Iterator[str]:
@@ -150,7 +150,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
                 )
             yield reader.line_num, {str(name): str(cell) for name, cell in row.items()}
     except csv.Error as error:
-        raise BadDataset(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+        raise BadDataset(f"{path}, line {reader.reader.line_num}: not CSV ({error})") from error
 
 
 def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
@@ -160,7 +160,7 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str]]]
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise BadDataset(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise BadDataset(f"{path}, line {number}: not a JSON object")

@@ -1,0 +1,75 @@
+"""Every attention equals the dense block-diagonal reference, forward and backward."""
+
+import pytest
+import torch
+
+from patchpack.batch import Segments
+from patchpack.model import attention
+from patchpack.model.attention import attend_by_length, attend_dense
+
+LENGTHS = {
+    "mixed": (3, 1, 7, 2),
+    "equal neighbours": (4, 4, 4, 2, 2, 5),
+    "one image": (6,),
+    "single tokens": (1, 1, 1),
+}
+
+
+def inputs(lengths, device="cpu", dtype=torch.float32, heads=2, head_dim=16):
+    torch.manual_seed(0)
+    shape = (sum(lengths), heads, head_dim)
+    tensors = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
+    return tensors, Segments(lengths, torch.device(device))
+
+
+def output_and_gradients(attend, tensors, segments):
+    out = attend(*tensors, segments)
+    weights = torch.linspace(-1, 1, out.numel(), device=out.device).reshape(out.shape)
+    return out, *torch.autograd.grad((out * weights.to(out.dtype)).sum(), tensors)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_by_length_equals_dense(lengths, dtype):
+    tensors, segments = inputs(lengths, dtype=dtype)
+    atol = 1e-5 if dtype == torch.float32 else 4e-2
+    found = output_and_gradients(attend_by_length, tensors, segments)
+    reference = output_and_gradients(attend_dense, tensors, segments)
+    for a, b in zip(found, reference, strict=True):
+        torch.testing.assert_close(a, b, atol=atol, rtol=2e-2 if atol > 1e-3 else 1e-5)
+
+
+def test_long_images_in_half_precision_take_the_fused_kernel(monkeypatch):
+    """Both sides of the switch give the same answer."""
+    tensors, segments = inputs((24, 40), dtype=torch.bfloat16)
+    short = attend_by_length(*tensors, segments)
+    monkeypatch.setattr(attention, "SHORT", 1)
+    torch.testing.assert_close(attend_by_length(*tensors, segments), short, atol=2e-2, rtol=2e-2)
+
+
+def test_no_image_sees_its_neighbours():
+    """Exactly: whatever the neighbours hold, not one bit of the others changes."""
+    tensors, segments = inputs((3, 4, 5))
+    before = attend_by_length(*tensors, segments)
+    changed = [t.detach().clone() for t in tensors]
+    for t in changed:
+        t[3:7] = 1e4
+    after = attend_by_length(*changed, segments)
+    assert torch.equal(before[:3], after[:3]) and torch.equal(before[7:], after[7:])
+    assert not torch.equal(before[3:7], after[3:7])
+
+
+def test_no_images_at_all():
+    tensors, segments = inputs(())
+    assert attend_by_length(*tensors, segments).shape == (0, 2, 16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["attend_varlen", "attend_flex"])
+def test_cuda_kernels_equal_dense(name):
+    dtype = torch.bfloat16 if name == "attend_varlen" else torch.float32
+    tensors, segments = inputs((130, 1, 64, 64, 7), "cuda", dtype, heads=4, head_dim=64)
+    found = output_and_gradients(getattr(attention, name), tensors, segments)
+    reference = output_and_gradients(attend_dense, tensors, segments)
+    for a, b in zip(found, reference, strict=True):
+        torch.testing.assert_close(a, b, atol=3e-2 if dtype == torch.bfloat16 else 1e-4, rtol=2e-2)

@@ -1,0 +1,69 @@
+"""Augmentation changes pixels only as asked, never the number of tokens, and is reproducible."""
+
+import numpy as np
+import pytest
+
+from patchpack.data.augment import OPERATIONS, Augment, augment, random_crop
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_off_by_default():
+    assert augment(PIXELS, Augment(), rng()) is PIXELS
+    assert random_crop(PIXELS, 1.0, rng()) is PIXELS
+
+
+def test_flip_is_left_right():
+    seen = {augment(PIXELS, Augment(symmetry="flip"), rng(s)).tobytes() for s in range(20)}
+    assert seen == {PIXELS.tobytes(), PIXELS[:, ::-1].tobytes()}
+
+
+def test_dihedral_reaches_all_eight():
+    results = [augment(PIXELS, Augment(symmetry="dihedral"), rng(s)) for s in range(60)]
+    assert len({(r.shape, r.tobytes()) for r in results}) == 8
+    assert {r.shape for r in results} == {(24, 36, 3), (36, 24, 3)}
+
+
+def test_a_crop_keeps_the_aspect():
+    image = np.zeros((400, 100, 3), np.uint8)
+    for seed in range(20):
+        h, w = random_crop(image, 0.25, rng(seed)).shape[:2]
+        assert abs(h / w - 4) < 0.1 and h * w >= 0.24 * image.size / 3
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_runs_and_keeps_the_size(name, monkeypatch):
+    monkeypatch.setattr("patchpack.data.augment.OPERATIONS", {name: OPERATIONS[name]})
+    results = [augment(PIXELS, Augment(operations=1, magnitude=1.0), rng(s)) for s in range(3)]
+    assert all(r.shape == PIXELS.shape and r.dtype == np.uint8 for r in results)
+    assert any(not np.array_equal(r, PIXELS) for r in results) or name == "autocontrast"
+
+
+def test_a_pixel_high_image_survives_everything():
+    thin = PIXELS[:1, :9]
+    config = Augment(symmetry="dihedral", colour=0.5, operations=4, magnitude=1.0, erase=1.0)
+    for seed in range(30):
+        assert augment(thin, config, rng(seed)).size == thin.size
+
+
+def test_the_same_generator_gives_the_same_image():
+    config = Augment(symmetry="dihedral", colour=0.4, operations=2, erase=0.5)
+    assert np.array_equal(augment(PIXELS, config, rng(5)), augment(PIXELS, config, rng(5)))
+    assert not np.array_equal(augment(PIXELS, config, rng(5)), augment(PIXELS, config, rng(6)))
+
+
+def test_erasing_leaves_the_rest_and_the_original():
+    before = PIXELS.copy()
+    erased = augment(PIXELS, Augment(erase=1.0), rng())
+    changed = (erased != PIXELS).any(-1).mean()
+    assert 0.01 < changed < 0.5 and np.array_equal(PIXELS, before)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 0}, {"crop": 2}, {"erase": -1}, {"operations": -1}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Augment(**wrong)

@@ -1,0 +1,532 @@
+"""An index tells key, size, split and label of every image on disk, and reads each header once."""
+
+import errno
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchpack.data import index as index_module
+from patchpack.data import layouts
+from patchpack.data.index import Index, build_index
+from patchpack.data.layouts import BadDataset
+
+
+def image(path: Path, height: int = 2, width: int = 3) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height)).save(path)
+    return path
+
+
+def broken(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("<html>")
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "images"
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "patchpack" / "index"
+
+
+@pytest.fixture
+def headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose headers were read, in order."""
+    names: list[str] = []
+    read_size = index_module.read_size
+
+    def counted(path: str) -> tuple[int, int]:
+        names.append(os.path.basename(path))
+        return read_size(path)
+
+    monkeypatch.setattr(index_module, "read_size", counted)
+    return names
+
+
+def table(index: Index) -> dict[str, tuple[str, str | None]]:
+    """key → (split, class)"""
+    labels = [index.classes[i] if i >= 0 else None for i in index.labels]
+    return dict(zip(index.keys, zip(index.splits, labels, strict=True), strict=True))
+
+
+def manifest(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# --- layouts
+
+
+def test_split_and_class_folders(root: Path) -> None:
+    image(root / "train" / "cat" / "1.png", 5, 7)
+    image(root / "train" / "dog" / "deep" / "er" / "2.JPG")
+    image(root / "validation" / "cat" / "3.png")
+    image(root / "test" / "dog" / "4.png")
+    image(root / "extra" / "5.png")
+    index = build_index(root)
+    assert table(index) == {
+        "extra/5.png": ("extra", None),
+        "test/dog/4.png": ("test", "dog"),
+        "train/cat/1.png": ("train", "cat"),
+        "train/dog/deep/er/2.JPG": ("train", "dog"),
+        "validation/cat/3.png": ("val", "cat"),
+    }
+    assert index.classes == ("cat", "dog") and index.labels.tolist() == [-1, 1, 0, 1, 0]
+    assert (index.heights[2], index.widths[2]) == (5, 7)
+    assert index.heights.dtype == index.widths.dtype == np.int32 and index.labels.dtype == np.int64
+    assert index.path(2) == root / "train" / "cat" / "1.png"
+    assert index.split("val").keys == index.split("valid").keys == ("validation/cat/3.png",)
+    assert len(index.split("all")) == len(index) == 5
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_names_of_the_validation_split(root: Path, name: str) -> None:
+    image(root / "train" / "cat" / "1.png")
+    image(root / name / "cat" / "2.png")
+    assert build_index(root).split("val").keys == (f"{name}/cat/2.png",)
+
+
+def test_class_folders_are_split_by_class(root: Path) -> None:
+    for name, count in [("a", 50), ("b", 3), ("c", 2), ("d", 20)]:
+        for number in range(count):
+            image(root / name / f"{number}.ppm")
+    index = build_index(root)
+    counts = Counter(value[::-1] for value in table(index).values())
+    assert counts == {
+        **{("a", "train"): 40, ("a", "val"): 5, ("a", "test"): 5},
+        **{("b", "train"): 1, ("b", "val"): 1, ("b", "test"): 1},
+        ("c", "train"): 2,
+        **{("d", "train"): 16, ("d", "val"): 2, ("d", "test"): 2},
+    }
+    assert table(build_index(root)) == table(index)
+    assert table(build_index(root, seed=1)) != table(index)
+
+
+def test_a_split_depends_on_the_names_in_its_class_alone(root: Path) -> None:
+    """So that adding a class, or moving the dataset, moves no image to another split."""
+    for number in range(40):
+        image(root / "a" / f"{number}.ppm")
+    before = table(build_index(root))
+    image(root / "0" / "new.ppm")
+    root.rename(root.with_name("moved"))
+    after = table(build_index(root.with_name("moved")))
+    assert after.pop("0/new.ppm") == ("train", "0")
+    assert after == before
+    # The seed and the names make the split, in every release on every machine.
+    assert [key for key, (split, _) in before.items() if split == "val"] == [
+        "a/12.ppm",
+        "a/17.ppm",
+        "a/19.ppm",
+        "a/38.ppm",
+    ]
+
+
+def test_order_does_not_depend_on_the_file_system(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        image(root / f"class{number % 3}" / f"{number}.ppm")
+    before = build_index(root)
+    assert list(before.keys) == sorted(before.keys)
+
+    class Backwards:
+        def __init__(self, folder: Path) -> None:
+            with scandir(folder) as entries:
+                self.entries = sorted(entries, key=lambda entry: entry.name)[::-1]
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    scandir = os.scandir
+    monkeypatch.setattr(layouts.os, "scandir", Backwards)
+    after = build_index(root)
+    assert table(after) == table(before) and after.keys == before.keys
+
+
+def test_class_names_sort_as_text(root: Path) -> None:
+    for name in ("10", "9", "1", "Z", "a"):
+        image(root / name / "x.png")
+    assert build_index(root).classes == ("1", "10", "9", "Z", "a")
+
+
+def test_a_flat_folder_has_no_labels_and_one_split(root: Path) -> None:
+    image(root / "2.png")
+    image(root / "1.webp")
+    (root / "notes").mkdir()
+    index = build_index(root)
+    assert table(index) == {"1.webp": ("all", None), "2.png": ("all", None)}
+    assert index.classes == () and index.split("all").keys == ("1.webp", "2.png")
+
+
+def test_what_is_hidden_or_no_image_is_passed_over(root: Path) -> None:
+    image(root / "cat" / "1.png")
+    image(root / "cat" / ".thumbs" / "2.png")
+    image(root / "cat" / "._3.png")
+    image(root / ".cache" / "4.png")
+    image(root / "stray.png")
+    (root / "cat" / "notes.txt").write_text("no image")
+    (root / "cat" / "folder.png").mkdir()
+    os.mkfifo(root / "cat" / "pipe.png")  # opening it would wait for ever
+    assert build_index(root).keys == ("cat/1.png",)
+
+
+def test_links_are_followed_and_loops_end(root: Path, tmp_path: Path) -> None:
+    elsewhere = image(tmp_path / "elsewhere" / "1.png", 8, 9)
+    image(root / "a" / "2.png")
+    image(root / "b" / "3.png")
+    (root / "a" / "linked.png").symlink_to(elsewhere)
+    (root / "a" / "again").symlink_to(root / "a")
+    (root / "a" / "up").symlink_to(root)
+    (root / "b" / "folder").symlink_to(elsewhere.parent)
+    (root / "b" / "gone.png").symlink_to(root / "nowhere")
+    (root / "b" / "itself.png").symlink_to(root / "b" / "itself.png")
+    index = build_index(root, max_bad_fraction=0.5)
+    assert index.keys == ("a/2.png", "a/linked.png", "b/3.png", "b/folder/1.png")
+    assert (index.heights[1], index.widths[3]) == (8, 9)
+    assert [key for key, _ in index.bad] == ["b/gone.png", "b/itself.png"]
+    assert index.bad[0][1] == "there is no such file"
+
+
+def test_folders_that_link_to_each_other_are_listed_in_no_time(root: Path) -> None:
+    names = [f"f{number:02}" for number in range(12)]
+    for name in names:
+        image(root / "a" / name / "x.ppm")
+        for other in names:
+            (root / "a" / name / other).symlink_to(root / "a" / other)
+    assert len(build_index(root)) == len(names)  # there are 12! ways through them
+
+
+def test_names_that_are_no_utf8(root: Path, headers: list[str]) -> None:
+    path = image(root / "cat" / "x.png")
+    os.rename(path, os.fsencode(path.parent) + b"/\xff\xfe.png")
+    for _ in range(2):
+        index = build_index(root)
+        assert os.fsencode(index.path(0)).endswith(b"/\xff\xfe.png")
+    assert len(headers) == 1
+
+
+def test_folders_without_images(root: Path) -> None:
+    with pytest.raises(BadDataset, match=r"neither a folder nor a manifest.*expected"):
+        build_index(root)
+    (root / "cat").mkdir(parents=True)
+    with pytest.raises(BadDataset, match=r"holds no images: expected <folder>/<split>/<class>"):
+        build_index(root)
+
+
+def test_a_folder_that_may_not_be_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(root / "cat" / "1.png")
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(layouts.os, "scandir", refuse)
+    with pytest.raises(BadDataset, match="images cannot be read: Permission denied"):
+        build_index(root)
+
+
+# --- manifests
+
+CSV = """path,split,label,weight
+b.png,valid,dog,0.5
+c/a.png,train,cat,1
+"a,b.png",train,dog,"x ""y"" z"
+"""
+
+
+def test_csv(root: Path) -> None:
+    for name in ("b.png", "c/a.png", "a,b.png"):
+        image(root / name)
+    index = build_index(manifest(root, "list.csv", CSV))
+    assert table(index) == {
+        "a,b.png": ("train", "dog"),
+        "b.png": ("val", "dog"),
+        "c/a.png": ("train", "cat"),
+    }
+    assert index.columns == {"weight": ('x "y" z', "0.5", "1")}
+    assert index.split("val").columns == {"weight": ("0.5",)}
+    assert index.root == root
+
+
+def test_jsonl(root: Path, tmp_path: Path) -> None:
+    elsewhere = image(tmp_path / "far" / "z.png", 8, 9)
+    image(root / "a.png")
+    rows = [
+        {"path": "./a.png", "label": None, "size": [1, 2], "text": "é"},
+        {"path": str(elsewhere), "label": 3, "split": "train"},
+    ]
+    text = "\n\n".join(json.dumps(row) for row in rows)
+    index = build_index(manifest(root, "list.JSONL", text))
+    assert index.classes == ("3",)
+    assert table(index) == {str(elsewhere): ("train", "3"), "a.png": ("train", None)}
+    assert index.columns == {"size": ("", "[1, 2]"), "text": ("", "é")}
+    assert index.path(0) == elsewhere and index.heights.tolist() == [8, 2]
+
+
+def test_a_manifest_without_splits_is_split_by_class(root: Path) -> None:
+    names = [f"{number}.ppm" for number in range(20)]
+    for name in names:
+        image(root / name)
+    rows = "".join(f"{name},{'cat' if i % 2 else 'dog'}\n" for i, name in enumerate(names))
+    index = build_index(manifest(root, "list.csv", "path,label\n" + rows))
+    sizes = {"train": 8, "val": 1, "test": 1}
+    expected = {(split, c): sizes[split] for split in sizes for c in ("cat", "dog")}
+    assert Counter(table(index).values()) == expected
+
+
+BAD_MANIFESTS = [
+    ("l.csv", "file,label\na.png,x\n", r"l\.csv, line 2: there is no `path` \(there is file, lab"),
+    ("l.csv", "path,label\na.png,x\n,x\n", "line 3: there is no `path`"),
+    ("l.csv", "path,label\na.png\n", "line 2: not as many cells"),
+    ("l.csv", "path,label\na.png,x,y\n", "line 2: not as many cells"),
+    ("l.csv", 'path\n"' + "a" * 140_000 + '"\n', r"line 2: not CSV \(field larger"),
+    ("l.csv", "path\na.png\nb.png\na.png\n", r"line 4: a\.png is on line 2 already"),
+    ("l.csv", "path\na.png\nb/../a.png\n", r"line 3: a\.png is on line 2 already"),
+    ("l.csv", "", r"l\.csv is empty: expected"),
+    ("l.csv", "path,label\n", r"l\.csv is empty: expected"),
+    ("l.jsonl", "\n", r"l\.jsonl is empty: expected"),
+    ("l.jsonl", '{"path": "a.png"}\n{"path": \n', "line 2: not JSON"),
+    ("l.jsonl", '["a.png"]\n', "line 1: not a JSON object"),
+    ("l.jsonl", '{"label": "x"}\n', r"line 1: there is no `path` \(there is label\)"),
+    ("l.jsonl", "{}\n", r"line 1: there is no `path` \(there is nothing\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BAD_MANIFESTS)
+def test_bad_manifests(root: Path, name: str, text: str, message: str) -> None:
+    image(root / "a.png")
+    image(root / "b.png")
+    with pytest.raises(BadDataset, match=message):
+        build_index(manifest(root, name, text))
+
+
+def test_an_absolute_and_a_relative_path_to_one_file_are_duplicates(root: Path) -> None:
+    path = image(root / "a.png")
+    with pytest.raises(BadDataset, match=r"line 3: .* is on line 2 already"):
+        build_index(manifest(root, "l.csv", f"path\na.png\n{path}\n"))
+
+
+def test_a_manifest_that_is_not_utf8(root: Path) -> None:
+    root.mkdir()
+    (root / "l.csv").write_bytes(b"path\n\xff\xfe.png\n")
+    with pytest.raises(BadDataset, match="is not UTF-8 text"):
+        build_index(root / "l.csv")
+
+
+def test_names_that_no_file_can_have_are_bad_files(root: Path) -> None:
+    image(root / "a.png")
+    text = '{"path": "a.png"}\n{"path": "\\u0000.png"}\n{"path": "\\ud800.png"}\n'
+    index = build_index(manifest(root, "l.jsonl", text), max_bad_fraction=0.9)
+    assert index.keys == ("a.png",) and len(index.bad) == 2
+
+
+# --- splits and selections
+
+
+def test_a_split_that_is_not_there(root: Path) -> None:
+    for number in range(3):
+        image(root / "train" / "cat" / f"{number}.ppm")
+    image(root / "test" / "cat" / "x.ppm")
+    index = build_index(root)
+    with pytest.raises(BadDataset, match=r"no split 'tset'.*test \(1\), train \(3\).*'test'\?"):
+        index.split("tset")
+    with pytest.raises(ValueError, match=r"no split 'val'; it has test \(1\), train \(3\)$"):
+        index.split("val")
+
+
+def test_select_keeps_the_order_given(root: Path) -> None:
+    for number in range(4):
+        image(root / f"{number}.png", height=number + 1)
+    index = build_index(root).select([3, 1])
+    assert index.keys == ("3.png", "1.png") and index.heights.tolist() == [4, 2]
+    assert len(index.select([])) == 0
+
+
+def test_a_class_that_is_never_trained_on(root: Path) -> None:
+    image(root / "train" / "cat" / "1.png")
+    image(root / "val" / "dog" / "2.png")
+    image(root / "test" / "emu" / "3.png")
+    image(root / "unknown" / "yak" / "4.png")
+    with pytest.raises(BadDataset, match=r"2 classes are in val or test but not.*: 'dog', 'emu'$"):
+        build_index(root)
+
+
+def test_a_manifest_for_evaluation_alone_needs_no_train_split(root: Path) -> None:
+    image(root / "a.png")
+    index = build_index(manifest(root, "l.csv", "path,split,label\na.png,test,cat\n"))
+    assert table(index) == {"a.png": ("test", "cat")}
+
+
+# --- bad files
+
+
+def test_a_few_bad_files_are_left_out_and_listed(root: Path) -> None:
+    for number in range(99):
+        image(root / "cat" / f"{number}.ppm")
+    broken(root / "cat" / "bad.jpg")
+    index = build_index(root)
+    assert len(index) == len(index.labels) == len(index.heights) == 99
+    assert index.bad == (("cat/bad.jpg", "is not an image, or is empty or damaged at its start"),)
+
+
+def test_too_many_bad_files_are_an_error(root: Path) -> None:
+    for number in range(88):
+        image(root / "cat" / f"{number}.ppm")
+    for number in range(12):
+        broken(root / "cat" / f"bad{number:02}.jpg")
+    with pytest.raises(BadDataset, match="12 of 100 images cannot be read") as error:
+        build_index(root)
+    assert str(error.value).count(": is not an image") == 10
+    assert "cat/bad09.jpg: is not" in str(error.value) and "and 2 more" in str(error.value)
+    assert len(build_index(root, max_bad_fraction=0.12)) == 88
+
+
+def test_a_class_of_bad_files_only_is_an_error(root: Path) -> None:
+    for number in range(20):
+        image(root / "cat" / f"{number}.ppm")
+    broken(root / "cat" / "0bad.jpg")
+    broken(root / "dog" / "1.jpg")
+    with pytest.raises(BadDataset, match=r"none of the 1 images of class 'dog'.*: dog/1\.jpg: is"):
+        build_index(root, max_bad_fraction=0.5)
+
+
+def test_bad_files_only_are_an_error_whatever_is_allowed(root: Path) -> None:
+    broken(root / "1.jpg")
+    with pytest.raises(BadDataset, match="1 of 1 images cannot be read"):
+        build_index(root, max_bad_fraction=1.0)
+
+
+# --- cache
+
+
+def test_headers_are_read_once(root: Path, headers: list[str], cache_home: Path) -> None:
+    for number in range(5):
+        image(root / "cat" / f"{number}.png", number + 1, 9)
+    first = build_index(root)
+    assert sorted(headers) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    headers.clear()
+    second = build_index(root)
+    assert headers == []
+    assert table(second) == table(first)
+    np.testing.assert_array_equal(second.heights, first.heights)
+    np.testing.assert_array_equal(second.widths, first.widths)
+    assert len(list(cache_home.iterdir())) == 1  # and nothing unfinished beside it
+
+
+def test_changed_added_and_removed_files_are_noticed(root: Path, headers: list[str]) -> None:
+    for name in ("same", "longer", "later", "removed"):
+        image(root / f"{name}.png")
+    build_index(root)
+    headers.clear()
+    image(root / "longer.png", 300, 200)
+    os.utime(root / "later.png", ns=(1, 1))
+    image(root / "added.png", 4, 5)
+    (root / "removed.png").unlink()
+    index = build_index(root)
+    assert sorted(headers) == ["added.png", "later.png", "longer.png"]
+    assert index.keys == ("added.png", "later.png", "longer.png", "same.png")
+    assert index.heights.tolist() == [4, 2, 300, 2]
+    headers.clear()
+    build_index(root)
+    assert headers == []
+
+
+def test_bad_files_are_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A permission or a network disk may be mended without any trace in the file."""
+    for name in ("1", "2"):
+        image(root / f"{name}.png")
+    read_size = index_module.read_size
+
+    def fails(path: str) -> tuple[int, int]:
+        if path.endswith("2.png"):
+            raise index_module.BadImage(path, "may not be read")
+        return read_size(path)
+
+    monkeypatch.setattr(index_module, "read_size", fails)
+    assert build_index(root, max_bad_fraction=0.5).bad == (("2.png", "may not be read"),)
+    monkeypatch.setattr(index_module, "read_size", read_size)
+    assert len(build_index(root)) == 2
+
+
+def test_two_manifests_of_one_folder_keep_their_own_caches(root: Path, headers: list[str]) -> None:
+    for name in ("a", "b"):
+        image(root / f"{name}.png")
+    lists = [manifest(root, f"{name}.csv", f"path\n{name}.png\n") for name in ("a", "b")]
+    for path in lists * 2:
+        build_index(path)
+    assert headers == ["a.png", "b.png"]
+
+
+def not_a_zip(path: Path) -> None:
+    path.write_bytes(b"junk")
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def other_arrays(path: Path) -> None:
+    np.savez(path, version=index_module.CACHE_VERSION)
+
+
+def other_version(path: Path) -> None:
+    with np.load(path) as cache:
+        np.savez(path, **{**cache, "version": index_module.CACHE_VERSION + 1})
+
+
+def fewer_keys(path: Path) -> None:
+    with np.load(path) as cache:
+        np.savez(path, **{**cache, "keys": np.frombuffer(b"1.png", np.uint8)})
+
+
+@pytest.mark.parametrize("spoil", [not_a_zip, cut_short, other_arrays, other_version, fewer_keys])
+def test_a_spoiled_cache_is_made_again(
+    root: Path, headers: list[str], cache_home: Path, spoil
+) -> None:
+    for name in ("1", "2"):
+        image(root / f"{name}.png")
+    build_index(root)
+    (cache,) = cache_home.iterdir()
+    spoil(cache)
+    headers.clear()
+    assert build_index(root).heights.tolist() == [2, 2]
+    assert headers == ["1.png", "2.png"]
+    build_index(root)
+    assert headers == ["1.png", "2.png"]
+
+
+def test_a_cache_that_cannot_be_written_is_gone_without(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image(root / "1.png")
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    assert len(build_index(root, cache_dir=in_the_way)) == 1
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(index_module.os, "replace", full)
+    assert len(build_index(root, cache_dir=tmp_path / "full")) == 1
+    assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_the_cache_goes_where_it_is_told(root: Path, tmp_path: Path, cache_home: Path) -> None:
+    image(root / "1.png")
+    build_index(root, cache_dir=tmp_path / "here")
+    assert [path.suffix for path in (tmp_path / "here").iterdir()] == [".npz"]
+    assert not cache_home.exists()

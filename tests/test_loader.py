@@ -1,0 +1,114 @@
+"""The same packs come out of any number of threads and processes, from any point of resumption."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_folder
+
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import BetaDrop
+from patchpack.data.index import build_index
+from patchpack.data.loader import LoaderConfig, Treatment, load_epoch, load_forever
+from patchpack.data.plan import make_plan
+from patchpack.data.resolution import Native
+
+TREATMENT = Treatment(patch_size=4, seed=3, augment=Augment(symmetry="dihedral", operations=1, crop=0.5))
+
+
+@pytest.fixture
+def index(folder, tmp_path):
+    return build_index(folder, cache_dir=tmp_path / "cache").split("train")
+
+
+def plan_of(index, epoch=0, world_size=1):
+    return make_plan(
+        index.heights, index.widths, patch_size=4, max_tokens=150, resolution=Native(),
+        dropping=BetaDrop(mean=0.3, max=0.6), seed=3, epoch=epoch, world_size=world_size,
+    )  # fmt: skip
+
+
+def same(a, b) -> bool:
+    return (
+        a.batch.keys == b.batch.keys
+        and torch.equal(a.batch.patches, b.batch.patches)
+        and torch.equal(a.batch.coords, b.batch.coords)
+        and (a.epoch, a.step) == (b.epoch, b.step)
+    )
+
+
+def forever(index, config, start=(0, 0)):
+    return load_forever(index, lambda e: plan_of(index, e), TREATMENT, config, start=start)
+
+
+def test_packs_are_what_the_plan_says(index):
+    plan = plan_of(index)
+    packs = list(load_epoch(index, plan, TREATMENT, LoaderConfig()))
+    assert len(packs) == plan.num_steps
+    seen = [key for pack in packs for key in pack.batch.keys]
+    assert sorted(seen) == sorted(index.keys)
+    for step, pack in enumerate(packs):
+        expected = plan.pack(step)
+        assert pack.batch.lengths == tuple(expected.kept.tolist())
+        assert pack.batch.num_tokens <= 150 and pack.batch.patches.dtype == torch.uint8
+        labels = [index.labels[i] for i in expected.images]
+        assert pack.batch.targets["label"].tolist() == labels
+
+
+@pytest.mark.parametrize(
+    "config",
+    [LoaderConfig(workers=1), LoaderConfig(workers=3, ahead=7), LoaderConfig(workers=2, kind="processes")],
+    ids=str,
+)
+def test_workers_change_nothing(index, config):
+    steps = plan_of(index).num_steps + 3
+    foreground = list(islice(forever(index, LoaderConfig(workers=0)), steps))
+    background = list(islice(forever(index, config), steps))
+    assert all(same(a, b) for a, b in zip(foreground, background, strict=True))
+    assert background[-1].epoch == 1
+
+
+def test_resuming_anywhere_continues_exactly(index):
+    packs = list(islice(forever(index, LoaderConfig()), plan_of(index).num_steps + 4))
+    for number in (1, 5, len(packs) - 2):
+        before = packs[number - 1]
+        rest = forever(index, LoaderConfig(), start=(before.epoch, before.step + 1))
+        assert all(same(a, b) for a, b in zip(packs[number:], rest, strict=False))
+
+
+def test_ranks_share_the_images_out(index):
+    plan = plan_of(index, world_size=2)
+    ranks = [list(load_epoch(index, plan, TREATMENT, LoaderConfig(), rank=r)) for r in (0, 1)]
+    assert len(ranks[0]) == len(ranks[1])
+    seen = [key for packs in ranks for pack in packs for key in pack.batch.keys]
+    assert sorted(seen) == sorted(index.keys)
+
+
+def test_an_unreadable_image_is_left_out_and_named(index):
+    victim = index.path(7)
+    data = victim.read_bytes()
+    victim.write_bytes(data[: len(data) // 2])
+    packs = list(load_epoch(index, plan_of(index), TREATMENT, LoaderConfig()))
+    bad = [error for pack in packs for error in pack.bad]
+    assert [error.key for error in bad] == [index.keys[7]] and "damaged" in str(bad[0])
+    seen = [key for pack in packs for key in pack.batch.keys]
+    assert sorted(seen) == sorted(set(index.keys) - {index.keys[7]})
+
+
+def test_a_pack_of_nothing_but_bad_images_is_empty(tmp_path):
+    root = write_folder(tmp_path / "images", {"train": 1})
+    index = build_index(root, cache_dir=tmp_path / "cache")
+    for number in range(len(index)):
+        index.path(number).write_bytes(b"")
+    (pack,) = load_epoch(index, plan_of(index), TREATMENT, LoaderConfig())
+    assert pack.batch.num_images == 0 and len(pack.bad) == 3
+
+
+def test_dropped_tokens_differ_between_epochs(index):
+    first, second = (list(load_epoch(index, plan_of(index, e), Treatment(patch_size=4), LoaderConfig()))
+                     for e in (0, 1))  # fmt: skip
+    kept = [{k: n for p in packs for k, n in zip(p.batch.keys, p.batch.lengths, strict=True)}
+            for packs in (first, second)]  # fmt: skip
+    assert kept[0].keys() == kept[1].keys() and kept[0] != kept[1]
+    assert np.mean(list(kept[0].values())) > 1

@@ -1,0 +1,192 @@
+"""A model's answer for an image does not depend on what else is in the pack, at any level."""
+
+import pytest
+import torch
+from conftest import assert_packed_equals_alone, make_images, randomise
+
+import patchpack as pp
+from patchpack.batch import collate
+from patchpack.model.attention import attend_by_length, attend_dense
+from patchpack.model.encoder import Block, image_noise
+from patchpack.model.navit import forward_flops
+from patchpack.model.positions import Factorized, Interpolated
+
+SMALL = {"dim": 24, "depth": 2, "heads": 3, "mlp_dim": 48, "patch_size": 2}
+VARIANTS = {
+    "the paper's": {},
+    "mean pooling": {"pooling": "mean"},
+    "registers": {"registers": 3},
+    "plain ViT": {"bias": True, "qk_norm": False, "positions": Interpolated(side=4)},
+    "SigLIP 2": {"bias": True, "qk_norm": False, "activation": "gelu_tanh", "pooling": "map"},
+    "layer scale": {"layer_scale": 0.1},
+}
+
+
+def small(**changes) -> pp.Classifier:
+    return pp.create_model("navit_ti16", num_classes=5, **{**SMALL, **changes})
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("level", ["embedding", "tokens", "pooled", "logits"])
+def test_packed_equals_alone(changes, level):
+    model = randomise(small(**changes)).eval()
+    functions = {
+        "embedding": model.trunk.embed,
+        "tokens": lambda batch: model.encode(batch).tokens,
+        "pooled": lambda batch: model.encode(batch).pooled,
+        "logits": model,
+    }
+    per = "token" if level in ("embedding", "tokens") else "image"
+    assert_packed_equals_alone(functions[level], list(model.parameters()), per=per)
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_packed_equals_alone_in_float32_with_usual_weights(changes):
+    """With the weights a model begins with, the outputs agree to 1e-5."""
+    model = small(**changes).eval()
+    images = make_images()
+    packed = model.encode(collate(images, 12))
+    ends = torch.tensor([len(image.patches) for image in images]).cumsum(0).tolist()
+    for i, (image, end) in enumerate(zip(images, ends, strict=True)):
+        alone = model.encode(collate([image], 12))
+        tokens = packed.tokens[end - len(image.patches) : end]
+        torch.testing.assert_close(tokens, alone.tokens, atol=1e-5, rtol=0)
+        torch.testing.assert_close(packed.pooled[i], alone.pooled[0], atol=1e-5, rtol=0)
+
+
+def test_a_block_packed_equals_alone():
+    model = randomise(small()).eval()
+    block, embed = model.trunk.encoder.blocks[0], model.trunk.embed
+    assert isinstance(block, Block)
+    assert_packed_equals_alone(
+        lambda batch: block(embed(batch), batch.segments, attend_by_length),
+        list(block.parameters()),
+        per="token",
+    )
+
+
+def test_changed_neighbours_change_nothing_at_all():
+    """Not within a tolerance: the same bits."""
+    model = randomise(small()).eval()
+    images = make_images()
+    changed = [
+        pp.Patches(patches=255 - i.patches, coords=i.coords, grid=i.grid) if n != 2 else i
+        for n, i in enumerate(images)
+    ]
+    before, after = (model.encode(collate(x, 12)).pooled for x in (images, changed))
+    assert torch.equal(before[2], after[2])
+    assert not torch.equal(before[1], after[1])
+
+
+def test_order_in_the_pack_does_not_matter():
+    model = randomise(small()).eval()
+    images = make_images()
+    order = [3, 0, 5, 1, 4, 2]
+    straight = model(collate(images, 12))
+    shuffled = model(collate([images[i] for i in order], 12))
+    torch.testing.assert_close(shuffled, straight[order], atol=1e-4, rtol=1e-5)
+
+
+def test_the_dense_reference_agrees():
+    model = randomise(small(registers=2)).eval()
+    batch = collate(make_images(), 12)
+    torch.testing.assert_close(
+        model.encode(batch, attend_dense).pooled, model.encode(batch).pooled, atol=1e-4, rtol=1e-5
+    )
+
+
+def test_gradients_are_the_same_bits_every_time():
+    model = randomise(small())
+    batch = collate(make_images(GRIDS_LARGE), 12)
+    runs = []
+    for _ in range(3):
+        model.zero_grad()
+        model.loss(batch).sum.backward()
+        runs.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
+
+
+GRIDS_LARGE = ((30, 40), (17, 23), (40, 40), (9, 100)) * 4
+
+
+def test_every_parameter_is_initialised_and_trained():
+    model = small(registers=2, layer_scale=0.1)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    randomise(model)
+    model.loss(collate(make_images(), 12)).sum.backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_noise_is_drawn_once_for_each_image():
+    segments = collate(make_images(), 12).segments
+    torch.manual_seed(0)
+    noise = image_noise(segments, 4, 0.5)
+    for image in range(segments.num_images):
+        rows = noise[segments.ids == image]
+        assert (rows == rows[0]).all() and set(rows.flatten().tolist()) <= {0.0, 2.0}
+    assert len(set(map(tuple, noise.tolist()))) > 1
+
+
+@pytest.mark.parametrize("changes", [{"drop_path": 0.5}, {"dropout": 0.5}], ids=str)
+def test_noise_belongs_to_training_only(changes):
+    model, batch = randomise(small(**changes)), collate(make_images(), 12)
+    assert not torch.equal(model(batch), model(batch))
+    model.eval()
+    assert torch.equal(model(batch), model(batch))
+
+
+def test_recomputed_activations_change_nothing():
+    model, batch = randomise(small(drop_path=0.3)), collate(make_images(), 12)
+    gradients = []
+    for checkpoint in (False, True):
+        model.trunk.encoder.checkpoint_blocks = checkpoint
+        model.zero_grad()
+        torch.manual_seed(1)
+        model.loss(batch).sum.backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_an_empty_pack_goes_through():
+    model = small()
+    loss = model.loss(collate([], 12))
+    loss.sum.backward()
+    assert loss.count == 0 and loss.sum.item() == 0
+
+
+def test_flops_of_vit_b16_are_the_published_ones():
+    """17.58 G multiply-adds at 224² is what ViT-B/16 with a class token is known for."""
+    config = pp.model_config("navit_b16", pooling="mean")
+    assert forward_flops(config, [196]) / 2e9 == pytest.approx(17.5, abs=0.1)
+    assert forward_flops(config, [196] * 3) == 3 * forward_flops(config, [196])
+
+
+def test_parameter_counts_are_those_of_the_papers():
+    """With biases and 1000 classes, as they are quoted; ours differ in the position tables."""
+    millions = {"navit_ti16": 5.7, "navit_s16": 22.1, "navit_b16": 86.6, "navit_l16": 304.3}
+    for name, expected in millions.items():
+        with torch.device("meta"):
+            table = Factorized(max_side=14)
+            model = pp.create_model(name, 1000, pooling="mean", bias=True, positions=table)
+        count = sum(p.numel() for p in model.parameters()) / 1e6
+        assert count == pytest.approx(expected, rel=0.01)
+
+
+def test_wrong_use_is_refused_by_name():
+    with pytest.raises(ValueError, match="did you mean 'navit_s16'"):
+        pp.create_model("navit_s61")
+    with pytest.raises(ValueError, match="no field 'dpeth'; did you mean 'depth'"):
+        pp.create_model("navit_ti16", dpeth=3)
+    with pytest.raises(ValueError, match="not a multiple of heads"):
+        small(heads=5)
+    with pytest.raises(ValueError, match="pack with patch_size=2"):
+        small()(collate(make_images(patch_dim=27), 27))
+    with pytest.raises(ValueError, match="learned positions end at 4"):
+        small(positions=Factorized(max_side=4))(collate(make_images(), 12))
+
+
+def test_named_models_exist():
+    names = pp.list_models()
+    assert {"navit_ti16", "navit_s16", "navit_b16", "navit_l16", "navit_so400m14", "navit_h14"} <= set(names)
+    assert pp.create_model("navit_ti16").head(torch.ones(1)) == 1  # no classes: features

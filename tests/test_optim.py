@@ -1,0 +1,46 @@
+"""The learning rate follows its formula, and weight decay touches what it should."""
+
+import pytest
+
+import patchpack as pp
+from patchpack.train.optim import OptimConfig, build_optimizer, learning_rate
+
+
+def test_rsqrt_warms_up_falls_and_cools_down():
+    config = OptimConfig(lr=1.0, schedule="rsqrt", warmup=10, timescale=100, cooldown=0.2)
+    rates = [learning_rate(config, step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
+    assert rates[109] == pytest.approx(2**-0.5)  # one timescale after warm-up
+    assert rates[799] == pytest.approx((1 + 790 / 100) ** -0.5)
+    assert rates[900] == pytest.approx((1 + 891 / 100) ** -0.5 * 0.5)  # half way down
+    assert rates[999] < 0.01 * rates[799] * 1.0001
+
+
+def test_cosine_warms_up_and_ends_at_zero():
+    config = OptimConfig(lr=2.0, schedule="cosine", warmup=10)
+    rates = [learning_rate(config, step, 110) for step in range(110)]
+    assert rates[4] == pytest.approx(1.0) and max(rates) == pytest.approx(2.0)
+    assert rates[59] == pytest.approx(1.0) and rates[-1] == pytest.approx(0.0, abs=1e-9)
+    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+
+
+def test_decay_is_for_matrices_alone_and_its_own_for_the_head():
+    model = pp.create_model("navit_ti16", 5, bias=True, registers=2, layer_scale=0.1)
+    config = OptimConfig(weight_decay=0.1, head_weight_decay=0.7)
+    decays = {
+        id(p): group["weight_decay"]
+        for group in build_optimizer(model, config).param_groups
+        for p in group["params"]
+    }
+    by_name = {name: decays[id(p)] for name, p in model.named_parameters()}
+    assert len(by_name) == len(decays)
+    assert by_name["head.weight"] == 0.7 and by_name["head.bias"] == 0
+    for name, decay in by_name.items():
+        matrix = name.endswith("weight") and "norm" not in name and not name.startswith("head")
+        assert decay == (0.1 if matrix else 0.7 if name == "head.weight" else 0), name
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0}, {"cooldown": 2}, {"clip": -1}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        OptimConfig(**wrong)

@@ -28,6 +28,6 @@ config = RunConfig(
     ),
     model=NaViTConfig(dim=192, depth=8, heads=3, mlp_dim=768, patch_size=8, drop_path=0.05),
     task=ClassificationConfig(label_smoothing=0.1),
-    optim=OptimConfig(lr=1.5e-3, schedule="cosine", warmup=200, weight_decay=0.05),
-    train=TrainConfig(steps=3000, ema=0.998, eval_every=400, save_every=400),
+    optim=OptimConfig(lr=1e-3, schedule="cosine", warmup=200, weight_decay=0.05),
+    train=TrainConfig(steps=2400, ema=0.998, eval_every=400, save_every=400),
 )

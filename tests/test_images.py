@@ -392,19 +392,13 @@ def test_resize_to_the_same_size_is_the_identity() -> None:
     assert resize(pixels, (9, 7)) is pixels
 
 
-def test_resize_is_close_to_pillows_bicubic() -> None:
-    pixels = smooth(200, 311)
+def test_resize_is_pillows_antialiased_bicubic() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 311, 3), dtype=np.uint8)
     for size in [(50, 70), (96, 96), (300, 400), (13, 401)]:
-        pillow = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)
-        small = resize(pixels, size)
+        pillow = Image.fromarray(noise).resize(size[::-1], Image.Resampling.BICUBIC)
+        small = resize(noise, size)
         assert small.dtype == np.uint8 and small.flags.c_contiguous
         assert psnr(small, np.asarray(pillow)) > 45
-
-
-def test_resize_is_antialiased() -> None:
-    checkerboard = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)
-    small = resize(np.repeat(checkerboard[:, :, None].astype(np.uint8), 3, axis=2), (8, 8))
-    assert np.abs(small[1:-1, 1:-1].astype(int) - 127).max() <= 3
 
 
 @pytest.mark.parametrize(

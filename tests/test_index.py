@@ -138,7 +138,10 @@ def test_order_does_not_depend_on_the_file_system(
 ) -> None:
     for number in range(30):
         image(root / f"class{number % 3}" / f"{number}.ppm")
+    for link in ("first", "second"):  # two ways to one folder: the first is taken
+        (root / "class0" / link).symlink_to(image(root.parent / "other" / "x.ppm").parent)
     before = build_index(root)
+    assert "class0/first/x.ppm" in before.keys and "class0/second/x.ppm" not in before.keys
     assert list(before.keys) == sorted(before.keys)
 
     class Backwards:
@@ -419,12 +422,14 @@ def test_headers_are_read_once(root: Path, headers: list[str], cache_home: Path)
     first = build_index(root)
     assert sorted(headers) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     headers.clear()
+    (cache,) = cache_home.iterdir()  # and nothing unfinished beside it
+    written = cache.stat()
     second = build_index(root)
     assert headers == []
+    assert cache.stat().st_ino == written.st_ino and len(list(cache_home.iterdir())) == 1
     assert table(second) == table(first)
     np.testing.assert_array_equal(second.heights, first.heights)
     np.testing.assert_array_equal(second.widths, first.widths)
-    assert len(list(cache_home.iterdir())) == 1  # and nothing unfinished beside it
 
 
 def test_changed_added_and_removed_files_are_noticed(root: Path, headers: list[str]) -> None:
@@ -432,7 +437,9 @@ def test_changed_added_and_removed_files_are_noticed(root: Path, headers: list[s
         image(root / f"{name}.png")
     build_index(root)
     headers.clear()
+    changed = (root / "longer.png").stat().st_mtime_ns
     image(root / "longer.png", 300, 200)
+    os.utime(root / "longer.png", ns=(changed, changed))
     os.utime(root / "later.png", ns=(1, 1))
     image(root / "added.png", 4, 5)
     (root / "removed.png").unlink()

@@ -4,7 +4,6 @@ It is a pure function of sizes, seed, epoch and world size. Facts about any plan
 plans that hypothesis draws; fill is checked on log-normal sizes.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchpack.data.dropping import BetaDrop, ConstantDrop, NoDrop
-from patchpack.data.packing import LEAST_KEPT, Packing, pack_lengths
+from patchpack.data.packing import LEAST_KEPT, Packing
 from patchpack.data.plan import Plan, _whole_steps, make_plan
 from patchpack.data.resolution import Fixed, Native, Sampled
 
@@ -219,8 +218,7 @@ def test_no_images_make_no_packs():
     assert plan.num_steps == 0 and plan.fill == 0
 
 
-@dataclass(frozen=True)
-class TooLarge:
+class TooLarge(Native):
     """A resolution that does not keep to max_tokens."""
 
     def grids(self, heights, widths, **_):
@@ -248,21 +246,3 @@ def test_a_pack_that_is_not_there_is_an_error(step, rank):
     plan = plan_of(log_normal_sizes(20), world_size=2)
     with pytest.raises(IndexError, match="2 ranks"):
         plan.pack(step, rank)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "fill", "packs"),
-    [
-        ([6, 3, 1, 5, 5], False, [[6, 3, 1], [5, 5]]),
-        ([6, 5, 4], False, [[6, 4], [5]]),  # 4 from further back closes the first pack
-        ([6, 5], True, [[6, 4]]),  # 5 is trimmed to 4
-        ([3, 6, 2], True, [[3, 5, 2]]),  # of two closers, the longer one is trimmed
-        ([9, 4], True, [[9], [4]]),  # 4 cannot be trimmed to 1
-    ],
-)
-def test_packs_by_hand(lengths, fill, packs):
-    packing = pack_lengths(
-        np.array(lengths), 10, window=99, fill=fill, rng=np.random.default_rng(0)
-    )
-    got = np.split(packing.lengths, packing.offsets[1:-1])
-    assert [pack.tolist() for pack in got] == packs

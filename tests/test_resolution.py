@@ -166,8 +166,7 @@ def test_rules_to_evaluate_with():
         lambda: Fixed(side=0),
         lambda: Sampled(low=0, high=9),
         lambda: Sampled(low=9, high=8),
-        lambda: Sampled(low=8, high=9, by="volume"),  # pyrefly: ignore
-        lambda: Sampled(low=8, high=9, mean=50),
+        lambda: Sampled(low=8, high=9, mean=50.0),
         lambda: Fit(tokens=0),
         lambda: Square(grid=0),
         lambda: Square(grid=14).at(0),
@@ -178,3 +177,8 @@ def test_rules_to_evaluate_with():
 def test_impossible_rules_are_refused(make):
     with pytest.raises(ValueError):
         make()
+
+
+def test_sizes_are_sampled_by_side_or_area_only():
+    with pytest.raises((ValueError, TypeError), match="volume"):  # TypeError: types are checked
+        Sampled(low=8, high=9, by="volume")  # pyrefly: ignore

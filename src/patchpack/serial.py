@@ -2,46 +2,59 @@
 
     to_json(RunConfig(…))  →  {"optim": {"lr": 0.001, …}, "resolution": {"type": "Native", …}}
 
-A field that may hold one of several dataclasses says which in "type". Errors give the path of the
-value, and the nearest name where one does not exist.
+The annotations are the schema. A field that may hold one of several dataclasses says which in
+"type". An error gives the path of the value, and the nearest name where one does not exist.
+
+Traps: `bool` is no `int`; a whole number is a `float` where one is asked for; NaN and infinity are
+refused both ways, since JSON has neither.
 """
 
 import difflib
 import math
-from collections.abc import Iterable
-from dataclasses import MISSING, fields, is_dataclass
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+    NoneType: "null",
+    dict: "an object",
+    tuple: "a list",
+}
+
 
 class ConfigError(ValueError):
     """A configuration that says something unknown or impossible, and where."""
 
 
-def to_json(config: Any) -> Any:
-    """A dataclass as plain JSON values; every nested dataclass carries its type's name."""
-    return _plain(config, typed=False)
+def to_json(config: object) -> dict[str, Any]:
+    """A dataclass as plain JSON values; raises ConfigError for a value that has no such form."""
+    if not is_dataclass(config) or isinstance(config, type):
+        raise ConfigError(f"expected a dataclass, got {config!r}")
+    return _plain(config, "", named=False)
 
 
-def _plain(value: Any, typed: bool = True) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        named = {"type": type(value).__name__} if typed else {}
-        return named | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-def from_json(cls: type[T], data: Any) -> T:
+def from_json(cls: type[T], data: object) -> T:
     """The dataclass that `to_json` wrote; raises ConfigError for anything else."""
     return _dataclass(cls, data, "")
+
+
+def with_fields(config: T, changes: Mapping[str, object]) -> T:
+    """A copy with some fields replaced; raises ConfigError for a name or value that cannot be."""
+    _refuse_unknown(type(config), changes, "")
+    try:
+        return replace(config, **changes)  # pyrefly: ignore
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -51,29 +64,75 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
 
 
+def _plain(value: Any, path: str, *, named: bool) -> Any:
+    """`named`: whether a dataclass found here has to say which one it is."""
+    if is_dataclass(value):
+        hints = get_type_hints(type(value))
+        kind = {"type": type(value).__name__} if named else {}
+        return kind | {
+            name: _plain(getattr(value, name), _join(path, name), named=_is_choice(hints[name]))
+            for name in _fields(type(value))
+        }
+    if isinstance(value, tuple | list):
+        return [_plain(item, f"{path}[{i}]", named=named) for i, item in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item, _join(path, key), named=named) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}: {value} is not finite")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{path}: {value!r} has no form in JSON")
+
+
+def _is_choice(hint: Any) -> bool:
+    """Whether an annotation leaves open which of several dataclasses a value is."""
+    args = get_args(hint)
+    if get_origin(hint) in (Union, UnionType) and sum(map(is_dataclass, args)) > 1:
+        return True
+    return any(_is_choice(arg) for arg in args)
+
+
 def _dataclass(cls: Any, data: Any, path: str) -> Any:
     where = f"{path}: " if path else ""
     if not isinstance(data, dict):
         raise ConfigError(f"{where}expected an object of {cls.__name__}, got {data!r}")
-    data = {key: value for key, value in data.items() if key != "type"}
-    known = {field.name: field for field in fields(cls)}
-    for key in data:
-        if key not in known:
-            raise ConfigError(f"{where}{cls.__name__} has no field {key!r}{nearest(key, known)}")
+    known = _fields(cls)
+    if "type" not in known and data.get("type") == cls.__name__:
+        data = {key: value for key, value in data.items() if key != "type"}
+    _refuse_unknown(cls, data, where)
+    required = [
+        name
+        for name, field in known.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    ]
+    missing = [name for name in required if name not in data]
+    if missing:
+        raise ConfigError(f"{where}{cls.__name__} needs {', '.join(map(repr, missing))}")
     hints = get_type_hints(cls)
-    values = {
-        key: _value(hints[key], value, f"{path}.{key}" if path else key)
-        for key, value in data.items()
-    }
-    for name, field in known.items():
-        if name not in data and field.default is MISSING and field.default_factory is MISSING:
-            raise ConfigError(f"{where}{cls.__name__} needs the field {name!r}")
+    values = {key: _value(hints[key], value, _join(path, key)) for key, value in data.items()}
     try:
         return cls(**values)
-    except ConfigError:
-        raise
     except ValueError as error:
         raise ConfigError(f"{where}{error}") from error
+
+
+def _refuse_unknown(cls: Any, names: Iterable[Any], where: str) -> None:
+    known = _fields(cls)
+    for name in names:
+        if name not in known:
+            hint = nearest(str(name), known)
+            raise ConfigError(f"{where}unknown field {name!r} of {cls.__name__}{hint}")
+
+
+def _fields(cls: Any) -> dict[str, Any]:
+    """The fields that `cls(…)` takes."""
+    return {field.name: field for field in fields(cls) if field.init}
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _value(hint: Any, data: Any, path: str) -> Any:
@@ -81,57 +140,84 @@ def _value(hint: Any, data: Any, path: str) -> Any:
     if is_dataclass(hint):
         return _dataclass(hint, data, path)
     if origin in (Union, UnionType):
-        return _union(get_args(hint), data, path)
+        return _union(hint, data, path)
     if origin is Literal:
-        if data not in get_args(hint):
-            raise ConfigError(f"{path}: {data!r} is none of {', '.join(map(repr, get_args(hint)))}")
-        return data
+        return _literal(get_args(hint), data, path)
     if origin is tuple:
         return _tuple(get_args(hint), data, path)
-    if origin is dict and isinstance(data, dict):
-        return {key: _value(get_args(hint)[1], item, f"{path}.{key}") for key, item in data.items()}
+    if origin is dict:
+        return _dict(get_args(hint), data, path)
     return _scalar(hint, data, path)
 
 
-def _union(options: tuple[Any, ...], data: Any, path: str) -> Any:
+def _union(hint: Any, data: Any, path: str) -> Any:
+    options = get_args(hint)
     if data is None and NoneType in options:
         return None
     classes = {option.__name__: option for option in options if is_dataclass(option)}
-    if classes and isinstance(data, dict):
-        name = data.get("type")
-        if name not in classes:
-            raise ConfigError(f"{path}: no type {name!r}{nearest(str(name), classes)}")
-        return _dataclass(classes[name], data, path)
     rest = [option for option in options if option is not NoneType and not is_dataclass(option)]
-    errors: list[ConfigError] = []
-    for option in rest:
+    if classes and (isinstance(data, dict) or not rest):
+        return _choice(classes, data, path)
+    if len(rest) == 1:
+        return _value(rest[0], data, path)
+    for option in sorted(rest, key=lambda option: type(data) is not option):
         try:
             return _value(option, data, path)
-        except ConfigError as error:
-            errors.append(error)
-    raise errors[0] if errors else ConfigError(f"{path}: cannot be {data!r}")
+        except ConfigError:
+            continue
+    words = " or ".join(WORDS.get(get_origin(option) or option, str(option)) for option in rest)
+    raise ConfigError(f"{path}: expected {words}, got {data!r}")
+
+
+def _choice(classes: dict[str, Any], data: Any, path: str) -> Any:
+    """One of several dataclasses, by its name; a single one need not be named."""
+    if len(classes) == 1:
+        return _dataclass(next(iter(classes.values())), data, path)
+    if not isinstance(data, dict) or "type" not in data:
+        names = ", ".join(classes)
+        raise ConfigError(
+            f"{path}: expected an object whose 'type' is one of {names}, got {data!r}"
+        )
+    name = data["type"]
+    if name not in list(classes):
+        raise ConfigError(f"{path}: unknown type {name!r}{nearest(str(name), classes)}")
+    return _dataclass(classes[name], data, path)
+
+
+def _literal(choices: tuple[Any, ...], data: Any, path: str) -> Any:
+    if any(type(data) is type(choice) and data == choice for choice in choices):
+        return data
+    raise ConfigError(f"{path}: expected one of {', '.join(map(repr, choices))}, got {data!r}")
 
 
 def _tuple(kinds: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(data, list | tuple):
         raise ConfigError(f"{path}: expected a list, got {data!r}")
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
+    if kinds[1:] == (Ellipsis,):
         kinds = (kinds[0],) * len(data)
     if len(kinds) != len(data):
-        raise ConfigError(f"{path}: expected {len(kinds)} values, got {len(data)}")
-    return tuple(
-        _value(k, item, f"{path}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True))
-    )
+        raise ConfigError(f"{path}: expected {len(kinds)} values, got {len(data)}: {data!r}")
+    pairs = enumerate(zip(kinds, data, strict=True))
+    return tuple(_value(kind, item, f"{path}[{i}]") for i, (kind, item) in pairs)
 
 
-def _scalar(hint: Any, data: Any, path: str) -> Any:
-    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    if hint is Path and isinstance(data, str):
+def _dict(kinds: tuple[Any, ...], data: Any, path: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected an object, got {data!r}")
+    return {
+        _scalar(kinds[0], key, path): _value(kinds[1], item, f"{path}.{key}")
+        for key, item in data.items()
+    }
+
+
+def _scalar(kind: Any, data: Any, path: str) -> Any:
+    if kind is Path and isinstance(data, str):
         return Path(data)
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+    number = kind is float and isinstance(data, int | float) and not isinstance(data, bool)
+    if number and abs(data) <= sys.float_info.max:
         return float(data)
-    if type(data) is hint:
-        if hint is float and not math.isfinite(data):
-            raise ConfigError(f"{path}: {data} is not finite")
+    if number:
+        raise ConfigError(f"{path}: {data} is not finite")
+    if type(data) is kind:
         return data
-    raise ConfigError(f"{path}: expected {kinds.get(hint, hint)}, got {data!r}")
+    raise ConfigError(f"{path}: expected {WORDS.get(kind, str(kind))}, got {data!r}")

@@ -133,9 +133,9 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none, or Pillow rights the image itself."""
+    """EXIF orientation 1 to 8; 1 where there is none, as in TIFFs, which Pillow rights itself."""
     data = image.info.get("exif")
-    if not data or image.format == "TIFF":
+    if not data:
         return 1
     exif = Image.Exif()
     try:

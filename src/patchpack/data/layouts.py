@@ -78,8 +78,7 @@ def _images_below(root: Path, top: str) -> Iterator[str]:
     """Keys of the images in a folder of the root and at any depth below it."""
     entered = {os.path.realpath(root)}
     ahead = [top]
-    while ahead:
-        folder = ahead.pop()
+    for folder in ahead:  # grows on the way
         real = os.path.realpath(root / folder)
         if real in entered:
             continue

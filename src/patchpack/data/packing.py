@@ -13,7 +13,8 @@ closers may exceed the room and the longer one is trimmed: no slot stays empty, 
 is the one that trims least. The paper packs first-fit and stops at "< 2 %" padding
 (arXiv 2307.06304, App. A.3).
 
-Axes: image, pack, length (entry n counts images of n tokens). Lengths in tokens.
+Axes: image, pack, length (entry n counts images of n tokens), present (a length that occurs,
+sorted). Lengths in tokens.
 """
 
 from collections.abc import Iterator
@@ -21,13 +22,14 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 CLOSING = 4  # mean lengths of room from which on closing is tried
 TRIES = 8  # images ahead that are considered for one pack's end
 LEAST_KEPT = 0.5  # share of an image's length that trimming leaves at least
 
 Counts = Int[np.ndarray, " length"]
+Present = Int[np.ndarray, " present"]
 
 
 class Packing(NamedTuple):
@@ -149,44 +151,54 @@ def _best_closing(
 
 def _closing(counts: Counts, room: int, fill: bool, rng: np.random.Generator) -> _Closing:
     """The best way to fill the room with at most two of the lengths present."""
-    shorter, longer = sorted(_pair_below(counts, room, rng))
+    present = counts.nonzero()[0]
+    shorter, longer = _pair_below(present, counts, room, rng)
     empty = room - longer - shorter
-    if fill and empty and (pair := _pair_above(counts, room, rng)):
-        above, beside = max(pair), min(pair)
+    if fill and empty and (pair := _pair_above(present, counts, room, rng)):
+        beside, above = sorted(pair)
         excess = above + beside - room
         if above - excess >= above * LEAST_KEPT:
             return _Closing(0, excess, (above, beside))
     return _Closing(empty, 0, (longer, shorter))
 
 
-def _pair_below(counts: Counts, room: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Two lengths present with the largest sum that does not exceed the room."""
-    present = np.flatnonzero(counts[: room + 1])
-    partner = np.searchsorted(present, room - present, "right") - 1
-    partner -= _is_alone(counts, present, partner)
-    sums = present + present[partner]
-    choice = _any(np.flatnonzero(sums == sums.max()), rng)
-    return int(present[choice]), int(present[partner[choice]])
+def _pair_below(
+    present: Present, counts: Counts, room: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """The two lengths present, shorter first, with the largest sum that does not pass the room."""
+    first = present[: present.searchsorted(room // 2, "right")]  # the shorter is no longer
+    partner = present.searchsorted(room - first, "right") - 1
+    partner -= _is_alone(present, counts, partner)
+    sums = first + present[partner]
+    choice = _any((sums == sums.max()).nonzero()[0], rng)
+    shorter, longer = sorted((int(first[choice]), int(present[partner[choice]])))
+    return shorter, longer
 
 
-def _pair_above(counts: Counts, room: int, rng: np.random.Generator) -> tuple[int, int] | None:
+def _pair_above(
+    present: Present, counts: Counts, room: int, rng: np.random.Generator
+) -> tuple[int, int] | None:
     """Two lengths present with the least sum that reaches the room; None if there are none."""
-    present = np.flatnonzero(counts)
-    partner = np.searchsorted(present, room - present, "left")
-    partner += _is_alone(counts, present, partner)
-    first = np.flatnonzero(partner < len(present))
+    # Of the lengths over half of the room, none but the least can be the shorter of the best two.
+    first = present[: present.searchsorted(room // 2, "right") + 1]
+    partner = present.searchsorted(room - first)
+    partner += _is_alone(present, counts, partner)
+    there = partner < len(present)
+    first, partner = first[there], partner[there]
     if not len(first):
         return None
-    sums = present[first] + present[partner[first]]
-    choice = _any(first[sums == sums.min()], rng)
-    return int(present[choice]), int(present[partner[choice]])
+    sums = first + present[partner]
+    choice = _any((sums == sums.min()).nonzero()[0], rng)
+    return int(first[choice]), int(present[partner[choice]])
 
 
-def _any(ties: Counts, rng: np.random.Generator) -> int:
-    return ties[int(rng.random() * len(ties))]
+def _any(ties: Int[np.ndarray, " tie"], rng: np.random.Generator) -> int:
+    return int(ties[int(rng.random() * len(ties))])
 
 
-def _is_alone(counts: Counts, present: Counts, partner: Counts) -> Counts:
-    """1 where a length is its own partner, but is present only once."""
-    own = partner == np.arange(len(present))
-    return (own & (counts[present] < 2)).astype(np.int64)
+def _is_alone(
+    present: Present, counts: Counts, partner: Int[np.ndarray, " first"]
+) -> Bool[np.ndarray, " first"]:
+    """Whether a length is its own partner, but is present only once."""
+    own = partner == np.arange(len(partner))
+    return own & (counts[present[: len(partner)]] < 2)

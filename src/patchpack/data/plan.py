@@ -118,11 +118,7 @@ def make_plan(
         max_side=max_side,
     )  # fmt: skip
     tokens = grids.prod(1)
-    if tokens.max(initial=0) > max_tokens:
-        raise ValueError(
-            f"image {tokens.argmax()} takes {tokens.max()} tokens, but a pack holds {max_tokens}: "
-            "a resolution must keep to max_tokens"
-        )
+    _check_tokens(tokens, max_tokens)
     kept = kept_counts(tokens, dropping.rates(tokens, drop_rng))
     images = order_rng.permutation(len(kept)) if shuffle else np.arange(len(kept))
     packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=pack_rng)
@@ -132,6 +128,14 @@ def make_plan(
     packing = _shortest_first(packing)
     images = images[packing.order]
     return Plan(images, grids[images], packing.lengths, packing.offsets, max_tokens, world_size)
+
+
+def _check_tokens(tokens: Int[np.ndarray, " image"], max_tokens: int) -> None:
+    if tokens.max(initial=0) > max_tokens:
+        raise ValueError(
+            f"image {tokens.argmax()} takes {tokens.max()} tokens, but a pack holds {max_tokens}: "
+            "a resolution must keep to max_tokens"
+        )
 
 
 def _costs(
@@ -158,8 +162,8 @@ def _whole_steps(packing: Packing, max_tokens: int, world_size: int) -> Packing:
 
 
 def _spread(
-    entries: Int[np.ndarray, " image"], lengths: Int[np.ndarray, " image"], count: int
-) -> list[Int[np.ndarray, " image"]]:
+    entries: Int[np.ndarray, " entry"], lengths: Int[np.ndarray, " image"], count: int
+) -> list[Int[np.ndarray, " _"]]:
     """Share entries among packs, the longest first and each into the emptiest."""
     packs: list[list[int]] = [[] for _ in range(count)]
     used = [0] * count
@@ -170,7 +174,7 @@ def _spread(
     return [np.array(pack, np.int64) for pack in packs]
 
 
-def _fill_empty(packs: list[Int[np.ndarray, " image"]]) -> list[Int[np.ndarray, " image"]]:
+def _fill_empty(packs: list[Int[np.ndarray, " _"]]) -> list[Int[np.ndarray, " _"]]:
     """Give every empty pack an image of the last that has several, while there is one."""
     packs = list(packs)
     for number, pack in enumerate(packs):

@@ -43,7 +43,7 @@ class FactorizedPositions(nn.Module):
 
     def init_weights(self) -> None:
         for table in (self.y, self.x):
-            nn.init.normal_(table, std=0.02)
+            nn.init.normal_(table, std=table.shape[-1] ** -0.5)
 
     def forward(
         self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
@@ -65,7 +65,7 @@ class InterpolatedPositions(nn.Module):
         self.table = nn.Parameter(torch.empty(config.side, config.side, dim))
 
     def init_weights(self) -> None:
-        nn.init.normal_(self.table, std=0.02)
+        nn.init.normal_(self.table, std=self.table.shape[-1] ** -0.5)
 
     def forward(
         self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]

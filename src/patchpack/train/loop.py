@@ -192,7 +192,7 @@ class Trainer:
         seen = ", ".join(key for batch in batches for key in batch.keys[:5])
         return f"{where} or its gradient is not finite, for no image alone; the step held {seen}, …"
 
-    def save(self, parent: Path, name: str, extra: dict, keep: int = 1) -> None:
+    def save(self, parent: Path, name: str, extra: dict, keep: int) -> None:
         """Publish a checkpoint; `best` holds only the weights to use, `last` all that resumes."""
         tensors: dict[str, dict[str, Tensor]] = {"model": self.best_module.state_dict()}
         if name == "last":
@@ -296,7 +296,7 @@ def fit(
 
     def save(name: str) -> None:
         if world.is_main:
-            trainer.save(checkpoints, name, extra)
+            trainer.save(checkpoints, name, extra, keep=2 if name == "last" else 1)
 
     with asked_to_stop() as received:
         while progress.step < train.steps:

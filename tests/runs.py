@@ -1,0 +1,44 @@
+"""A run small enough for tests: seconds, on generated stripes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from patchpack.checkpoint import candidates, load
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import BetaDrop
+from patchpack.data.loader import LoaderConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+
+def tiny(root: Path, out: Path, steps: int = 12, **train: object) -> RunConfig:
+    """Every source of randomness is on, so that an inexact resume shows."""
+    return RunConfig(
+        out=out,
+        data=DataConfig(
+            root=root,
+            max_tokens=200,
+            eval_tokens=64,
+            dropping=BetaDrop(mean=0.2, max=0.5),
+            augment=Augment(symmetry="flip", operations=1),
+            loader=LoaderConfig(workers=1),
+        ),
+        model=NaViTConfig(dim=16, depth=2, heads=2, mlp_dim=32, patch_size=4, drop_path=0.2, dropout=0.1),
+        optim=OptimConfig(lr=3e-3, warmup=3),
+        train=TrainConfig(
+            **{"steps": steps, "eval_every": 5, "save_every": 4, "log_every": 1, "ema": 0.9,
+               "precision": "float32", **train},
+        ),
+    )  # fmt: skip
+
+
+def with_loader(config: RunConfig, **loader: object) -> RunConfig:
+    return replace(config, data=replace(config.data, loader=LoaderConfig(**loader)))
+
+
+def final_tensors(out: Path) -> dict:
+    """All tensors of the newest `last` checkpoint: weights, averages and optimizer state."""
+    newest = candidates(out / "checkpoints", "last")[0]
+    groups = load(newest).tensors
+    return {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}

@@ -1,0 +1,270 @@
+"""A run learns, resumes bit for bit from wherever it was stopped, and never makes things worse."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_folder
+from runs import final_tensors, tiny, with_loader
+
+from patchpack.checkpoint import CheckpointError, candidates, load
+from patchpack.run import load_config, resume, start
+from patchpack.serial import to_json
+from patchpack.train.log import read_log
+from patchpack.train.loop import TrainingError
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    left, right = final_tensors(a), final_tensors(b)
+    assert left.keys() == right.keys() and any("exp_avg" in name for name in left)
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    sizes = {"train": 16, "val": 4, "test": 4}
+    return write_folder(tmp_path_factory.mktemp("data") / "images", sizes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    start(tiny(root, out), live=False)
+    return out
+
+
+def test_a_run_leaves_what_it_promises(undisturbed):
+    assert load_config(undisturbed) == tiny(load_config(undisturbed).data.root, undisturbed)
+    assert candidates(undisturbed / "checkpoints", "best")
+    assert (undisturbed / "curves.png").stat().st_size > 1000
+    train, evals = (read_log(undisturbed / "log.jsonl", kind) for kind in ("train", "eval"))
+    assert [record["step"] for record in train] == list(range(1, 13))
+    assert [record["step"] for record in evals] == [5, 10, 12]
+    for name in ("loss", "lr", "images_per_s", "tokens_per_s", "fill", "data_wait", "grad_norm"):
+        assert all(record[name] >= 0 for record in train)
+
+
+def test_it_learns(root, tmp_path):
+    config = tiny(root, tmp_path / "run", steps=150, ema=0.0, eval_every=150)
+    config = replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
+    assert start(config, live=False).best >= 0.75  # three classes of stripes: chance is 0.33
+
+
+@pytest.mark.parametrize(
+    "loader", [{"workers": 0}, {"workers": 3}, {"workers": 2, "kind": "processes"}], ids=str
+)
+def test_loaders_change_no_bit(root, undisturbed, tmp_path, loader):
+    start(with_loader(tiny(root, tmp_path / "run"), **loader), live=False)
+    assert same_weights(tmp_path / "run", undisturbed)
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from runs import tiny
+from patchpack import run
+from patchpack.train import loop
+from patchpack.__main__ import main
+step, number = int(sys.argv[4]), int(sys.argv[5])
+original = loop.Trainer.step
+def stepping(self, loaded, stop):
+    sums = original(self, loaded, stop)
+    if self.progress.step == step:
+        os.kill(os.getpid(), number)
+    return sums
+loop.Trainer.step = stepping
+try:
+    run.start(tiny(Path(sys.argv[2]), Path(sys.argv[3])), live=False)
+except loop.Stopped as stop:
+    sys.exit(128 + stop.signal_number)
+"""
+
+
+def interrupted(root: Path, out: Path, step: int, number: int) -> int:
+    """Run in a process of its own that gets a signal after a step; its exit status."""
+    words = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), root, out, step, number]
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(list(map(str, words)), timeout=120, env=env).returncode
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "status"),
+    [(signal.SIGINT, 6, 130), (signal.SIGTERM, 3, 143), (signal.SIGKILL, 7, -9), (signal.SIGKILL, 11, -9)],
+    ids=str,
+)
+def test_a_stopped_run_continues_bit_for_bit(root, undisturbed, tmp_path, number, step, status):
+    out = tmp_path / "run"
+    assert interrupted(root, out, step, number) == status
+    newest = candidates(out / "checkpoints", "last")[0]
+    if number != signal.SIGKILL:
+        assert load(newest).step == step + 1  # it finished the step that it was in, and saved
+    assert resume(out, live=False).step == 12
+    assert same_weights(out, undisturbed)
+    assert [r["step"] for r in read_log(out / "log.jsonl", "train")] == list(range(1, 13))
+    assert [r["loss"] for r in read_log(out / "log.jsonl", "train")] == [
+        r["loss"] for r in read_log(undisturbed / "log.jsonl", "train")
+    ]
+
+
+def test_a_damaged_checkpoint_is_passed_over(root, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    start(tiny(root, out), live=False)
+    newest = candidates(out / "checkpoints", "last")[0]
+    data = bytearray((newest / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (newest / "model.safetensors").write_bytes(data)
+    with pytest.warns(UserWarning, match="model.safetensors is damaged"):
+        assert resume(out, live=False).step == 12
+    assert same_weights(out, undisturbed)
+
+
+def test_a_full_disk_stops_the_run_and_spares_the_last_checkpoint(root, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    import patchpack.checkpoint as checkpoint
+
+    saved = checkpoint.save_file
+    calls = []
+
+    def full(tensors, path, *rest):
+        calls.append(path)
+        if "last-00000008" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        saved(tensors, path, *rest)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*last-00000004"):
+        start(tiny(root, out), live=False)
+    monkeypatch.undo()
+    assert [p.name for p in candidates(out / "checkpoints", "last")] == ["last-00000004"]
+    assert not list((out / "checkpoints").glob(".tmp*"))
+    assert resume(out, live=False).step == 12
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(root, tmp_path, monkeypatch):
+    from patchpack.heads import classification
+
+    poison = "train/along/003.png"
+
+    def poisoned(self, batch):
+        loss = original_loss(self, batch)
+        if poison in batch.keys:
+            return loss._replace(sum=loss.sum * float("nan"))
+        return loss
+
+    original_loss = classification.Classifier.loss
+    monkeypatch.setattr(classification.Classifier, "loss", poisoned)
+    with pytest.raises(TrainingError, match=f"these images give it: {poison}$"):
+        start(tiny(root, tmp_path / "run"), live=False)
+    for path in candidates(tmp_path / "run" / "checkpoints", "last"):
+        assert all(torch.isfinite(t).all() for t in load(path).tensors["model"].values())
+
+
+def test_diverged_weights_are_told_from_bad_images(root, tmp_path, monkeypatch):
+    from patchpack.train import loop
+
+    original = loop.Trainer.step
+
+    def diverge(self, loaded, stop):
+        if self.progress.step == 2:
+            with torch.no_grad():
+                self.task.head.weight.fill_(torch.inf)
+        return original(self, loaded, stop)
+
+    monkeypatch.setattr(loop.Trainer, "step", diverge)
+    with pytest.raises(TrainingError, match=r"step 3: .*the weights have diverged; lower optim.lr"):
+        start(tiny(root, tmp_path / "run"), live=False)
+
+
+def test_unreadable_images_are_counted_and_limited(tmp_path):
+    root = write_folder(tmp_path / "images", {"train": 16, "val": 4})
+    for number in (2, 5):
+        path = root / "train" / "plain" / f"{number:03d}.png"
+        path.write_bytes(path.read_bytes()[:90])
+    config = tiny(root, tmp_path / "few")
+    config = replace(config, data=replace(config.data, max_bad_fraction=0.1))
+    start(config, live=False)
+    noted = [r["error"] for r in read_log(tmp_path / "few" / "log.jsonl", "bad_image")]
+    assert sorted(e.split(":")[0] for e in noted) == ["train/plain/002.png", "train/plain/005.png"]
+    config = replace(config, out=tmp_path / "many", data=replace(config.data, max_bad_fraction=0.03))
+    with pytest.raises(TrainingError, match=r"2 of 48 images cannot be read.*plain/00[25]\.png"):
+        start(config, live=False)
+
+
+def test_a_class_of_which_nothing_can_be_read_stops_the_run(tmp_path):
+    root = write_folder(tmp_path / "images", {"train": 8, "val": 4})
+    for path in (root / "train" / "along").iterdir():
+        path.write_bytes(path.read_bytes()[:90])
+    config = tiny(root, tmp_path / "run")
+    config = replace(config, data=replace(config.data, max_bad_fraction=0.9))
+    with pytest.raises(TrainingError, match="no image of class 'along' can be read"):
+        start(config, live=False)
+
+
+def test_a_run_is_never_overwritten(root, undisturbed):
+    with pytest.raises(TrainingError, match=r"already holds a run: continue it with --resume"):
+        start(tiny(root, undisturbed), live=False)
+
+
+def test_changed_images_are_noticed(tmp_path):
+    root = write_folder(tmp_path / "images", {"train": 8, "val": 4})
+    start(tiny(root, tmp_path / "run", steps=4), live=False)
+    (root / "train" / "plain" / "000.png").unlink()
+    with pytest.raises(TrainingError, match="training images are not those"):
+        resume(tmp_path / "run", live=False)
+
+
+def test_no_data_and_no_run_are_said_plainly(tmp_path):
+    with pytest.raises(TrainingError, match="there is no data"):
+        start(replace(tiny(tmp_path, tmp_path / "run"), data=replace(tiny(tmp_path, tmp_path).data, root=None)))
+    with pytest.raises(TrainingError, match="is not a run: it holds no config.json"):
+        resume(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(TrainingError, match="is not JSON"):
+        resume(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_plainly(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="cannot write to .*file/run"):
+        start(tiny(root, tmp_path / "file" / "run"), live=False)
+
+
+def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
+    """Two packs a step, against their gradients added up by hand."""
+    from patchpack.data.index import build_index
+    from patchpack.distributed import World
+    from patchpack.heads.classification import Classifier
+    from patchpack.run import training_packs
+    from patchpack.train.loop import Progress, Trainer
+
+    config = tiny(root, tmp_path / "run", accumulate=2, ema=0.0)
+    config = replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
+    index = build_index(root).split("train")
+    torch.manual_seed(0)
+    task = Classifier(config.model, 3)
+    torch.nn.init.normal_(task.head.weight)
+    packs = training_packs(index, config, World(), Progress())
+    loaded = [next(packs), next(packs)]
+    losses = [task.loss(pack.batch) for pack in loaded]
+    mean = sum(loss.sum for loss in losses) / sum(loss.count for loss in losses)
+    expected = torch.autograd.grad(mean, list(task.parameters()))
+    trainer = Trainer(task, config, World(), torch.float32)
+    trainer.optimizer.step = lambda: None
+    trainer.config = replace(config, optim=replace(config.optim, clip=0.0))
+    trainer.step(loaded, stop=False)
+    for parameter, gradient in zip(task.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-5)
+    assert losses[0].count != losses[1].count
+
+
+def test_the_configuration_of_a_run_is_kept(undisturbed):
+    saved = json.loads((undisturbed / "config.json").read_text())
+    assert saved == to_json(load_config(undisturbed))

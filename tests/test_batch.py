@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_images
 
+from conftest import make_images
 from patchpack.batch import PackedBatch, Segments, collate
 
 

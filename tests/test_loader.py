@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from conftest import write_folder
 
+from conftest import write_folder
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import BetaDrop
 from patchpack.data.index import build_index
@@ -14,7 +14,9 @@ from patchpack.data.loader import LoaderConfig, Treatment, load_epoch, load_fore
 from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
 
-TREATMENT = Treatment(patch_size=4, seed=3, augment=Augment(symmetry="dihedral", operations=1, crop=0.5))
+TREATMENT = Treatment(
+    patch_size=4, seed=3, augment=Augment(symmetry="dihedral", operations=1, crop=0.5)
+)
 
 
 @pytest.fixture
@@ -58,7 +60,11 @@ def test_packs_are_what_the_plan_says(index):
 
 @pytest.mark.parametrize(
     "config",
-    [LoaderConfig(workers=1), LoaderConfig(workers=3, ahead=7), LoaderConfig(workers=2, kind="processes")],
+    [
+        LoaderConfig(workers=1),
+        LoaderConfig(workers=3, ahead=7),
+        LoaderConfig(workers=2, kind="processes"),
+    ],
     ids=str,
 )
 def test_workers_change_nothing(index, config):
@@ -106,9 +112,10 @@ def test_a_pack_of_nothing_but_bad_images_is_empty(tmp_path):
 
 
 def test_dropped_tokens_differ_between_epochs(index):
-    first, second = (list(load_epoch(index, plan_of(index, e), Treatment(patch_size=4), LoaderConfig()))
-                     for e in (0, 1))  # fmt: skip
-    kept = [{k: n for p in packs for k, n in zip(p.batch.keys, p.batch.lengths, strict=True)}
-            for packs in (first, second)]  # fmt: skip
+    kept = []
+    for epoch in (0, 1):
+        packs = load_epoch(index, plan_of(index, epoch), Treatment(patch_size=4), LoaderConfig())
+        pairs = ((p.batch.keys, p.batch.lengths) for p in packs)
+        kept.append({key: n for keys, ns in pairs for key, n in zip(keys, ns, strict=True)})
     assert kept[0].keys() == kept[1].keys() and kept[0] != kept[1]
     assert np.mean(list(kept[0].values())) > 1

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_packed_equals_alone, make_images, randomise
 
 import patchpack as pp
+from conftest import assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.losses import sigmoid_cross_entropy, softmax_cross_entropy
@@ -22,7 +22,11 @@ LOSSES = {
 def test_parts_add_up_to_the_whole(loss):
     torch.manual_seed(0)
     logits, labels = torch.randn(7, 4), torch.randint(4, (7,))
-    whole, left, right = loss(logits, labels), loss(logits[:2], labels[:2]), loss(logits[2:], labels[2:])
+    whole, left, right = (
+        loss(logits, labels),
+        loss(logits[:2], labels[:2]),
+        loss(logits[2:], labels[2:]),
+    )
     torch.testing.assert_close(left.sum + right.sum, whole.sum)
     assert left.count + right.count == whole.count == 7
 
@@ -50,7 +54,9 @@ def test_each_images_loss_is_the_same_alone_and_packed(kind):
     def rows(batch):
         logits, labels = model(batch), batch.targets["label"]
         loss = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}[kind]
-        return torch.stack([loss(logits[i : i + 1], labels[i : i + 1]).sum for i in range(len(labels))])
+        return torch.stack(
+            [loss(logits[i : i + 1], labels[i : i + 1]).sum for i in range(len(labels))]
+        )
 
     assert_packed_equals_alone(rows, list(model.parameters()), per="image")
     batch = collate(make_images(), 12)

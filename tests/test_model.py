@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import assert_packed_equals_alone, make_images, randomise
 
 import patchpack as pp
+from conftest import assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
 from patchpack.model.attention import attend_by_length, attend_dense
 from patchpack.model.encoder import Block, image_noise
@@ -188,5 +188,12 @@ def test_wrong_use_is_refused_by_name():
 
 def test_named_models_exist():
     names = pp.list_models()
-    assert {"navit_ti16", "navit_s16", "navit_b16", "navit_l16", "navit_so400m14", "navit_h14"} <= set(names)
+    assert {
+        "navit_ti16",
+        "navit_s16",
+        "navit_b16",
+        "navit_l16",
+        "navit_so400m14",
+        "navit_h14",
+    } <= set(names)
     assert pp.create_model("navit_ti16").head(torch.ones(1)) == 1  # no classes: features

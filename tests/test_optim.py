@@ -1,5 +1,7 @@
 """The learning rate follows its formula, and weight decay touches what it should."""
 
+from itertools import pairwise
+
 import pytest
 
 import patchpack as pp
@@ -21,7 +23,7 @@ def test_cosine_warms_up_and_ends_at_zero():
     rates = [learning_rate(config, step, 110) for step in range(110)]
     assert rates[4] == pytest.approx(1.0) and max(rates) == pytest.approx(2.0)
     assert rates[59] == pytest.approx(1.0) and rates[-1] == pytest.approx(0.0, abs=1e-9)
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[9:]))
 
 
 def test_decay_is_for_matrices_alone_and_its_own_for_the_head():

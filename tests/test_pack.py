@@ -56,7 +56,9 @@ def test_gray_images_become_three_channels():
     gray = np.arange(256, dtype=np.uint8).reshape(16, 16)
     pack = pp.pack([gray, gray[:, :, None], torch.from_numpy(gray)[None]], patch_size=16)
     assert torch.equal(pack.patches[0].view(16, 16, 3)[..., 1], torch.from_numpy(gray))
-    assert torch.equal(pack.patches[0], pack.patches[1]) and torch.equal(pack.patches[0], pack.patches[2])
+    assert torch.equal(pack.patches[0], pack.patches[1]) and torch.equal(
+        pack.patches[0], pack.patches[2]
+    )
 
 
 def test_another_resolution():

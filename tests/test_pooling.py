@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import assert_packed_equals_alone, randomise
 from torch import nn
 
+from conftest import assert_packed_equals_alone, randomise
 from patchpack.batch import Segments
 from patchpack.model.pooling import MapPool, MeanPool, segment_mean, segment_softmax
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_packed_equals_alone, randomise
 
+from conftest import assert_packed_equals_alone, randomise
 from patchpack.model.positions import (
     Factorized,
     Interpolated,

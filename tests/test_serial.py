@@ -55,6 +55,7 @@ class Config:
     named_sizes: dict[str, Square | Native] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     limit: int | str | None = None
+    ratio: float | int = 1
     train: Train = field(default_factory=Train)
     doubled: int = field(init=False, default=0)
 
@@ -87,6 +88,7 @@ configs = st.builds(
     named_sizes=st.dictionaries(st.text(), sizes),
     weights=st.dictionaries(st.text(), finite),
     limit=st.none() | st.integers() | st.text(),
+    ratio=finite | st.integers(),
     train=st.builds(Train, optim=optims, warm=st.none() | optims),
 )
 
@@ -102,18 +104,20 @@ def test_a_run_comes_back_equal():
 
 
 def test_only_a_choice_of_dataclasses_says_its_type():
-    data = to_json(Config(name="x", sizes=(Square(),), named_sizes={"a": Native()}))
+    train = Train(warm=Optim())
+    data = to_json(Config(name="x", sizes=(Square(),), named_sizes={"a": Native()}, train=train))
     assert data["size"] == {"type": "Native", "tokens": None}
     assert data["sizes"] == [{"type": "Square", "side": 16}]
     assert data["named_sizes"] == {"a": {"type": "Native", "tokens": None}}
-    assert "type" not in data and "type" not in data["train"]
+    assert all("type" not in part for part in (data, data["train"], data["train"]["warm"]))
     assert "doubled" not in data
 
 
 def test_kinds_survive():
-    data = {"name": "x", "limit": "7", "train": {"optim": {"type": "Optim", "lr": 1}}}
+    data = {"name": "x", "limit": "7", "ratio": 3, "train": {"optim": {"type": "Optim", "lr": 1}}}
     config = from_json(Config, data)
     assert config.limit == "7"
+    assert type(config.ratio) is int
     assert type(config.train.optim.lr) is float
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_folder
-from runs import final_tensors, tiny, with_loader
 
+from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, candidates, load
 from patchpack.run import load_config, resume, start
 from patchpack.serial import to_json
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError
+from runs import final_tensors, tiny, with_loader
 
 
 def same_weights(a: Path, b: Path) -> bool:
@@ -97,7 +97,12 @@ def interrupted(root: Path, out: Path, step: int, number: int) -> int:
 
 @pytest.mark.parametrize(
     ("number", "step", "status"),
-    [(signal.SIGINT, 6, 130), (signal.SIGTERM, 3, 143), (signal.SIGKILL, 7, -9), (signal.SIGKILL, 11, -9)],
+    [
+        (signal.SIGINT, 6, 130),
+        (signal.SIGTERM, 3, 143),
+        (signal.SIGKILL, 7, -9),
+        (signal.SIGKILL, 11, -9),
+    ],
     ids=str,
 )
 def test_a_stopped_run_continues_bit_for_bit(root, undisturbed, tmp_path, number, step, status):
@@ -193,7 +198,9 @@ def test_unreadable_images_are_counted_and_limited(tmp_path):
     start(config, live=False)
     noted = [r["error"] for r in read_log(tmp_path / "few" / "log.jsonl", "bad_image")]
     assert sorted(e.split(":")[0] for e in noted) == ["train/plain/002.png", "train/plain/005.png"]
-    config = replace(config, out=tmp_path / "many", data=replace(config.data, max_bad_fraction=0.03))
+    config = replace(
+        config, out=tmp_path / "many", data=replace(config.data, max_bad_fraction=0.03)
+    )
     with pytest.raises(TrainingError, match=r"2 of 48 images cannot be read.*plain/00[25]\.png"):
         start(config, live=False)
 
@@ -223,8 +230,13 @@ def test_changed_images_are_noticed(tmp_path):
 
 def test_no_data_and_no_run_are_said_plainly(tmp_path):
     with pytest.raises(TrainingError, match="there is no data"):
-        start(replace(tiny(tmp_path, tmp_path / "run"), data=replace(tiny(tmp_path, tmp_path).data, root=None)))
-    with pytest.raises(TrainingError, match="is not a run: it holds no config.json"):
+        start(
+            replace(
+                tiny(tmp_path, tmp_path / "run"),
+                data=replace(tiny(tmp_path, tmp_path).data, root=None),
+            )
+        )
+    with pytest.raises(TrainingError, match=r"is not a run: it holds no config\.json"):
         resume(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(TrainingError, match="is not JSON"):
@@ -233,7 +245,7 @@ def test_no_data_and_no_run_are_said_plainly(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said_plainly(root, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match="cannot write to .*file/run"):
+    with pytest.raises(TrainingError, match=r"cannot write to .*file/run"):
         start(tiny(root, tmp_path / "file" / "run"), live=False)
 
 

@@ -222,7 +222,9 @@ def _write(
 def _separate(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors on the host, no two in one storage: what safetensors takes."""
     if "__metadata__" in named:
-        raise CheckpointError("safetensors has no room for a tensor named '__metadata__': rename it")
+        raise CheckpointError(
+            "safetensors has no room for a tensor named '__metadata__': rename it"
+        )
     separate, taken = {}, set()
     for name, tensor in named.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -278,8 +280,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if written != (FORMAT, VERSION):
         raise CheckpointError(f"{foreign} is of {written}, not of {(FORMAT, VERSION)}")
     step, files = manifest.get("step"), manifest.get("files")
-    if type(step) is not int or not isinstance(files, dict) or STATE not in files:
-        raise CheckpointError(f"{foreign} has no step or no {STATE}")
+    if type(step) is not int or not isinstance(files, dict):
+        raise CheckpointError(f"{foreign} has no step or no files")
     for name in sorted(set(files) - {STATE}):
         if Path(name).name != name or not name.endswith(TENSORS):
             raise CheckpointError(f"{foreign} names {name!r}, which cannot be a file of one")

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from patchpack.data.images import SUFFIXES
+from patchpack.data.images import SUFFIXES, BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.layouts import BadDataset
 from patchpack.data.resolution import Native, Resolution
@@ -260,9 +260,7 @@ def run_predict(options: Predict) -> int:
     for path in _image_files(options.images):
         try:
             (found,) = predictor.predict([path], max_tokens=options.max_tokens, top=options.top)
-        except ValueError as error:
-            if not path.exists() or options.top < 1:
-                raise
+        except BadImage as error:
             print(f"patchpack: {error}", file=sys.stderr)
             bad += 1
             continue
@@ -295,7 +293,8 @@ def run_embed(options: Embed) -> None:
     vectors = predictor.embed(paths, max_tokens=options.max_tokens)
     output = options.output.with_suffix(".npz")
     temporary = output.with_name(f".tmp-{output.name}")
-    np.savez(temporary.open("wb"), keys=np.array([str(p) for p in paths]), vectors=vectors)
+    with temporary.open("wb") as file:
+        np.savez(file, keys=np.array([str(path) for path in paths]), vectors=vectors)
     temporary.replace(output)
     if options.json:
         print(json.dumps({"output": str(output), "shape": list(vectors.shape)}))
@@ -331,8 +330,10 @@ class Demo:
 
 
 def run_demo(options: Demo) -> None:
-    from patchpack.demo.show import show
-
+    try:
+        from patchpack.demo.show import show
+    except ImportError as error:
+        raise ImportError("the demo draws pictures: pip install 'patchpack[report]'") from error
     summary = show(options.out, options.steps)
     print(json.dumps(summary) if options.json else f"look at {summary['report']}")
 

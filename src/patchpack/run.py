@@ -265,7 +265,7 @@ def evaluate_run(
     root = data or load_config(folder).data.root
     if root is None:
         raise TrainingError(f"{folder} does not say where its data are: give --data")
-    index = build_index(root, max_bad_fraction=max_bad_fraction, check_classes=data is None)
+    index = build_index(root, max_bad_fraction=max_bad_fraction)
     chosen = index.split(split)
     index = _relabel(chosen, predictor.card.classes)
     return [_evaluate_budget(predictor, index, tokens) for tokens in budgets]
@@ -311,7 +311,7 @@ def _relabel(index: Index, classes: tuple[str, ...]) -> Index:
 
 def fingerprint(index: Index) -> str:
     """Tells whether two indexes hold the same images, sizes and labels."""
-    digest = hashlib.sha256("\0".join(index.keys).encode())
+    digest = hashlib.sha256("\0".join(index.keys).encode("utf-8", "surrogatepass"))
     for array in (index.heights, index.widths, index.labels):
         digest.update(array.astype("<i8").tobytes())
     return digest.hexdigest()

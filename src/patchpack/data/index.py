@@ -83,14 +83,12 @@ def build_index(
     seed: int = 0,
     cache_dir: Path | None = None,
     max_bad_fraction: float = 0.01,
-    check_classes: bool = True,
 ) -> Index:
     """Index a folder or a manifest (`layouts` says which shapes they may have).
 
     seed              decides the split of folders that have none
     cache_dir         where sizes are kept; ~/.cache/patchpack/index when None
     max_bad_fraction  share of unreadable files that is an error
-    check_classes     whether each class must have images to train on
 
     Raises BadDataset when there is nothing to index, too much is unreadable, or a class that is
     evaluated is never trained on.

@@ -8,14 +8,14 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from patchpack.checkpoint import write_text_atomic
-from patchpack.data.index import build_index
+from patchpack.data.index import Index, build_index
 from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
 from patchpack.data.resolution import Native, Resolution, Square
 from patchpack.demo.shapes import CLASSES, write_images
+from patchpack.evaluate import figures
 from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows
 from patchpack.evaluate.survey import plan_all, survey
 from patchpack.model.navit import NaViTConfig, forward_flops
@@ -29,6 +29,10 @@ BUDGETS = (16, 36, 64, 144)  # most tokens of an image
 SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they are
 MODEL = NaViTConfig(dim=128, depth=4, heads=2, mlp_dim=384, patch_size=8)
 PACK = 2048  # tokens
+TITLES = {
+    "navit": "NaViT, own size and aspect",
+    "square": f"ViT, {SQUARE * MODEL.patch_size} px squares",
+}
 
 
 def configure(root: Path, out: Path, resolution: Resolution, steps: int) -> RunConfig:
@@ -39,16 +43,14 @@ def configure(root: Path, out: Path, resolution: Resolution, steps: int) -> RunC
                         if isinstance(resolution, Native) else SQUARE**2),
         model=MODEL,
         optim=OptimConfig(lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.02),
-        train=TrainConfig(steps=steps, eval_every=max(1, steps // 5), save_every=steps, log_every=20),
+        train=TrainConfig(
+            steps=steps, eval_every=max(1, steps // 5), save_every=steps, log_every=20
+        ),
     )  # fmt: skip
 
 
 def show(out: Path, steps: int) -> dict:
     """Make the images, train, evaluate, write `report.html`; gives the figures it shows."""
-    try:
-        from patchpack.evaluate import figures
-    except ImportError as error:
-        raise ImportError("the demo draws pictures: pip install 'patchpack[report]'") from error
     console, began = Console(stderr=True), time.monotonic()
     images = out / "images"
     if not (images / "test").is_dir():
@@ -78,7 +80,7 @@ def show(out: Path, steps: int) -> dict:
     progress = {"navit": navit, "square": square}
     seconds = time.monotonic() - began
     report = out / "report.html"
-    write_text_atomic(report, _page(out, images, progress, results, seconds, figures))
+    write_text_atomic(report, _page(out, images, progress, results, seconds))
     summary = {
         name: {
             "train_tflop": progress[name].flops / 1e12,
@@ -99,10 +101,59 @@ def _page(
     progress: dict[str, Progress],
     results: dict[str, list[BudgetResult]],
     seconds: float,
-    figures,
 ) -> str:
-    titles = {"navit": "NaViT, own size and aspect", "square": f"ViT, {SQUARE * 8} px squares"}
+    """The report as HTML."""
     index = build_index(images)
+    trained = [
+        [
+            TITLES[name],
+            f"{p.flops / 1e12:.2f}",
+            f"{p.images:,}",
+            f"{p.tokens:,}",
+            f"{p.seconds:.0f}",
+        ]
+        for name, p in progress.items()
+    ]
+    curves = [Picture((out / name / "curves.png").read_bytes(), TITLES[name]) for name in progress]
+    return page(
+        "patchpack demo",
+        f"Two models on {len(index):,} generated images of {len(CLASSES)} classes, trained with "
+        f"the same compute, {seconds:.0f} s in all. They differ only in how they see an image.",
+        [
+            ("Training", rows(["model", "TFLOP", "images", "tokens", "seconds"], trained)),
+            ("Accuracy at token budgets, on the test split", _accuracy(results)),
+            ("A pack", _pack(index)),
+            ("Which classes are confused", _confusions(results)),
+            ("Training curves", pictures(*curves)),
+        ],
+    )
+
+
+def _accuracy(results: dict[str, list[BudgetResult]]) -> str:
+    header = ["model", "tokens at most", "top-1", "NLL", "MFLOP/image", "images/s"]
+    judged = [
+        [
+            TITLES[name],
+            str(r.max_tokens),
+            f"{r.counts.top1:.1%}",
+            f"{r.counts.mean_nll:.3f}",
+            f"{r.gflops_per_image * 1000:.1f}",
+            f"{r.images_per_s:,.0f}",
+        ]
+        for name, budgets in results.items()
+        for r in budgets
+    ]
+    curves = {
+        TITLES[name]: [(r.max_tokens, r.counts.top1) for r in budgets]
+        for name, budgets in results.items()
+    }
+    drawn = figures.draw_budgets(curves, "tokens of an image, at most")
+    return rows(header, judged) + pictures(
+        Picture(drawn, "One checkpoint of each, at every budget.")
+    )
+
+
+def _pack(index: Index) -> str:
     found = survey(
         index,
         patch_size=MODEL.patch_size,
@@ -111,73 +162,30 @@ def _page(
         flops=lambda lengths: forward_flops(MODEL, lengths),
     )
     plan = plan_all(index, MODEL.patch_size, PACK, Native(), True)
-    first = next(
-        load_epoch(index, plan, Treatment(patch_size=MODEL.patch_size), LoaderConfig(workers=0))
+    treatment = Treatment(patch_size=MODEL.patch_size)
+    first = next(load_epoch(index, plan, treatment, LoaderConfig(workers=0))).batch
+    text = (
+        f"{first.num_images} images in {first.num_tokens:,} of {PACK:,} token slots; over all "
+        f"images {found.fill_to_fit:.2%} of the slots are full. Packed, a forward pass takes "
+        f"{1 - found.gflops / found.gflops_padded:.0%} less compute than padded to the longest "
+        "of 32."
     )
-    trained = [
-        [
-            titles[name],
-            f"{p.flops / 1e12:.2f}",
-            f"{p.images:,}",
-            f"{p.tokens:,}",
-            f"{p.seconds:.0f}",
-        ]
-        for name, p in progress.items()
-    ]
-    judged = [
-        [titles[name], str(r.max_tokens), f"{r.counts.top1:.1%}", f"{r.counts.mean_nll:.3f}",
-         f"{r.gflops_per_image * 1000:.1f}", f"{r.images_per_s:,.0f}"]
-        for name, rs in results.items() for r in rs
-    ]  # fmt: skip
-    curves = {
-        titles[name]: [(r.max_tokens, r.counts.top1) for r in rs] for name, rs in results.items()
-    }
-    confusions = [
-        Picture(
-            figures.draw_confusion(np.asarray(_best(results[name]).counts.confusion), CLASSES),
-            f"{titles[name]} at {_best(results[name]).max_tokens} tokens",
+    caption = (
+        "Each border is one image: attention never crosses it. Gray patches, if any, were trimmed "
+        "to close the pack."
+    )
+    drawn = figures.png_of(figures.draw_pack(first, MODEL.patch_size))
+    return paragraph(text) + pictures(Picture(drawn, caption))
+
+
+def _confusions(results: dict[str, list[BudgetResult]]) -> str:
+    best = {name: max(rs, key=lambda r: r.counts.top1) for name, rs in results.items()}
+    return pictures(
+        *(
+            Picture(
+                figures.draw_confusion(result.counts.confusion.numpy(), CLASSES),
+                f"{TITLES[name]}, at most {result.max_tokens} tokens",
+            )
+            for name, result in best.items()
         )
-        for name in results
-    ]
-    return page(
-        "patchpack demo",
-        f"Two models on {len(index):,} generated images of {len(CLASSES)} classes, trained with the "
-        f"same compute, {seconds:.0f} s in all. They differ only in how they see an image.",
-        [
-            ("Training", rows(["model", "TFLOP", "images", "tokens", "seconds"], trained)),
-            (
-                "Accuracy at token budgets, on the test split",
-                rows(["model", "tokens at most", "top-1", "NLL", "MFLOP/image", "images/s"], judged)
-                + pictures(
-                    Picture(figures.draw_budgets(curves, "tokens of an image, at most"),
-                            "One checkpoint of each model, at every budget."),
-                ),
-            ),
-            (
-                "A pack",
-                paragraph(
-                    f"{first.batch.num_images} images in {first.batch.num_tokens:,} of {PACK:,} "
-                    f"token slots; over all images {found.fill_to_fit:.2%} of the slots are full. "
-                    f"Packed, a forward pass takes {1 - found.gflops / found.gflops_padded:.0%} less "
-                    "compute than padded to the longest of 32."
-                )
-                + pictures(
-                    Picture(figures.png_of(figures.draw_pack(first.batch, MODEL.patch_size)),
-                            "Each border is one image: attention never crosses it. "
-                            "Gray patches were trimmed to close the pack."),
-                ),
-            ),
-            ("Which classes are confused", pictures(*confusions)),
-            (
-                "Training curves",
-                pictures(*(
-                    Picture((out / name / "curves.png").read_bytes(), titles[name])
-                    for name in progress
-                )),
-            ),
-        ],
-    )  # fmt: skip
-
-
-def _best(results: list[BudgetResult]) -> BudgetResult:
-    return max(results, key=lambda result: result.counts.top1)
+    )

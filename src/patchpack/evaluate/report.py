@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; }
-body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; padding: 2rem 1rem; max-width: 60rem; }
+body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; padding: 2rem 1rem; max-width: 60rem }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 p { max-width: 44rem; margin: .4rem 0; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }

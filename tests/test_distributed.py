@@ -1,0 +1,110 @@
+"""Two processes take the step that one process takes with all of their packs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchpack.data.index import build_index
+from patchpack.data.loader import Loaded
+from patchpack.distributed import World
+from patchpack.heads.classification import Classifier
+from patchpack.run import training_packs
+from patchpack.train.loop import Progress, Trainer
+from runs import final_tensors, tiny
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_distributed
+test_distributed.rank_main(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+"""
+
+
+def deterministic(root: Path, out: Path):
+    """No noise, so that processes can be compared."""
+    config = tiny(root, out, steps=4, eval_every=2, save_every=4, ema=0.0)
+    return replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
+
+
+def rank_main(root: Path, out: Path, what: str) -> None:
+    from patchpack.distributed import join_world
+    from patchpack.run import start
+
+    if what == "run":
+        start(deterministic(root, out), live=False)
+        return
+    with join_world() as world:
+        config = deterministic(root, out)
+        index = build_index(root).split("train")
+        trainer = build_trainer(config, world)
+        packs = training_packs(index, config, world, Progress())
+        trainer.step([next(packs)], stop=False)
+        if world.is_main:
+            torch.save([p.grad for p in trainer.task.parameters()], out / "gradients.pt")
+
+
+def build_trainer(config, world: World) -> Trainer:
+    torch.manual_seed(0)
+    task = Classifier(config.model, 3)
+    torch.nn.init.normal_(task.head.weight)
+    trainer = Trainer(task, config, world, torch.float32)
+    trainer.optimizer.step = lambda: None
+    return trainer
+
+
+def launch(root: Path, out: Path, what: str, processes: int = 2) -> None:
+    out.mkdir(exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(processes):
+        env = {
+            **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        words = [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            str(Path(__file__).parent),
+            str(root),
+            str(out),
+            what,
+        ]
+        ranks.append(subprocess.Popen(words, env=env))
+    assert [rank.wait(timeout=200) for rank in ranks] == [0] * processes
+
+
+def test_gradients_equal_those_of_one_process(folder, tmp_path):
+    """Ranks hold different numbers of images: the mean is over all of them, not of two means."""
+    launch(folder, tmp_path / "two", "step")
+    found = torch.load(tmp_path / "two" / "gradients.pt", weights_only=True)
+    config = deterministic(folder, tmp_path / "one")
+    index = build_index(folder).split("train")
+    packs: list[Loaded] = [
+        next(training_packs(index, config, World(rank=rank, size=2), Progress())) for rank in (0, 1)
+    ]
+    assert packs[0].batch.num_images != packs[1].batch.num_images
+    trainer = build_trainer(config, World())
+    trainer.step(packs, stop=False)
+    for parameter, gradient in zip(trainer.task.parameters(), found, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_a_whole_run_of_two_processes(folder, tmp_path):
+    """It trains, evaluates every validation image once, and saves one set of weights."""
+    launch(folder, tmp_path / "two", "run")
+    lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    evals = [line for line in lines if line["kind"] == "eval"]
+    assert [line["step"] for line in evals] == [2, 4]
+    assert (evals[-1]["top1"] * 12) == pytest.approx(round(evals[-1]["top1"] * 12))
+    assert all(torch.isfinite(t).all() for t in final_tensors(tmp_path / "two").values())

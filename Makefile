@@ -1,6 +1,8 @@
 # Everything runs in one environment, .venv; a CPU build of PyTorch is taken where one is offered.
 PYTHON ?= python3
 BIN := .venv/bin
+# One compute thread in each of two test processes: threads that spin would stop each other.
+TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: venv demo test test-all check format bench clean
 
@@ -15,10 +17,10 @@ demo: venv  ## train a NaViT and a square ViT on generated images, and write dem
 	$(BIN)/patchpack demo --out demo
 
 test: venv  ## the default tests, minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(TEST)
 
 test-all: venv  ## the slow ones too, and those on a GPU or on the images in $$PATCHPACK_DATA
-	$(BIN)/python -m pytest -m ""
+	$(TEST) -m ""
 
 check: venv  ## lint, format, types, and shapes of every annotated function
 	$(BIN)/ruff check .

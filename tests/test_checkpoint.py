@@ -234,21 +234,21 @@ def test_a_manifest_that_points_elsewhere_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"version": 2},
-        {"step": "7"},
-        {"step": True},
-        {"files": ["state.json"]},
-        {"files": {}},
-        {"files": {"state.json": None}},
-        {"files": {"\0.safetensors": None, "state.json": None}},
+        ({"version": 2}, "is of .*2.*, not of .*1"),
+        ({"step": "7"}, "has no step or no files"),
+        ({"step": True}, "has no step or no files"),
+        ({"files": list(FILES)}, "has no step or no files"),
+        ({"files": {}}, "model.safetensors is no part of the checkpoint"),
+        ({"files": dict.fromkeys(FILES[1:])}, "model.safetensors is damaged"),
+        ({"files": {"\0.safetensors": None} | dict.fromkeys(FILES[1:])}, "embedded null"),
     ],
 )
-def test_a_manifest_that_says_nonsense_is_refused(tmp_path, changes):
+def test_a_manifest_that_says_nonsense_is_refused(tmp_path, changes, message):
     folder = save_one(tmp_path)
     rewrite_manifest(folder, **changes)
-    with pytest.raises(CheckpointError, match="last-00000007"):
+    with pytest.raises(CheckpointError, match=message):
         load(folder)
 
 
@@ -438,6 +438,16 @@ def test_a_leftover_of_this_very_process_number_is_no_obstacle(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_what_is_published_is_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    folder = save_one(tmp_path)
+    *files, of_folder, of_parent = synced
+    assert sorted(files) == sorted(path.stat().st_ino for path in folder.iterdir())
+    assert files[-1] == (folder / "manifest.json").stat().st_ino
+    assert (of_folder, of_parent) == (folder.stat().st_ino, tmp_path.stat().st_ino)
+
+
 def test_nothing_old_goes_before_the_new_is_in_place(tmp_path, monkeypatch):
     save_one(tmp_path, 1)
     monkeypatch.setattr(checkpoint, "_prune", lambda *_: None)
@@ -564,7 +574,10 @@ def test_an_optimizer_takes_all_or_nothing(change, message):
 def test_a_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     write_text_atomic(path, "é\n")
-    assert path.read_text(encoding="utf-8") == "é\n"
+    with path.open(encoding="utf-8") as reader:
+        write_text_atomic(path, "é\n" * 2)
+        assert reader.read() == "é\n"
+    assert path.read_text(encoding="utf-8") == "é\n" * 2
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -572,5 +585,5 @@ def test_a_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_text_atomic(path, "new")
-    assert path.read_text(encoding="utf-8") == "é\n"
+    assert path.read_text(encoding="utf-8") == "é\n" * 2
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]

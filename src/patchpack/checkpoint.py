@@ -177,8 +177,8 @@ def restore_optimizer(optimizer: Optimizer, named: Named, tensors: Mapping[str, 
     missing = [f"{what}/{n}" for n, state in states.items() if state for what in kinds - {*state}]
     if missing:
         raise CheckpointError(f"the optimizer's state lacks {', '.join(sorted(missing)[:5])}")
-    numbered = {number: state for number, state in enumerate(states.values()) if state}
     groups = optimizer.state_dict()["param_groups"]
+    numbered = dict(enumerate(states.values()))
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})
 
 

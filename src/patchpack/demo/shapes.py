@@ -1,9 +1,9 @@
 """A generated set of images whose classes only true shape and fine detail tell apart.
 
-    class     = outline (ellipse, box) × proportion (even, long) × stripes (fine, coarse)
+    class     = proportion of an ellipse (round, wide, tall) × its stripes (fine, coarse)
     canvas    any size and aspect, independent of the class
 
-Squeezed to a square, an even outline on a wide canvas looks like a long one on an even canvas; and
+Squeezed to a square, a round ellipse on a wide canvas looks like a tall one on an even canvas; and
 shrunk, fine stripes blur into gray. At their own size and aspect both are plain to see.
 """
 
@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-OUTLINES = ("ellipse", "box")
-PROPORTIONS = {"even": 1.0, "long": 1.7}
-STRIPES = {"fine": 3.0, "coarse": 7.0}  # period, px
-CLASSES = tuple("-".join(names) for names in product(PROPORTIONS, STRIPES, OUTLINES))
-SPLITS = {"train": 250, "val": 25, "test": 50}  # images of each class
+PROPORTIONS = {"round": (1.0, 1.0), "wide": (0.55, 1.0), "tall": (1.0, 0.55)}  # height, width
+STRIPES = {"fine": 2.5, "coarse": 6.0}  # period, px
+CLASSES = tuple("-".join(names) for names in product(sorted(PROPORTIONS), sorted(STRIPES)))
+SPLITS = {"train": 400, "val": 30, "test": 60}  # images of each class
 SIDES = (40, 96)  # √area of a canvas, px
 ASPECTS = (0.45, 2.2)  # width / height of a canvas
 
@@ -35,26 +34,21 @@ class Drawing:
 
 def draw(label: str, rng: np.random.Generator) -> Drawing:
     """One image of a class."""
-    proportion, stripes, outline = label.split("-")
+    proportion, stripes = label.split("-")
     side = rng.uniform(*SIDES)
     aspect = np.exp(rng.uniform(*np.log(ASPECTS)))
     height, width = round(side / aspect**0.5), round(side * aspect**0.5)
-    long = PROPORTIONS[proportion]
-    size = rng.uniform(0.55, 0.9) * min(height, width)
-    half_h, half_w = size / 2, size / 2 / long
-    if rng.uniform() < 0.5:
-        half_h, half_w = half_w, half_h
+    size = rng.uniform(0.7, 0.95) * min(height, width)
+    half_h, half_w = (size / 2 * share for share in PROPORTIONS[proportion])
     y0 = rng.uniform(half_h, height - half_h)
     x0 = rng.uniform(half_w, width - half_w)
     y, x = np.mgrid[:height, :width] + 0.5
-    dy, dx = (y - y0) / half_h, (x - x0) / half_w
-    inside = dy**2 + dx**2 < 1 if outline == "ellipse" else np.maximum(abs(dy), abs(dx)) < 1
-    angle = rng.uniform(0, np.pi)
-    wave = np.sin((y * np.cos(angle) + x * np.sin(angle)) * 2 * np.pi / STRIPES[stripes])
-    dark, light = rng.uniform(0, 110, 3), rng.uniform(145, 255, 3)
-    paper = rng.uniform(90, 165, 3)
+    inside = ((y - y0) / half_h) ** 2 + ((x - x0) / half_w) ** 2 < 1
+    wave = np.sin((x if rng.uniform() < 0.5 else y) * 2 * np.pi / STRIPES[stripes])
+    dark, light = rng.uniform(0, 80, 3), rng.uniform(175, 255, 3)
+    paper = rng.uniform(110, 145, 3)
     texture = np.where(wave[..., None] > 0, light, dark)
-    image = np.where(inside[..., None], texture, paper) + rng.normal(0, 10, (height, width, 1))
+    image = np.where(inside[..., None], texture, paper) + rng.normal(0, 8, (height, width, 1))
     return Drawing(image.clip(0, 255).astype(np.uint8), label)
 
 

@@ -1,0 +1,72 @@
+"""Peak memory of training steps, measured by the operating system.
+
+    python benchmarks/training_memory.py [--model navit_s16] [--max-tokens 8192] [--checkpoint-blocks]
+
+Packs are full of images of 64 to 256 px; the optimizer, its state and the gradients are counted.
+"""
+
+import argparse
+import json
+import random
+import resource
+import time
+from dataclasses import replace
+
+import torch
+
+from patchpack.batch import PackedBatch
+from patchpack.data.loader import Loaded
+from patchpack.distributed import World
+from patchpack.heads.classification import Classifier
+from patchpack.model.presets import model_config
+from patchpack.train.config import RunConfig
+from patchpack.train.loop import Trainer
+from patchpack.train.precision import choose_dtype
+
+
+def full_pack(max_tokens: int, patch_dim: int) -> PackedBatch:
+    """A pack of 16 to 256 tokens an image, its last image cut so that no slot stays empty."""
+    draw = random.Random(0)
+    lengths: list[int] = []
+    while (room := max_tokens - sum(lengths)) > 0:
+        lengths.append(min(room, draw.randint(16, 256)))
+    lengths.sort()
+    return PackedBatch(
+        patches=torch.randint(0, 256, (max_tokens, patch_dim), dtype=torch.uint8),
+        coords=torch.randint(0, 16, (max_tokens, 2), dtype=torch.int32),
+        grids=torch.full((len(lengths), 2), 16, dtype=torch.int32),
+        lengths=tuple(lengths),
+        targets={"label": torch.randint(0, 1000, (len(lengths),))},
+    )
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="navit_s16")
+    parser.add_argument("--max-tokens", type=int, default=8192)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--checkpoint-blocks", action="store_true")
+    options = parser.parse_args()
+    config = RunConfig(model=model_config(options.model))
+    train = replace(config.train, checkpoint_blocks=options.checkpoint_blocks)
+    world, dtype = World(), choose_dtype("auto", torch.device("cpu"))
+    trainer = Trainer(Classifier(config.model, 1000), replace(config, train=train), world, dtype)
+    before = peak_gib()
+    pack = full_pack(options.max_tokens, config.model.patch_dim)
+    began = time.perf_counter()
+    for step in range(options.steps):
+        trainer.step([Loaded(batch=pack, epoch=0, step=step)], stop=False)
+    seconds = (time.perf_counter() - began) / options.steps
+    print(json.dumps({
+        **vars(options), "dtype": str(dtype), "torch": torch.__version__,
+        "threads": torch.get_num_threads(), "before_gib": round(before, 2),
+        "peak_gib": round(peak_gib(), 2), "seconds_per_step": round(seconds, 2),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Photographs of 40 kinds of things, of many shapes: side lengths of 64 to 160 px, patches of 16 px.
+
+    patchpack train recipes/caltech40.py --data.root DIR       (the folder with train/, val/, test/)
+    patchpack eval runs/caltech40 --split test --budgets 36 64 100
+
+Twelve hundred photographs are few for a transformer from scratch, hence the augmentation.
+"""
+
+from pathlib import Path
+
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import BetaDrop
+from patchpack.data.resolution import Sampled
+from patchpack.heads.classification import ClassificationConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+config = RunConfig(
+    out=Path("runs/caltech40"),
+    data=DataConfig(
+        max_tokens=2048,
+        resolution=Sampled(low=64, high=160, mean=-0.5),
+        eval_tokens=100,
+        dropping=BetaDrop(mean=0.3, max=0.7),
+        augment=Augment(symmetry="flip", crop=0.5, colour=0.3, operations=1, magnitude=0.4),
+    ),
+    model=NaViTConfig(dim=192, depth=8, heads=3, mlp_dim=768, patch_size=16, drop_path=0.05),
+    task=ClassificationConfig(label_smoothing=0.1),
+    optim=OptimConfig(lr=1e-3, schedule="cosine", warmup=100, weight_decay=0.05),
+    train=TrainConfig(steps=1500, ema=0.998, eval_every=250, save_every=250),
+)

@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serial": set(),
     "checkpoint": {"distributed"},
     "data": {"batch"},
-    "model": {"batch"},
+    "model": {"batch", "serial"},
     "heads": {"batch", "model", "losses", "distributed"},
     "evaluate": {"batch", "data"},
     "train": {"batch", "data", "model", "heads", "losses", "distributed", "checkpoint"},

@@ -176,7 +176,9 @@ def test_parameter_counts_are_those_of_the_papers():
 def test_wrong_use_is_refused_by_name():
     with pytest.raises(ValueError, match="did you mean 'navit_s16'"):
         pp.create_model("navit_s61")
-    with pytest.raises(ValueError, match="no field 'dpeth'; did you mean 'depth'"):
+    with pytest.raises(
+        ValueError, match="unknown field 'dpeth' of NaViTConfig; did you mean 'depth'"
+    ):
         pp.create_model("navit_ti16", dpeth=3)
     with pytest.raises(ValueError, match="not a multiple of heads"):
         small(heads=5)

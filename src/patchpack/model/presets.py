@@ -4,10 +4,8 @@ Widths and depths are those of ViT (arXiv 2010.11929), DeiT's Ti and S (arXiv 20
 SoViT-400m (arXiv 2305.13035); everything else is the paper's.
 """
 
-import difflib
-from dataclasses import fields
-
 from patchpack.model.navit import NaViTConfig
+from patchpack.serial import nearest, with_fields
 
 SIZES: dict[str, dict[str, int]] = {
     "ti": {"dim": 192, "depth": 12, "heads": 3, "mlp_dim": 768},
@@ -38,14 +36,5 @@ def model_config(name: str, **changes: object) -> NaViTConfig:
     Raises ValueError for a name or a field that does not exist, with the nearest one that does.
     """
     if name not in PRESETS:
-        raise ValueError(f"there is no model {name!r}{_nearest(name, list_models())}")
-    known = [field.name for field in fields(NaViTConfig)]
-    for change in changes:
-        if change not in known:
-            raise ValueError(f"a model has no field {change!r}{_nearest(change, known)}")
-    return NaViTConfig(**{**PRESETS[name], **changes})  # pyrefly: ignore
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+        raise ValueError(f"there is no model {name!r}{nearest(name, list_models())}")
+    return with_fields(NaViTConfig(**PRESETS[name]), changes)

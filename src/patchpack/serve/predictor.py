@@ -119,15 +119,14 @@ class Predictor:
 def load(folder: str | Path, *, device: str | torch.device | None = None) -> Predictor:
     """The best weights of a run, ready for use.
 
-    folder  a run's folder, or one checkpoint of it
+    folder  a run's folder
     device  a GPU where there is one, when None
 
     Raises CheckpointError for a folder that holds no good checkpoint.
     """
     folder = Path(folder)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    parent = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    checkpoint = load_newest(parent, "best")
+    checkpoint = load_newest(folder / "checkpoints", "best")
     try:
         card = from_json(ModelCard, checkpoint.state["card"])
     except (KeyError, ConfigError) as error:

@@ -1,6 +1,6 @@
 """Peak memory of training steps, measured by the operating system.
 
-    python benchmarks/training_memory.py [--model navit_s16] [--max-tokens 8192] [--checkpoint-blocks]
+    python benchmarks/training_memory.py [--model navit_s16] [--max-tokens 8192]
 
 Packs are full of images of 64 to 256 px; the optimizer, its state and the gradients are counted.
 """

@@ -1,4 +1,4 @@
-"""Photographs of 40 kinds of things, of many shapes: side lengths of 64 to 160 px, patches of 16 px.
+"""Photographs of 40 kinds of things, of many shapes: sides of 64 to 160 px, patches of 16 px.
 
     patchpack train recipes/caltech40.py --data.root DIR       (the folder with train/, val/, test/)
     patchpack eval runs/caltech40 --split test --budgets 36 64 100

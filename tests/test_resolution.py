@@ -153,8 +153,11 @@ def test_each_draw_gives_new_sizes():
 
 
 def test_rules_to_evaluate_with():
-    for rule in (Native(), Fixed(side=99), Sampled(low=64, high=99), Fit(tokens=9)):
+    """Small images are enlarged in evaluation where they were in training, and only there."""
+    for rule in (Native(), Fixed(side=99, upscale=False), Sampled(low=64, high=99, upscale=False)):
         assert rule.at(200) == Native(max_tokens=200)
+    for rule in (Fit(tokens=9), Fixed(side=99), Sampled(low=64, high=99)):
+        assert rule.at(200) == Fit(tokens=200)
     assert Square(grid=14).at(200) == Square(grid=14)
     assert Square(grid=14).at(195) == Square(grid=13)
 

@@ -101,9 +101,9 @@ class Fixed:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
         return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
 
-    def at(self, tokens: int) -> Native:
-        """The rule to evaluate with, at most `tokens` an image."""
-        return Native(max_tokens=tokens)
+    def at(self, tokens: int) -> "Resolution":
+        """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
+        return Fit(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +146,9 @@ class Sampled:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
         return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
 
-    def at(self, tokens: int) -> Native:
-        """The rule to evaluate with, at most `tokens` an image."""
-        return Native(max_tokens=tokens)
+    def at(self, tokens: int) -> "Resolution":
+        """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
+        return Fit(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +168,9 @@ class Fit:
         tokens = np.full(len(heights), float(min(self.tokens, max_tokens)))
         return fit_grids(heights, widths, tokens, max_side=max_side)
 
-    def at(self, tokens: int) -> Native:
-        """The rule to evaluate with, at most `tokens` an image."""
-        return Native(max_tokens=tokens)
+    def at(self, tokens: int) -> "Fit":
+        """The rule to evaluate with: `tokens` an image."""
+        return Fit(tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """A generated set of images whose classes only true shape and fine detail tell apart.
 
     class     = proportion of an ellipse (round, wide, tall) × its stripes (fine, coarse)
+    place     near the upper left corner
     canvas    any size and aspect, independent of the class
 
 Squeezed to a square, a round ellipse on a wide canvas looks like a tall one on an even canvas; and
@@ -16,11 +17,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-PROPORTIONS = {"round": (1.0, 1.0), "wide": (0.55, 1.0), "tall": (1.0, 0.55)}  # height, width
+PROPORTIONS = {"round": (1.0, 1.0), "wide": (0.5, 1.0), "tall": (1.0, 0.5)}  # height, width
 STRIPES = {"fine": 2.5, "coarse": 6.0}  # period, px
 CLASSES = tuple("-".join(names) for names in product(sorted(PROPORTIONS), sorted(STRIPES)))
 SPLITS = {"train": 400, "val": 30, "test": 60}  # images of each class
-SIDES = (40, 96)  # √area of a canvas, px
+SIDES = (48, 96)  # √area of a canvas, px
 ASPECTS = (0.45, 2.2)  # width / height of a canvas
 
 
@@ -38,10 +39,10 @@ def draw(label: str, rng: np.random.Generator) -> Drawing:
     side = rng.uniform(*SIDES)
     aspect = np.exp(rng.uniform(*np.log(ASPECTS)))
     height, width = round(side / aspect**0.5), round(side * aspect**0.5)
-    size = rng.uniform(0.7, 0.95) * min(height, width)
+    size = rng.uniform(0.75, 1) * min(height, width)
     half_h, half_w = (size / 2 * share for share in PROPORTIONS[proportion])
-    y0 = rng.uniform(half_h, height - half_h)
-    x0 = rng.uniform(half_w, width - half_w)
+    y0 = half_h + rng.uniform(0, min(6, height - 2 * half_h))
+    x0 = half_w + rng.uniform(0, min(6, width - 2 * half_w))
     y, x = np.mgrid[:height, :width] + 0.5
     inside = ((y - y0) / half_h) ** 2 + ((x - x0) / half_w) ** 2 < 1
     wave = np.sin((x if rng.uniform() < 0.5 else y) * 2 * np.pi / STRIPES[stripes])

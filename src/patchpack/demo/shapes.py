@@ -1,10 +1,10 @@
 """A generated set of images whose classes only true shape and fine detail tell apart.
 
-    class     = proportion of an ellipse (round, wide, tall) × its stripes (fine, coarse)
-    place     near the upper left corner
+    class     = proportion of an ellipse (wide, tall) × its stripes (fine, coarse)
+    place     near the upper left corner, of about the same size in pixels
     canvas    any size and aspect, independent of the class
 
-Squeezed to a square, a round ellipse on a wide canvas looks like a tall one on an even canvas; and
+Squeezed to a square, a wide ellipse on a wide canvas looks like a tall one on an even canvas; and
 shrunk, fine stripes blur into gray. At their own size and aspect both are plain to see.
 """
 
@@ -17,12 +17,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-PROPORTIONS = {"round": (1.0, 1.0), "wide": (0.5, 1.0), "tall": (1.0, 0.5)}  # height, width
-STRIPES = {"fine": 2.5, "coarse": 6.0}  # period, px
+PROPORTIONS = {"wide": (0.6, 1.0), "tall": (1.0, 0.6)}  # height, width
+STRIPES = {"fine": 2.8, "coarse": 6.0}  # period, px
 CLASSES = tuple("-".join(names) for names in product(sorted(PROPORTIONS), sorted(STRIPES)))
-SPLITS = {"train": 400, "val": 30, "test": 60}  # images of each class
+SPLITS = {"train": 600, "val": 45, "test": 90}  # images of each class
+SIZES = (26, 36)  # longest diameter of the ellipse, px
 SIDES = (48, 96)  # √area of a canvas, px
-ASPECTS = (0.45, 2.2)  # width / height of a canvas
+ASPECTS = (0.4, 2.5)  # width / height of a canvas
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ def draw(label: str, rng: np.random.Generator) -> Drawing:
     side = rng.uniform(*SIDES)
     aspect = np.exp(rng.uniform(*np.log(ASPECTS)))
     height, width = round(side / aspect**0.5), round(side * aspect**0.5)
-    size = rng.uniform(0.75, 1) * min(height, width)
+    size = min(rng.uniform(*SIZES), height, width)
     half_h, half_w = (size / 2 * share for share in PROPORTIONS[proportion])
     y0 = half_h + rng.uniform(0, min(6, height - 2 * half_h))
     x0 = half_w + rng.uniform(0, min(6, width - 2 * half_w))
     y, x = np.mgrid[:height, :width] + 0.5
     inside = ((y - y0) / half_h) ** 2 + ((x - x0) / half_w) ** 2 < 1
-    wave = np.sin((x if rng.uniform() < 0.5 else y) * 2 * np.pi / STRIPES[stripes])
+    across = y if rng.uniform() < 0.5 else x
+    wave = np.sin(across * 2 * np.pi / STRIPES[stripes])
     dark, light = rng.uniform(0, 80, 3), rng.uniform(175, 255, 3)
     paper = rng.uniform(110, 145, 3)
     texture = np.where(wave[..., None] > 0, light, dark)

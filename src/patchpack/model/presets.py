@@ -37,4 +37,4 @@ def model_config(name: str, **changes: object) -> NaViTConfig:
     """
     if name not in PRESETS:
         raise ValueError(f"there is no model {name!r}{nearest(name, list_models())}")
-    return with_fields(NaViTConfig(**PRESETS[name]), changes)
+    return with_fields(NaViTConfig(**PRESETS[name]), changes)  # pyrefly: ignore

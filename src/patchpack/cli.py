@@ -325,7 +325,7 @@ class Demo:
     """Train a small NaViT and a square ViT on generated images, compare them, write a report."""
 
     out: Path = Path("demo")  # images, runs and report.html go here
-    steps: int = 600  # of training the NaViT; the square ViT gets the same compute
+    steps: int = 400  # of training the NaViT; the square ViT gets the same compute
     json: bool = False  # print JSON
 
 

@@ -30,8 +30,8 @@ SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they
 MODEL = NaViTConfig(dim=128, depth=4, heads=2, mlp_dim=384, patch_size=8)
 PACK = 2048  # tokens
 TITLES = {
-    "navit": "NaViT, own size and aspect",
-    "square": f"ViT, {SQUARE * MODEL.patch_size} px squares",
+    "navit": "NaViT",
+    "square": "square ViT",
 }
 
 
@@ -118,13 +118,15 @@ def _page(
     return page(
         "patchpack demo",
         f"Two models on {len(index):,} generated images of {len(CLASSES)} classes, trained with "
-        f"the same compute, {seconds:.0f} s in all. They differ only in how they see an image.",
+        f"the same compute, {seconds:.0f} s in all. They differ only in how they see an image: "
+        "the NaViT at its own size and aspect, the square ViT as "
+        f"{SQUARE * MODEL.patch_size} px squares.",
         [
             ("Training", rows(["model", "TFLOP", "images", "tokens", "seconds"], trained)),
             ("Accuracy at token budgets, on the test split", _accuracy(results)),
             ("A pack", _pack(index)),
             ("Which classes are confused", _confusions(results)),
-            ("Training curves", pictures(*curves)),
+            ("Training curves", "".join(pictures(curve) for curve in curves)),
         ],
     )
 

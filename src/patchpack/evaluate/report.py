@@ -14,8 +14,10 @@ body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; padding: 2rem 1rem
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
 p { max-width: 44rem; margin: .4rem 0; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: .25rem .9rem .25rem 0; text-align: right; }
+th, td { border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 500; }
+th:first-child, td:first-child { text-align: left; white-space: nowrap; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; } .row > figure { flex: 1 1 20rem; }
 figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .88rem; }

@@ -13,6 +13,7 @@ in one line on stderr and exit status 2.
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,8 @@ def _take_option(argv: list[str], name: str) -> str | None:
 
 
 def _report_training(progress: Progress, out: Path, as_json: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+        return
     if as_json:
         print(json.dumps({"out": str(out), **dataclasses.asdict(progress)}))
         return

@@ -28,27 +28,19 @@ from torch import Tensor
 from patchpack.batch import Segments
 
 SHORT = 512  # tokens of an image up to which its attention matrix is worth writing down
+Stream = Float[Tensor, "token head head_dim"]
+Images = Float[Tensor, "image head token head_dim"]  # of equal length
 Attend = Callable[[Tensor, Tensor, Tensor, Segments], Tensor]
 
 
-def attend_dense(
-    q: Float[Tensor, "token head head_dim"],
-    k: Float[Tensor, "token head head_dim"],
-    v: Float[Tensor, "token head head_dim"],
-    segments: Segments,
-) -> Float[Tensor, "token head head_dim"]:
+def attend_dense(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """The reference: one block-diagonal mask over the whole stream."""
     mask = segments.ids[:, None] == segments.ids[None, :]
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
 
 
-def attend_by_length(
-    q: Float[Tensor, "token head head_dim"],
-    k: Float[Tensor, "token head head_dim"],
-    v: Float[Tensor, "token head head_dim"],
-    segments: Segments,
-) -> Float[Tensor, "token head head_dim"]:
+def attend_by_length(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """One dense call for every run of neighbouring images of equal length.
 
     The plan lays the images of a pack in order of length, so equal ones are neighbours and each
@@ -65,11 +57,7 @@ def attend_by_length(
     return torch.cat(outs)
 
 
-def _attend_equal(
-    q: Float[Tensor, "image head token head_dim"],
-    k: Float[Tensor, "image head token head_dim"],
-    v: Float[Tensor, "image head token head_dim"],
-) -> Float[Tensor, "image head token head_dim"]:
+def _attend_equal(q: Images, k: Images, v: Images) -> Images:
     """Full attention over images of equal length.
 
     On CPUs, two matrix products in half precision beat the fused kernel for short images: its
@@ -81,12 +69,7 @@ def _attend_equal(
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def attend_varlen(
-    q: Float[Tensor, "token head head_dim"],
-    k: Float[Tensor, "token head head_dim"],
-    v: Float[Tensor, "token head head_dim"],
-    segments: Segments,
-) -> Float[Tensor, "token head head_dim"]:
+def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """PyTorch's own variable-length flash kernel: CUDA, float16 or bfloat16."""
     from torch.nn.attention.varlen import varlen_attn
 
@@ -97,12 +80,7 @@ def attend_varlen(
     return varlen_attn(q, k, v, offsets, offsets, longest, longest)  # pyrefly: ignore
 
 
-def attend_flex(
-    q: Float[Tensor, "token head head_dim"],
-    k: Float[Tensor, "token head head_dim"],
-    v: Float[Tensor, "token head head_dim"],
-    segments: Segments,
-) -> Float[Tensor, "token head head_dim"]:
+def attend_flex(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """FlexAttention with a block mask of the segments: CUDA, any precision."""
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -116,12 +94,7 @@ def attend_flex(
     return _compiled_flex()(q, k, v, block_mask=mask)[0].transpose(0, 1)
 
 
-def attend_cuda(
-    q: Float[Tensor, "token head head_dim"],
-    k: Float[Tensor, "token head head_dim"],
-    v: Float[Tensor, "token head head_dim"],
-    segments: Segments,
-) -> Float[Tensor, "token head head_dim"]:
+def attend_cuda(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """Varlen where its kernel takes the precision, FlexAttention elsewhere."""
     half = q.dtype in (torch.float16, torch.bfloat16)
     return (attend_varlen if half else attend_flex)(q, k, v, segments)

@@ -69,6 +69,13 @@ def test_train_from_a_folder_with_overrides_and_resume(capsys, root, tmp_path):
     assert patchpack(capsys, "train", "--resume", out)[0] == 0
 
 
+def test_a_run_can_be_judged_from_another_folder(capsys, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    start(tiny(Path(root.name), tmp_path / "run", steps=2), live=False)
+    monkeypatch.chdir(tmp_path)
+    assert patchpack(capsys, "eval", "run")[0] == 0
+
+
 def test_train_from_a_recipe(capsys, root, tmp_path):
     recipe = tmp_path / "recipe.py"
     recipe.write_text(
@@ -110,7 +117,7 @@ def test_predict_and_embed(capsys, run, root, tmp_path):
     assert all(len(line["labels"]) == 2 for line in lines)
     status, out, _ = patchpack(capsys, "predict", run, root / "test")
     assert status == 0 and len(out.splitlines()) == 12
-    target = tmp_path / "vectors.npz"
+    target = tmp_path / "new" / "vectors.npz"
     assert patchpack(capsys, "embed", run, root / "test", "-o", target)[0] == 0
     with np.load(target) as saved:
         assert saved["vectors"].shape == (12, 16) and list(saved["keys"]) == [

@@ -295,6 +295,7 @@ def run_embed(options: Embed) -> None:
     paths = _image_files(options.images)
     vectors = predictor.embed(paths, max_tokens=options.max_tokens)
     output = options.output.with_suffix(".npz")
+    output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".tmp-{output.name}")
     with temporary.open("wb") as file:
         np.savez(file, keys=np.array([str(path) for path in paths]), vectors=vectors)

@@ -47,6 +47,8 @@ def start(config: RunConfig, *, live: bool = True) -> Progress:
     """Train as configured, in a new folder; raises TrainingError where a run is in the way."""
     if config.data.root is None:
         raise TrainingError("there is no data: give a folder of images or a manifest (data.root)")
+    # Absolute, so that the run can be resumed and judged from any folder.
+    config = replace(config, data=replace(config.data, root=config.data.root.resolve()))
     if candidates(config.out / CHECKPOINTS, "last"):
         raise TrainingError(
             f"{config.out} already holds a run: continue it with --resume {config.out}, "

@@ -215,6 +215,14 @@ def test_a_class_of_which_nothing_can_be_read_stops_the_run(tmp_path):
         start(config, live=False)
 
 
+def test_validation_images_that_cannot_be_read_stop_the_run(tmp_path):
+    root = write_folder(tmp_path / "images", {"train": 8, "val": 2})
+    for path in (root / "val").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(TrainingError, match="no image of the validation split"):
+        start(tiny(root, tmp_path / "run"), live=False)
+
+
 def test_a_run_is_never_overwritten(root, undisturbed):
     with pytest.raises(TrainingError, match=r"already holds a run: continue it with --resume"):
         start(tiny(root, undisturbed), live=False)

@@ -223,6 +223,8 @@ def run_eval(options: Eval) -> None:
             f"{r.counts.images}",
         )  # fmt: skip
     console.print(rows)
+    for error in results[-1].unreadable:
+        console.print(f"left out: {error}", highlight=False, soft_wrap=True)
     _print_per_class(console, results[-1].counts.per_class.tolist(), classes)
     console.print(f"{out / f'eval-{options.split}.json'}" + (f", {drawn}" if drawn else ""))
 

@@ -227,6 +227,8 @@ def _evaluate(
     right = mine.top1 * mine.images
     sums = sum_over_ranks([right, mine.in_top5, mine.nll, mine.images], world)
     right, in_top5, nll, images = sums
+    if not images:
+        raise TrainingError("no image of the validation split could be read and judged")
     return {"top1": right / images, "top5": in_top5 / images, "nll": nll / images}
 
 

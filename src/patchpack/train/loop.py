@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from types import FrameType
 
@@ -77,7 +78,6 @@ class Sums:
     count: float = 0.0
     tokens: float = 0.0
     flops: float = 0.0
-    bad: float = 0.0
     stop: float = 0.0  # ranks that were asked to stop
 
 
@@ -132,7 +132,6 @@ class Trainer:
             count=sum(loss.count for loss in losses),
             tokens=sum(batch.num_tokens for batch in batches),
             flops=3.0 * sum(self.flops(batch.lengths) for batch in batches),
-            bad=sum(len(pack.bad) for pack in loaded),
             stop=float(stop),
         )
         sums = Sums(*sum_over_ranks(list(asdict(local).values()), self.world))
@@ -155,7 +154,7 @@ class Trainer:
         grads = [p.grad for p in self.task.parameters() if p.grad is not None]
         torch._foreach_mul_(grads, self.world.size / sums.count)
         norm = get_total_norm(grads)
-        if not torch.isfinite(norm) or sums.loss != sums.loss:
+        if not (torch.isfinite(norm) and isfinite(sums.loss)):
             raise TrainingError(self._blame(batches, sums.loss))
         if self.config.optim.clip:
             parameters = [p for p in self.task.parameters() if p.grad is not None]

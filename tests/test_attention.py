@@ -5,7 +5,7 @@ import torch
 
 from patchpack.batch import Segments
 from patchpack.model import attention
-from patchpack.model.attention import attend_by_length, attend_dense
+from patchpack.model.attention import attend_dense, attend_tiled
 
 LENGTHS = {
     "mixed": (3, 1, 7, 2),
@@ -30,10 +30,10 @@ def output_and_gradients(attend, tensors, segments):
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_by_length_equals_dense(lengths, dtype):
+def test_tiles_equal_dense(lengths, dtype):
     tensors, segments = inputs(lengths, dtype=dtype)
     atol = 1e-5 if dtype == torch.float32 else 4e-2
-    found = output_and_gradients(attend_by_length, tensors, segments)
+    found = output_and_gradients(attend_tiled, tensors, segments)
     reference = output_and_gradients(attend_dense, tensors, segments)
     for a, b in zip(found, reference, strict=True):
         torch.testing.assert_close(a, b, atol=atol, rtol=2e-2 if atol > 1e-3 else 1e-5)
@@ -42,26 +42,26 @@ def test_by_length_equals_dense(lengths, dtype):
 def test_long_images_in_half_precision_take_the_fused_kernel(monkeypatch):
     """Both sides of the switch give the same answer."""
     tensors, segments = inputs((24, 40), dtype=torch.bfloat16)
-    short = attend_by_length(*tensors, segments)
+    short = attend_tiled(*tensors, segments)
     monkeypatch.setattr(attention, "SHORT", 1)
-    torch.testing.assert_close(attend_by_length(*tensors, segments), short, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(attend_tiled(*tensors, segments), short, atol=2e-2, rtol=2e-2)
 
 
 def test_no_image_sees_its_neighbours():
     """Exactly: whatever the neighbours hold, not one bit of the others changes."""
     tensors, segments = inputs((3, 4, 5))
-    before = attend_by_length(*tensors, segments)
+    before = attend_tiled(*tensors, segments)
     changed = [t.detach().clone() for t in tensors]
     for t in changed:
         t[3:7] = 1e4
-    after = attend_by_length(*changed, segments)
+    after = attend_tiled(*changed, segments)
     assert torch.equal(before[:3], after[:3]) and torch.equal(before[7:], after[7:])
     assert not torch.equal(before[3:7], after[3:7])
 
 
 def test_no_images_at_all():
     tensors, segments = inputs(())
-    assert attend_by_length(*tensors, segments).shape == (0, 2, 16)
+    assert attend_tiled(*tensors, segments).shape == (0, 2, 16)
 
 
 @pytest.mark.gpu

@@ -6,7 +6,7 @@ import torch
 import patchpack as pp
 from conftest import assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
-from patchpack.model.attention import attend_by_length, attend_dense
+from patchpack.model.attention import attend_dense, attend_tiled
 from patchpack.model.encoder import Block, image_noise
 from patchpack.model.navit import forward_flops
 from patchpack.model.positions import Factorized, Interpolated
@@ -59,7 +59,7 @@ def test_a_block_packed_equals_alone():
     block, embed = model.trunk.encoder.blocks[0], model.trunk.embed
     assert isinstance(block, Block)
     assert_packed_equals_alone(
-        lambda batch: block(embed(batch), batch.segments, attend_by_length),
+        lambda batch: block(embed(batch), batch.segments, attend_tiled),
         list(block.parameters()),
         per="token",
     )

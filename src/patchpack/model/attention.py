@@ -17,7 +17,7 @@ Trap: FlexAttention has no backward on CPUs and the varlen kernel takes half pre
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import groupby
 
 import torch
@@ -26,10 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpack.batch import Segments
+from patchpack.model.tiles import TiledAttention
 
-SHORT = 512  # tokens of an image up to which its attention matrix is worth writing down
+SHORT = 512  # tokens of an image up to which writing down its attention matrix is faster
 Stream = Float[Tensor, "token head head_dim"]
-Images = Float[Tensor, "image head token head_dim"]  # of equal length
 Attend = Callable[[Tensor, Tensor, Tensor, Segments], Tensor]
 
 
@@ -40,33 +40,25 @@ def attend_dense(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
 
 
-def attend_by_length(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
-    """One dense call for every run of neighbouring images of equal length.
-
-    The plan lays the images of a pack in order of length, so equal ones are neighbours and each
-    run is a view of the stream: nothing is copied, padded or masked. Runs on every device.
-    """
-    runs = [(n, len(list(same))) for n, same in groupby(segments.lengths)]
-    if not runs:
-        return q
-    sizes = [n * count for n, count in runs]
-    outs = []
-    for (n, _), *qkv in zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
-        image = [x.unflatten(0, (-1, n)).transpose(1, 2) for x in qkv]
-        outs.append(_attend_equal(*image).transpose(1, 2).flatten(0, 1))
-    return torch.cat(outs)
+def attend_tiled(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
+    """Short images in dense tiles, long ones one by one with the fused kernel. Any device."""
+    outs, start = [], 0
+    for short, run in groupby(segments.lengths, key=lambda length: length <= SHORT):
+        lengths = tuple(run)
+        for part in (lengths,) if short else ((length,) for length in lengths):
+            image = slice(start, start := start + sum(part))
+            if short:
+                tokens = Segments(part, segments.device)
+                outs.append(TiledAttention.apply(q[image], k[image], v[image], tokens))
+            else:
+                outs.append(_attend_whole(q[image], k[image], v[image]))
+    return outs[0] if len(outs) == 1 else torch.cat(outs) if outs else q
 
 
-def _attend_equal(q: Images, k: Images, v: Images) -> Images:
-    """Full attention over images of equal length.
-
-    On CPUs, two matrix products in half precision beat the fused kernel for short images: its
-    backward pass took 1.5 times as long at 16 to 256 tokens.
-    """
-    if q.device.type == "cpu" and q.dtype != torch.float32 and q.shape[2] <= SHORT:
-        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
-        return weights @ v
-    return F.scaled_dot_product_attention(q, k, v)
+def _attend_whole(q: Stream, k: Stream, v: Stream) -> Stream:
+    """Every token attends to every other."""
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
 
 
 def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
@@ -82,22 +74,27 @@ def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream
 
 def attend_flex(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """FlexAttention with a block mask of the segments: CUDA, any precision."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
     if not segments.lengths:
         return q
-    ids = segments.ids
-    mask = create_block_mask(
-        lambda b, h, i, j: ids[i] == ids[j], None, None, len(ids), len(ids), device=str(ids.device)
-    )
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return _compiled_flex()(q, k, v, block_mask=mask)[0].transpose(0, 1)
+    return _compiled_flex()(q, k, v, block_mask=_block_mask(segments))[0].transpose(0, 1)
 
 
 def attend_cuda(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """Varlen where its kernel takes the precision, FlexAttention elsewhere."""
     half = q.dtype in (torch.float16, torch.bfloat16)
     return (attend_varlen if half else attend_flex)(q, k, v, segments)
+
+
+@lru_cache(maxsize=2)
+def _block_mask(segments: Segments) -> object:
+    """Which blocks of 128 x 128 tokens share an image; all layers share it."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    ids, n = segments.ids, segments.num_tokens
+    return create_block_mask(
+        lambda b, h, i, j: ids[i] == ids[j], None, None, n, n, device=str(ids.device)
+    )
 
 
 @cache
@@ -109,4 +106,4 @@ def _compiled_flex() -> Callable[..., Tensor]:
 
 def backend(device: torch.device) -> Attend:
     """The fastest exact attention for a device."""
-    return attend_cuda if device.type == "cuda" else attend_by_length
+    return attend_cuda if device.type == "cuda" else attend_tiled

@@ -1,0 +1,153 @@
+"""Attention over tiles: images of nearly equal length, side by side in one dense batch.
+
+    lengths  7 7 6 3 3 1         tile  2 x 7   tile  1 x 6   …   or   tile  3 x 7   tile  3 x 3
+                                                                            x x x x x x x    x x x
+                                                                            x x x x x x x    x x x
+                                                                            x x x x x x .    x . .
+
+A pack of small images has many different lengths. One product for each of them is mostly overhead;
+one product for all of them is mostly padding. `tile_lengths` finds the cheapest cut between the
+two. Tokens are moved into tiles and back by row numbers that are the same for every layer; what is
+padding is masked, takes its numbers from its own image, and gives no gradient.
+
+Axes: token, head, head_dim; row (a slot of a tile, for one head), tile.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from patchpack.batch import Segments
+
+OVERHEAD = 10_000  # cells of an attention matrix that take as long as one more tile
+
+
+def tile_lengths(lengths: tuple[int, ...], overhead: int = OVERHEAD) -> list[tuple[int, int]]:
+    """Cut sorted lengths into ranges [shortest, longest], each a tile, longest tile first.
+
+    The cut of least Σ over tiles of (images · longest² + overhead), by dynamic programming over
+    the distinct lengths.
+    """
+    distinct, counts = np.unique(np.asarray(lengths, dtype=np.int64), return_counts=True)
+    before = np.concatenate(([0], np.cumsum(counts)))  # images shorter than each length
+    best = np.zeros(len(distinct) + 1, dtype=np.int64)  # cost of the tiles of all shorter ones
+    first = np.zeros(len(distinct), dtype=np.int64)  # where the tile that ends here begins
+    for last, longest in enumerate(distinct):
+        images = before[last + 1] - before[: last + 1]
+        cost = best[: last + 1] + images * longest**2 + overhead
+        first[last] = cost.argmin()
+        best[last + 1] = cost[first[last]]
+    tiles, last = [], len(distinct) - 1
+    while last >= 0:
+        tiles.append((int(distinct[first[last]]), int(distinct[last])))
+        last = int(first[last]) - 1
+    return tiles
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Where every row of a stream lies in its tiles, and back."""
+
+    shapes: tuple[tuple[int, int], ...]  # (images · heads, slots) of each tile
+    padded: tuple[
+        Bool[Tensor, "batch 1 slot"] | None, ...
+    ]  # slots to mask; None where all are used
+    sources: Int[Tensor, " row"]  # token · heads + head that each row is filled from
+    places: Int[Tensor, " token_head"]  # the row that holds each token and head
+    padding: Int[Tensor, " padded_row"]  # rows that hold nothing
+
+    def split(self, rows: Float[Tensor, "row dim"]) -> Iterator[Float[Tensor, "batch slot dim"]]:
+        """The tiles, as views."""
+        sizes = [batch * slots for batch, slots in self.shapes]
+        for tile, shape in zip(rows.split(sizes), self.shapes, strict=True):
+            yield tile.view(*shape, -1)
+
+    def fill(self, x: Float[Tensor, "token head dim"]) -> Float[Tensor, "row dim"]:
+        """Move a stream into tiles; padding repeats the last token of its image."""
+        return x.reshape(-1, x.shape[-1]).index_select(0, self.sources)
+
+    def empty(self, rows: Float[Tensor, "row dim"], heads: int) -> Float[Tensor, "token head dim"]:
+        """Move tiles back into a stream."""
+        return rows.index_select(0, self.places).view(-1, heads, rows.shape[-1])
+
+
+@lru_cache(maxsize=8)
+def tiling(segments: Segments, heads: int) -> Tiling:
+    """The tiles of a pack; all layers share them."""
+    lengths = np.asarray(segments.lengths, dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    head = np.arange(heads)[:, None]
+    shapes, padded, sources, unused = [], [], [], []
+    for shortest, longest in tile_lengths(segments.lengths):
+        images = np.flatnonzero((lengths >= shortest) & (lengths <= longest))
+        length, slot = lengths[images, None, None], np.arange(longest)
+        token = starts[images, None, None] + np.minimum(slot, length - 1)
+        pad = np.broadcast_to(slot >= length, (len(images), heads, longest))
+        shapes.append((len(images) * heads, longest))
+        sources.append((token * heads + head).ravel())
+        unused.append(pad.ravel())
+        padded.append(_tensor(pad.reshape(-1, 1, longest), segments) if pad.any() else None)
+    source, empty = np.concatenate(sources), np.concatenate(unused)
+    places = np.empty(segments.num_tokens * heads, dtype=np.int64)
+    places[source[~empty]] = np.flatnonzero(~empty)
+    return Tiling(
+        tuple(shapes),
+        tuple(padded),
+        *(_tensor(x, segments) for x in (source, places, np.flatnonzero(empty))),
+    )
+
+
+def _tensor(array: np.ndarray, segments: Segments) -> Tensor:
+    return torch.tensor(array, device=segments.device)
+
+
+class TiledAttention(torch.autograd.Function):
+    """softmax(q kᵀ / √head_dim) v inside each image, with its backward pass, in q's precision.
+
+    One step of autograd for all tiles: taken apart into its products, bookkeeping alone would
+    take longer than the products of small images.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+        heads, head_dim = q.shape[1:]
+        tiles = tiling(segments, heads)
+        queries, keys, values = (tiles.fill(x) for x in (q, k, v))
+        queries *= head_dim**-0.5
+        out = torch.empty_like(values)
+        weights = []
+        with torch.autocast(q.device.type, enabled=False):
+            streams = zip(*map(tiles.split, (queries, keys, values, out)), strict=True)
+            for (query, key, value, mixed), padded in zip(streams, tiles.padded, strict=True):
+                scores = query @ key.mT
+                if padded is not None:
+                    scores.masked_fill_(padded, -torch.inf)
+                weights.append(scores.softmax(-1))
+                torch.bmm(weights[-1], value, out=mixed)
+        ctx.save_for_backward(queries, keys, values, *weights)
+        ctx.tiles, ctx.heads = tiles, heads
+        return tiles.empty(out, heads)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore
+        tiles: Tiling = ctx.tiles
+        queries, keys, values, *weights = ctx.saved_tensors
+        grads = tiles.fill(grad).index_fill_(0, tiles.padding, 0)
+        d_queries, d_keys, d_values = (torch.empty_like(x) for x in (queries, keys, values))
+        streams = (queries, keys, values, grads, d_queries, d_keys, d_values)
+        for w, tile in zip(weights, zip(*map(tiles.split, streams), strict=True), strict=True):
+            query, key, value, d_mixed, d_query, d_key, d_value = tile
+            torch.bmm(w.mT, d_mixed, out=d_value)
+            d_scores = torch._softmax_backward_data(d_mixed @ value.mT, w, -1, w.dtype)
+            torch.bmm(d_scores, key, out=d_query)
+            torch.bmm(d_scores.mT, query, out=d_key)
+        d_queries *= queries.shape[-1] ** -0.5
+        return *(tiles.empty(x, ctx.heads) for x in (d_queries, d_keys, d_values)), None

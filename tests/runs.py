@@ -27,7 +27,7 @@ def tiny(root: Path, out: Path, steps: int = 12, **train: object) -> RunConfig:
         model=NaViTConfig(
             dim=16, depth=2, heads=2, mlp_dim=32, patch_size=4, drop_path=0.2, dropout=0.1
         ),
-        optim=OptimConfig(lr=3e-3, warmup=3),
+        optim=OptimConfig(body="muon", lr=3e-3, warmup=3),
         train=TrainConfig(
             **{"steps": steps, "eval_every": 5, "save_every": 4, "log_every": 1, "ema": 0.9,
                "precision": "float32", **train},

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import write_folder
 from patchpack.data.index import build_index
 from patchpack.data.loader import Loaded
 from patchpack.distributed import World
@@ -56,11 +57,13 @@ def build_trainer(config, world: World) -> Trainer:
     task = Classifier(config.model, 3)
     torch.nn.init.normal_(task.head.weight)
     trainer = Trainer(task, config, world, torch.float32)
-    trainer.optimizer.step = lambda: None
+    for optimizer in trainer.optimizers.values():
+        optimizer.step = lambda: None
     return trainer
 
 
-def launch(root: Path, out: Path, what: str, processes: int = 2) -> None:
+def launch(root: Path, out: Path, what: str, processes: int = 2) -> list[int]:
+    """Exit statuses of the ranks."""
     out.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,12 +84,12 @@ def launch(root: Path, out: Path, what: str, processes: int = 2) -> None:
             what,
         ]
         ranks.append(subprocess.Popen(words, env=env))
-    assert [rank.wait(timeout=200) for rank in ranks] == [0] * processes
+    return [rank.wait(timeout=200) for rank in ranks]
 
 
 def test_gradients_equal_those_of_one_process(folder, tmp_path):
     """Ranks hold different numbers of images: the mean is over all of them, not of two means."""
-    launch(folder, tmp_path / "two", "step")
+    assert launch(folder, tmp_path / "two", "step") == [0, 0]
     found = torch.load(tmp_path / "two" / "gradients.pt", weights_only=True)
     config = deterministic(folder, tmp_path / "one")
     index = build_index(folder).split("train")
@@ -102,9 +105,18 @@ def test_gradients_equal_those_of_one_process(folder, tmp_path):
 
 def test_a_whole_run_of_two_processes(folder, tmp_path):
     """It trains, evaluates every validation image once, and saves one set of weights."""
-    launch(folder, tmp_path / "two", "run")
+    assert launch(folder, tmp_path / "two", "run") == [0, 0]
     lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     evals = [line for line in lines if line["kind"] == "eval"]
     assert [line["step"] for line in evals] == [2, 4]
     assert (evals[-1]["top1"] * 12) == pytest.approx(round(evals[-1]["top1"] * 12))
     assert all(torch.isfinite(t).all() for t in final_tensors(tmp_path / "two").values())
+
+
+def test_an_image_that_one_process_cannot_read_stops_both(tmp_path, capfd):
+    """One is too many here; a rank that went on alone would wait for ever."""
+    root = write_folder(tmp_path / "images", {"train": 16, "val": 4})
+    path = root / "train" / "plain" / "002.png"
+    path.write_bytes(path.read_bytes()[:90])
+    assert launch(root, tmp_path / "two", "run") == [1, 1]
+    assert capfd.readouterr().err.count("1 of 48 images cannot be read") == 2

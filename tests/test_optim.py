@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 import patchpack as pp
-from patchpack.train.optim import OptimConfig, build_optimizer, learning_rate
+from patchpack.train.optim import OptimConfig, build_optimizers, learning_rate
 
 
 def test_rsqrt_warms_up_falls_and_cools_down():
@@ -26,12 +26,15 @@ def test_cosine_warms_up_and_ends_at_zero():
     assert all(a >= b for a, b in pairwise(rates[9:]))
 
 
-def test_decay_is_for_matrices_alone_and_its_own_for_the_head():
+@pytest.mark.parametrize("body", ["adamw", "muon"])
+def test_decay_is_for_matrices_alone_and_its_own_for_the_head(body):
     model = pp.create_model("navit_ti16", 5, bias=True, registers=2, layer_scale=0.1)
-    config = OptimConfig(weight_decay=0.1, head_weight_decay=0.7)
+    config = OptimConfig(body=body, weight_decay=0.1, head_weight_decay=0.7)
+    optimizers = build_optimizers(model, config)
     decays = {
         id(p): group["weight_decay"]
-        for group in build_optimizer(model, config).param_groups
+        for optimizer in optimizers.values()
+        for group in optimizer.param_groups
         for p in group["params"]
     }
     by_name = {name: decays[id(p)] for name, p in model.named_parameters()}
@@ -40,6 +43,9 @@ def test_decay_is_for_matrices_alone_and_its_own_for_the_head():
     for name, decay in by_name.items():
         matrix = name.endswith("weight") and "norm" not in name and not name.startswith("head")
         assert decay == (0.1 if matrix else 0.7 if name == "head.weight" else 0), name
+    if body == "muon":
+        (muon,) = optimizers["muon"].param_groups
+        assert {id(p) for p in muon["params"]} == {i for i, decay in decays.items() if decay == 0.1}
 
 
 @pytest.mark.parametrize("wrong", [{"lr": 0}, {"cooldown": 2}, {"clip": -1}])

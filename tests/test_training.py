@@ -14,6 +14,7 @@ import torch
 
 from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, candidates, load
+from patchpack.data.layouts import BadDataset
 from patchpack.run import load_config, resume, start
 from patchpack.serial import to_json
 from patchpack.train.log import read_log
@@ -201,8 +202,34 @@ def test_unreadable_images_are_counted_and_limited(tmp_path):
     config = replace(
         config, out=tmp_path / "many", data=replace(config.data, max_bad_fraction=0.03)
     )
-    with pytest.raises(TrainingError, match=r"2 of 48 images cannot be read.*plain/00[25]\.png"):
+    with pytest.raises(BadDataset, match=r"2 of 48 images cannot be read.*plain/00[25]\.png"):
         start(config, live=False)
+
+
+def test_a_resumed_run_remembers_what_it_could_not_read(tmp_path):
+    """Named once, and counted towards the limit, across the pause."""
+    root = write_folder(tmp_path / "images", {"train": 16, "val": 4})
+    path = root / "train" / "plain" / "002.png"
+    path.write_bytes(path.read_bytes()[:90])
+    config = tiny(root, tmp_path / "run", steps=12)
+    config = replace(config, data=replace(config.data, max_bad_fraction=0.03))
+    start(config, live=False)
+    longer = replace(load_config(config.out), train=replace(config.train, steps=24))
+    (config.out / "config.json").write_text(json.dumps(to_json(longer)))
+    progress = resume(config.out, live=False)
+    assert progress.epoch >= 2  # so it was met again
+    noted = read_log(config.out / "log.jsonl", "bad_image")
+    assert len(noted) == 1 and noted[0]["step"] <= 12
+
+
+def test_validation_images_that_cannot_be_read_are_named_once(tmp_path):
+    root = write_folder(tmp_path / "images", {"train": 16, "val": 8})
+    path = root / "val" / "plain" / "002.png"
+    path.write_bytes(path.read_bytes()[:90])
+    config = tiny(root, tmp_path / "run", steps=12)
+    start(replace(config, data=replace(config.data, max_bad_fraction=0.1)), live=False)
+    noted = read_log(config.out / "log.jsonl", "bad_image")
+    assert [r["error"].split(":")[0] for r in noted] == ["val/plain/002.png"]
 
 
 def test_a_class_of_which_nothing_can_be_read_stops_the_run(tmp_path):
@@ -211,7 +238,7 @@ def test_a_class_of_which_nothing_can_be_read_stops_the_run(tmp_path):
         path.write_bytes(path.read_bytes()[:90])
     config = tiny(root, tmp_path / "run")
     config = replace(config, data=replace(config.data, max_bad_fraction=0.9))
-    with pytest.raises(TrainingError, match="no image of class 'along' can be read"):
+    with pytest.raises(BadDataset, match="none of the 8 images of class 'along' can be read"):
         start(config, live=False)
 
 
@@ -219,7 +246,7 @@ def test_validation_images_that_cannot_be_read_stop_the_run(tmp_path):
     root = write_folder(tmp_path / "images", {"train": 8, "val": 2})
     for path in (root / "val").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:90])
-    with pytest.raises(TrainingError, match="no image of the validation split"):
+    with pytest.raises(BadDataset, match=r"6 of 6 images cannot be read.*: val/"):
         start(tiny(root, tmp_path / "run"), live=False)
 
 
@@ -277,7 +304,8 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     mean = sum(loss.sum for loss in losses) / sum(loss.count for loss in losses)
     expected = torch.autograd.grad(mean, list(task.parameters()))
     trainer = Trainer(task, config, World(), torch.float32)
-    trainer.optimizer.step = lambda: None
+    for optimizer in trainer.optimizers.values():
+        optimizer.step = lambda: None
     trainer.config = replace(config, optim=replace(config.optim, clip=0.0))
     trainer.step(loaded, stop=False)
     for parameter, gradient in zip(task.parameters(), expected, strict=True):

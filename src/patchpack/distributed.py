@@ -8,11 +8,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,15 @@ def sum_over_ranks(values: Sequence[float], world: World) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64, device=world.device)
     dist.all_reduce(tensor)
     return tensor.tolist()
+
+
+def gather_over_ranks(items: Sequence[Item], world: World) -> list[Item]:
+    """The items of all processes, in order of rank; every process gets the same."""
+    if world.size == 1:
+        return list(items)
+    gathered: list[list[Item]] = [[] for _ in range(world.size)]
+    dist.all_gather_object(gathered, list(items))
+    return [item for items in gathered for item in items]
 
 
 def prepare(

@@ -22,21 +22,23 @@ from torch import nn
 
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import candidates, load_newest, write_text_atomic
+from patchpack.data.bad_images import BadImages
 from patchpack.data.dropping import NoDrop
+from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.layouts import EXPECTED, BadDataset
 from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
 from patchpack.data.plan import Plan, make_plan
 from patchpack.data.resolution import Resolution
-from patchpack.distributed import World, join_world, sum_over_ranks
+from patchpack.distributed import World, gather_over_ranks, join_world, sum_over_ranks
 from patchpack.evaluate.classification import Counts, classify
 from patchpack.heads.classification import Classifier
-from patchpack.model.navit import forward_flops
+from patchpack.model.navit import NaViTConfig, forward_flops
 from patchpack.serial import from_json, to_json
 from patchpack.serve.predictor import PACK_TOKENS, ModelCard, Predictor
 from patchpack.train.config import DataConfig, RunConfig
 from patchpack.train.log import RunLog
-from patchpack.train.loop import BadImages, Progress, Trainer, TrainingError, fit
+from patchpack.train.loop import Progress, Trainer, TrainingError, fit
 from patchpack.train.precision import autocast, choose_dtype
 
 CHECKPOINTS = "checkpoints"
@@ -98,8 +100,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         task = Classifier(config.model, len(splits.classes), config.task)
         dtype = choose_dtype(config.train.precision, world.device)
         trainer = Trainer(task, config, world, dtype)
-        if resumed:
-            _restore(trainer, config.out, splits)
+        bad_before = _restore(trainer, config.out, splits) if resumed else {}
         log = RunLog(
             config.out if world.is_main else None,
             config.train.steps,
@@ -109,7 +110,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         try:
             for key, reason in index.bad:
                 log.message(f"left out: {key}: {reason}")
-            _fit(trainer, splits, log, dtype)
+            _fit(trainer, splits, bad_before, log, dtype)
         finally:
             log.close()
             if world.is_main:
@@ -117,12 +118,22 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         return trainer.progress
 
 
-def _fit(trainer: Trainer, splits: Splits, log: RunLog, dtype: torch.dtype) -> None:
+def _fit(
+    trainer: Trainer, splits: Splits, bad_before: dict[str, str], log: RunLog, dtype: torch.dtype
+) -> None:
     config, world = trainer.config, trainer.world
-    labels = {
-        key: splits.classes[label] if label >= 0 else ""
-        for key, label in zip(splits.train.keys, splits.train.labels, strict=True)
-    }
+    bad, bad_val = (
+        BadImages(split.root, split.label_of, config.data.max_bad_fraction, reasons)
+        for split, reasons in ((splits.train, bad_before), (splits.val, {}))
+    )
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        values, errors = _evaluate(module, splits.val, config.data, world, dtype)
+        log.left_out(trainer.progress.step, bad_val.add(errors))
+        if not values:
+            raise TrainingError("no image of the validation split has a label")
+        return values
+
     card = ModelCard(
         model=config.model,
         task=config.task,
@@ -135,8 +146,8 @@ def _fit(trainer: Trainer, splits: Splits, log: RunLog, dtype: torch.dtype) -> N
         trainer,
         training_packs(splits.train, config, world, trainer.progress),
         log,
-        BadImages(labels, config.data.max_bad_fraction),
-        evaluate=lambda module: _evaluate(module, splits, config.data, world, dtype),
+        bad,
+        evaluate=evaluate,
         metric=METRIC,
         checkpoints=config.out / CHECKPOINTS,
         extra={"card": to_json(card), "images": fingerprint(splits.train)},
@@ -161,6 +172,7 @@ def training_packs(
             epoch=epoch,
             world_size=world.size,
             window=data.window,
+            max_side=config.model.positions.max_side,
             fill=data.fill,
         )
 
@@ -176,8 +188,8 @@ def training_packs(
 
 def evaluation_packs(
     index: Index,
+    model: NaViTConfig,
     *,
-    patch_size: int,
     resolution: Resolution,
     tokens: int,
     max_tokens: int,
@@ -189,8 +201,9 @@ def evaluation_packs(
     plan = make_plan(
         index.heights,
         index.widths,
-        patch_size=patch_size,
+        patch_size=model.patch_size,
         max_tokens=max(max_tokens, tokens),
+        max_side=model.positions.max_side,
         resolution=resolution.at(tokens),
         dropping=NoDrop(),
         seed=0,
@@ -199,15 +212,16 @@ def evaluation_packs(
         fill=False,
         shuffle=False,
     )
-    treatment = Treatment(patch_size=patch_size)
+    treatment = Treatment(patch_size=model.patch_size)
     return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)
 
 
 def _evaluate(
-    module: nn.Module, splits: Splits, data: DataConfig, world: World, dtype: torch.dtype
-) -> dict[str, float]:
-    """Accuracy on the validation split, every rank doing its share."""
+    module: nn.Module, val: Index, data: DataConfig, world: World, dtype: torch.dtype
+) -> tuple[dict[str, float], list[BadImage]]:
+    """Accuracy on the validation split, none where it has no labels, and what cannot be read."""
     module.eval()
+    errors: list[BadImage] = []
 
     @torch.inference_mode()
     def predict(batch: PackedBatch) -> torch.Tensor:
@@ -215,24 +229,30 @@ def _evaluate(
             return module(batch.to(world.device))
 
     packs = evaluation_packs(
-        splits.val,
-        patch_size=module.trunk.config.patch_size,  # pyrefly: ignore
+        val,
+        module.trunk.config,  # pyrefly: ignore
         resolution=data.resolution,
         tokens=data.eval_tokens,
         max_tokens=data.max_tokens,
         world=world,
         loader=data.loader,
     )
-    mine = classify(predict, (pack.batch for pack in packs), len(splits.classes))
-    right = mine.top1 * mine.images
-    sums = sum_over_ranks([right, mine.in_top5, mine.nll, mine.images], world)
-    right, in_top5, nll, images = sums
-    if not images:
-        raise TrainingError("no image of the validation split could be read and judged")
-    return {"top1": right / images, "top5": in_top5 / images, "nll": nll / images}
+
+    def batches() -> Iterator[PackedBatch]:
+        for pack in packs:
+            errors.extend(pack.bad)
+            yield pack.batch
+
+    mine = classify(predict, batches(), len(val.classes))
+    sums = sum_over_ranks([mine.top1 * mine.images, mine.in_top5, mine.nll, mine.images], world)
+    images = sums.pop()
+    means = [value / images for value in sums] if images else []
+    values = dict(zip(("top1", "top5", "nll"), means, strict=False))
+    return values, gather_over_ranks(errors, world)
 
 
-def _restore(trainer: Trainer, folder: Path, splits: Splits) -> None:
+def _restore(trainer: Trainer, folder: Path, splits: Splits) -> dict[str, str]:
+    """Put a run where its newest good checkpoint was; returns the images it could not read."""
     checkpoint = load_newest(folder / CHECKPOINTS, "last")
     if checkpoint.state.get("images") != fingerprint(splits.train):
         raise TrainingError(
@@ -240,6 +260,7 @@ def _restore(trainer: Trainer, folder: Path, splits: Splits) -> None:
             "removed or changed), so it cannot continue exactly; restore them, or start a new run"
         )
     trainer.restore(checkpoint)
+    return checkpoint.state["bad_images"]
 
 
 @dataclass(frozen=True)
@@ -264,7 +285,8 @@ def evaluate_run(
 ) -> list[BudgetResult]:
     """Accuracy on one split at each budget, of the run's own data or of another folder.
 
-    Another folder's classes must all be known to the model; raises BadDataset where one is not.
+    Another folder's classes must all be known to the model; raises BadDataset where one is not,
+    and where more than `max_bad_fraction` of the images cannot be read.
     """
     root = data or load_config(folder).data.root
     if root is None:
@@ -272,34 +294,38 @@ def evaluate_run(
     index = build_index(root, max_bad_fraction=max_bad_fraction)
     chosen = index.split(split)
     index = _relabel(chosen, predictor.card.classes)
-    return [_evaluate_budget(predictor, index, tokens) for tokens in budgets]
+    bad = BadImages(index.root, index.label_of, max_bad_fraction)
+    return [_evaluate_budget(predictor, index, tokens, bad) for tokens in budgets]
 
 
-def _evaluate_budget(predictor: Predictor, index: Index, tokens: int) -> BudgetResult:
+def _evaluate_budget(
+    predictor: Predictor, index: Index, tokens: int, bad: BadImages
+) -> BudgetResult:
     card = predictor.card
     packs = evaluation_packs(
         index,
-        patch_size=card.model.patch_size,
+        card.model,
         resolution=card.resolution,
         tokens=tokens,
         max_tokens=PACK_TOKENS,
     )
-    flops, bad = 0, []
+    flops = 0
 
     def batches() -> Iterator[PackedBatch]:
         nonlocal flops
         for pack in packs:
             flops += forward_flops(card.model, pack.batch.lengths)
-            bad.extend(str(error) for error in pack.bad)
+            bad.add(pack.bad)
             yield pack.batch
 
     began = time.perf_counter()
     counts = classify(lambda batch: predictor.forward(batch)[1], batches(), len(card.classes))
     seconds = time.perf_counter() - began
     if not counts.images:
-        raise BadDataset(f"no image of {index.root} could be read and judged: {'; '.join(bad[:5])}")
+        raise BadDataset(f"no image of {index.root} has a label that could be judged")
     images = counts.images
-    return BudgetResult(tokens, counts, flops / images / 1e9, images / seconds, tuple(bad))
+    unreadable = tuple(f"{key}: {reason}" for key, reason in bad.reasons.items())
+    return BudgetResult(tokens, counts, flops / images / 1e9, images / seconds, unreadable)
 
 
 def _relabel(index: Index, classes: tuple[str, ...]) -> Index:

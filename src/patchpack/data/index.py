@@ -19,6 +19,7 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import Int
 
+from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.layouts import SPLIT_NAMES, BadDataset, File, list_files
 
@@ -61,6 +62,12 @@ class Index:
             raise BadDataset(f"{self.root} has no split {name!r}; it has {there}{hint}")
         return self.select(chosen)
 
+    @property
+    def label_of(self) -> dict[str, str | None]:
+        """The class of every image by its key; None where it has none."""
+        names = (*self.classes, None)  # label -1 is the last
+        return {key: names[i] for key, i in zip(self.keys, self.labels, strict=True)}
+
     def select(self, numbers: Sequence[int]) -> "Index":
         """Some of the images, in the order given."""
         array = np.asarray(numbers, np.int64)
@@ -97,7 +104,7 @@ def build_index(
     root, files = list_files(source, seed)
     sizes, reasons = _read_sizes(root, files, _cache_path(source.resolve(), cache_dir))
     good = [file for file in files if file.key in sizes]
-    _check_bad(source, files, reasons, max_bad_fraction)
+    BadImages(source, {file.key: file.label for file in files}, max_bad_fraction, reasons).check()
     _check_classes(source, good)
     classes = tuple(sorted({file.label for file in good if file.label is not None}))
     number = {label: i for i, label in enumerate(classes)}
@@ -143,26 +150,6 @@ def _stamp(path: str) -> Stamp:
     except (OSError, ValueError):  # ValueError: no file can have this name
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
-
-
-def _check_bad(
-    source: Path, files: list[File], reasons: Mapping[str, str], max_fraction: float
-) -> None:
-    def told(keys: list[str]) -> str:
-        more = f"; and {len(keys) - 10} more" if len(keys) > 10 else ""
-        return "; ".join(f"{key}: {reasons[key]}" for key in keys[:10]) + more
-
-    if len(reasons) > max_fraction * len(files) or len(reasons) == len(files):
-        raise BadDataset(
-            f"{source}: {len(reasons)} of {len(files)} images cannot be read "
-            f"(max_bad_fraction is {max_fraction:g}): {told(list(reasons))}"
-        )
-    readable = {file.label for file in files if file.key not in reasons}
-    for label in sorted({file.label for file in files if file.label} - readable):
-        lost = [file.key for file in files if file.label == label]
-        raise BadDataset(
-            f"{source}: none of the {len(lost)} images of class {label!r} can be read: {told(lost)}"
-        )
 
 
 def _check_classes(source: Path, files: list[File]) -> None:

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from patchpack.batch import PackedBatch, Patches, collate
+from patchpack.batch import PackedBatch, collate
 from patchpack.data.images import decode, resize, to_rgb
 from patchpack.data.patchify import patchify
-from patchpack.data.resolution import Native, Resolution
+from patchpack.data.resolution import MAX_SIDE, Native, Resolution
 
 AnyImage = Image.Image | np.ndarray | Tensor | str | os.PathLike
 
@@ -22,6 +22,7 @@ def pack(
     patch_size: int = 16,
     max_tokens: int | None = None,
     resolution: Resolution | None = None,
+    max_side: int = MAX_SIDE,
 ) -> PackedBatch:
     """Pack images of any sizes, in the order given.
 
@@ -29,6 +30,7 @@ def pack(
     patch_size  pixels on a side of a patch
     max_tokens  most tokens of one image; larger ones are resized, their aspect kept
     resolution  another rule for sizes (native when None); `max_tokens` bounds it too
+    max_side    longest side of a grid in patches: what the model's positions reach
 
     Raises ValueError for an image of another kind, and its subclass BadImage for unreadable files.
     """
@@ -37,10 +39,20 @@ def pack(
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
     rule = resolution or Native()
-    packed = [
-        _patches(to_pixels(image, f"image {i}"), f"image {i}", rule, patch_size, max_tokens)
-        for i, image in enumerate(images)
-    ]
+    packed = []
+    for i, image in enumerate(images):
+        pixels = to_pixels(image, f"image {i}")
+        height, width = pixels.shape[:2]
+        ((h, w),) = rule.grids(
+            np.array([height]),
+            np.array([width]),
+            patch_size=patch_size,
+            max_tokens=max_tokens or int(torch.iinfo(torch.int32).max),
+            rng=np.random.default_rng(0),
+            max_side=max_side,
+        )
+        pixels = resize(pixels, (int(h) * patch_size, int(w) * patch_size))
+        packed.append(patchify(pixels, patch_size, key=f"image {i}"))
     return collate(packed, patch_size**2 * 3)
 
 
@@ -63,17 +75,3 @@ def to_pixels(image: AnyImage, name: str) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
         raise ValueError(f"{name}: an array must be [h, w, 3] or [h, w], not {list(image.shape)}")
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-
-
-def _patches(
-    pixels: np.ndarray, key: str, resolution: Resolution, patch_size: int, max_tokens: int | None
-) -> Patches:
-    height, width = pixels.shape[:2]
-    ((h, w),) = resolution.grids(
-        np.array([height]),
-        np.array([width]),
-        patch_size=patch_size,
-        max_tokens=max_tokens or int(torch.iinfo(torch.int32).max),
-        rng=np.random.default_rng(0),
-    )
-    return patchify(resize(pixels, (int(h) * patch_size, int(w) * patch_size)), patch_size, key=key)

@@ -119,14 +119,13 @@ class NaViT(nn.Module):
                 f"{self.config.patch_dim} ({self.config.patch_size} px squares of "
                 f"{self.config.channels} channels): pack with patch_size={self.config.patch_size}"
             )
-        positions = self.config.positions
-        if isinstance(positions, Factorized) and batch.num_images:
-            longest = int(batch.grids.max())
-            if longest > positions.max_side:
-                raise ValueError(
-                    f"a grid is {longest} patches long, but the learned positions end at "
-                    f"{positions.max_side}: pack with max_side={positions.max_side}"
-                )
+        reach = self.config.positions.max_side
+        longest = int(batch.grids.max()) if batch.num_images else 0
+        if longest > reach:
+            raise ValueError(
+                f"a grid is {longest} patches long, but the learned positions end at {reach}: "
+                f"pack with max_side={reach}"
+            )
 
 
 def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:

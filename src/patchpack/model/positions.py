@@ -28,6 +28,11 @@ class Interpolated:
 
     side: int = 16  # of the table, in patches
 
+    @property
+    def max_side(self) -> int:
+        """Any grid will do."""
+        return 2**31 - 1
+
 
 Positions = Factorized | Interpolated
 

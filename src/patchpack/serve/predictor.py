@@ -113,6 +113,7 @@ class Predictor:
                 patch_size=self.card.model.patch_size,
                 max_tokens=tokens,
                 resolution=resolution,
+                max_side=self.card.model.positions.max_side,
             )
 
 

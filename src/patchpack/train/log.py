@@ -8,6 +8,7 @@ never stopped.
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 
 from patchpack.checkpoint import write_text_atomic
+from patchpack.data.images import BadImage
 
 TRAIN_COLUMNS = (
     ("loss", "loss", "{:.4f}"),
@@ -72,6 +74,12 @@ class RunLog:
     def note(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Something for the record only."""
         self._write(kind, step, values)
+
+    def left_out(self, step: int, errors: Sequence[BadImage]) -> None:
+        """Images that could not be read."""
+        for error in errors:
+            self.message(f"left out: {error}")
+            self.note("bad_image", step, {"error": str(error)})
 
     def close(self) -> None:
         if self._live:

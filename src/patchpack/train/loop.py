@@ -22,24 +22,24 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import (
     Checkpoint,
+    CheckpointError,
     flatten_optimizer,
     load_into,
     restore_optimizer,
     save,
 )
-from patchpack.data.images import BadImage
+from patchpack.data.bad_images import BadImages
 from patchpack.data.loader import Loaded
-from patchpack.distributed import World, prepare, sum_over_ranks
+from patchpack.distributed import World, gather_over_ranks, prepare, sum_over_ranks
 from patchpack.losses import Loss
 from patchpack.train.config import RunConfig
 from patchpack.train.log import RunLog
-from patchpack.train.optim import build_optimizer, learning_rate
+from patchpack.train.optim import build_optimizers, learning_rate
 from patchpack.train.precision import autocast
 
 
@@ -79,6 +79,7 @@ class Sums:
     tokens: float = 0.0
     flops: float = 0.0
     stop: float = 0.0  # ranks that were asked to stop
+    bad: float = 0.0  # images that could not be read
 
 
 class Objective(nn.Module):
@@ -93,14 +94,14 @@ class Objective(nn.Module):
 
 
 class Trainer:
-    """One run: its weights, its optimizer and its progress."""
+    """One run: its weights, its optimizers and its progress."""
 
     def __init__(
         self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype
     ) -> None:
         self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
         self.flops: Callable[[Sequence[int]], int] = task.trunk.flops  # pyrefly: ignore
-        self.optimizer: Optimizer = build_optimizer(task, config.optim)
+        self.optimizers = build_optimizers(task, config.optim)
         self.average = _average(task, config.train.ema)
         self.progress = Progress()
         objective = Objective(task)
@@ -122,9 +123,11 @@ class Trainer:
         progress, train = self.progress, self.config.train
         self.task.train()
         torch.manual_seed((train.seed * 1_000_003 + progress.step) * 4096 + self.world.rank)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.optim, progress.step, train.steps)
-        self.optimizer.zero_grad()
+        self.learning_rate = learning_rate(self.config.optim, progress.step, train.steps)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate
+            optimizer.zero_grad()
         batches = [pack.batch.to(self.world.device) for pack in loaded]
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
         local = Sums(
@@ -133,6 +136,7 @@ class Trainer:
             tokens=sum(batch.num_tokens for batch in batches),
             flops=3.0 * sum(self.flops(batch.lengths) for batch in batches),
             stop=float(stop),
+            bad=sum(len(pack.bad) for pack in loaded),
         )
         sums = Sums(*sum_over_ranks(list(asdict(local).values()), self.world))
         self.grad_norm = self._update(sums, batches)
@@ -159,7 +163,8 @@ class Trainer:
         if self.config.optim.clip:
             parameters = [p for p in self.task.parameters() if p.grad is not None]
             clip_grads_with_norm_(parameters, self.config.optim.clip, norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         if self.average:
             self.average.update_parameters(self.task)
         return float(norm)
@@ -196,7 +201,8 @@ class Trainer:
         tensors: dict[str, dict[str, Tensor]] = {"model": self.best_module.state_dict()}
         if name == "last":
             tensors["model"] = self.task.state_dict()
-            tensors["optimizer"] = flatten_optimizer(self.optimizer, self.task.named_parameters())
+            for kind, optimizer in self.optimizers.items():
+                tensors[kind] = flatten_optimizer(optimizer, self.task.named_parameters())
             if self.average:
                 tensors["average"] = self.average.state_dict()
         state = {"progress": asdict(self.progress), **extra}
@@ -205,9 +211,12 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a `last` checkpoint, exactly."""
         load_into(self.task, checkpoint.tensors["model"], str(checkpoint.folder))
-        restore_optimizer(
-            self.optimizer, self.task.named_parameters(), checkpoint.tensors["optimizer"]
-        )
+        for kind, optimizer in self.optimizers.items():
+            if kind not in checkpoint.tensors:
+                raise CheckpointError(
+                    f"{checkpoint.folder} lacks the state of the optimizer {kind}"
+                )
+            restore_optimizer(optimizer, self.task.named_parameters(), checkpoint.tensors[kind])
         if self.average:
             average = checkpoint.tensors.get("average", {})
             load_into(self.average, average, str(checkpoint.folder))
@@ -245,31 +254,6 @@ def asked_to_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class BadImages:
-    """Unreadable images met so far: each is named once, and too many of them stop the run."""
-
-    def __init__(self, labels: dict[str, str], max_fraction: float) -> None:
-        self.labels, self.max_fraction = labels, max_fraction
-        self.reasons: dict[str, str] = {}
-
-    def add(self, errors: tuple[BadImage, ...]) -> list[BadImage]:
-        """Those that are new; raises TrainingError when there are too many."""
-        new = [error for error in errors if error.key not in self.reasons]
-        self.reasons.update({error.key: error.reason for error in new})
-        if len(self.reasons) > self.max_fraction * len(self.labels):
-            raise TrainingError(
-                f"{len(self.reasons)} of {len(self.labels)} images cannot be read, more than "
-                f"data.max_bad_fraction={self.max_fraction:g}: {self._first()}"
-            )
-        for label in {self.labels[error.key] for error in new}:
-            if all(key in self.reasons for key, other in self.labels.items() if other == label):
-                raise TrainingError(f"no image of class {label!r} can be read: {self._first()}")
-        return new
-
-    def _first(self) -> str:
-        return "; ".join(f"{key}: {reason}" for key, reason in list(self.reasons.items())[:10])
-
-
 def fit(
     trainer: Trainer,
     packs: Iterator[Loaded],
@@ -285,9 +269,10 @@ def fit(
 
     evaluate  called with the module to judge; every rank calls it, every rank gets the same values
     metric    which of its values decides what `best` is; higher is better
-    extra     JSON kept in every checkpoint
+    extra     JSON kept in every checkpoint, beside the images that could not be read
 
-    Raises Stopped after saving when asked to stop, TrainingError when the run cannot go on.
+    Raises Stopped after saving when asked to stop, TrainingError when the run cannot go on,
+    BadDataset when too many images cannot be read.
     """
     train, progress, world = trainer.config.train, trainer.progress, trainer.world
     slots = trainer.config.data.max_tokens * train.accumulate * world.size
@@ -295,24 +280,23 @@ def fit(
 
     def save(name: str) -> None:
         if world.is_main:
-            trainer.save(checkpoints, name, extra, keep=2 if name == "last" else 1)
+            state = {**extra, "bad_images": bad_images.reasons}
+            trainer.save(checkpoints, name, state, keep=2 if name == "last" else 1)
 
     with asked_to_stop() as received:
         while progress.step < train.steps:
             with meter.waiting():
                 loaded = [next(packs) for _ in range(train.accumulate)]
-            for pack in loaded:
-                for error in bad_images.add(pack.bad):
-                    log.message(f"left out: {error}")
-                    log.note("bad_image", progress.step + 1, {"error": str(error)})
             sums = trainer.step(loaded, stop=bool(received))
             progress.seconds += meter.lap()
             meter.add(sums, slots)
             step = progress.step
+            if sums.bad:
+                errors = [error for pack in loaded for error in pack.bad]
+                log.left_out(step, bad_images.add(gather_over_ranks(errors, world)))
             if step % train.log_every == 0 or step == train.steps:
-                rate = trainer.optimizer.param_groups[0]["lr"]
                 extras = {"grad_norm": trainer.grad_norm, "epoch": progress.epoch}
-                log.train(step, {"lr": rate, **extras, **meter.read()})
+                log.train(step, {"lr": trainer.learning_rate, **extras, **meter.read()})
             if step % train.eval_every == 0 or step == train.steps:
                 values = evaluate(trainer.best_module)
                 log.evaluation(step, values)

@@ -1,23 +1,27 @@
-"""The optimizer and its learning rate.
+"""The optimizers and their learning rate.
 
 AdamW, with weight decay apart for the head and the body, and none on norms, biases, positions,
-registers and scales. The paper's schedule falls with the reciprocal square root of the step and
-ends in a linear cool-down, so that a run can be cut anywhere and cooled (arXiv 2106.04560, §3.3).
+registers and scales. The matrices of the body can go to Muon instead (Jordan et al., 2024): it
+steps by the orthogonalised momentum, scaled to the size of AdamW's steps (Liu et al., arXiv
+2502.16982, §2.2), so that one learning rate serves both.
+
+The paper's schedule falls with the reciprocal square root of the step and ends in a linear
+cool-down, so that a run can be cut anywhere and cooled (arXiv 2106.04560, §3.3).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import cos, pi
 from typing import Literal
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon, Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW and its schedule; steps count optimizer steps."""
+    """What steps the weights, and the schedule; steps count optimizer steps."""
 
+    body: Literal["adamw", "muon"] = "adamw"  # steps the body's matrices; AdamW all the rest
     lr: float = 1e-3  # highest learning rate
     schedule: Literal["rsqrt", "cosine"] = "rsqrt"
     warmup: int = 100  # steps of linear warm-up
@@ -25,7 +29,7 @@ class OptimConfig:
     timescale: int = 1000  # steps after which rsqrt has fallen by √2
     weight_decay: float = 0.03  # of the body's matrices
     head_weight_decay: float = 0.03  # of the head's (the paper: 100 times the body's)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
     clip: float = 1.0  # largest norm of the gradient; 0 for none
 
     def __post_init__(self) -> None:
@@ -48,25 +52,29 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     return config.lr * warm * decay * cool
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over the matrices of the body, those of the head, and everything else."""
+def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimizer]:
+    """By name: AdamW over the body's matrices, the head's, and the rest; or Muon for the first."""
     body, head, rest = [], [], []
     for name, parameter in module.named_parameters():
         if parameter.ndim < 2 or _is_table(name):
             rest.append(parameter)
         else:
             (head if name.startswith("head.") else body).append(parameter)
-    groups: Iterable[tuple[list[nn.Parameter], float]] = (
-        (body, config.weight_decay),
-        (head, config.head_weight_decay),
-        (rest, 0.0),
-    )
-    return AdamW(
+    groups = [(head, config.head_weight_decay), (rest, 0.0)]
+    optimizers: dict[str, Optimizer] = {}
+    if config.body == "muon":
+        optimizers["muon"] = Muon(
+            body, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+    else:
+        groups.insert(0, (body, config.weight_decay))
+    optimizers["adamw"] = AdamW(
         [{"params": params, "weight_decay": decay} for params, decay in groups if params],
         lr=config.lr,
         betas=config.betas,
         fused=True,
     )
+    return optimizers
 
 
 def _is_table(name: str) -> bool:

@@ -52,6 +52,16 @@ def test_a_run_leaves_what_it_promises(undisturbed):
         assert all(record[name] >= 0 for record in train)
 
 
+@pytest.mark.slow
+def test_compiled_blocks_learn_the_same(root, undisturbed, tmp_path):
+    start(tiny(root, tmp_path / "run", compile_blocks=True), live=False)
+    losses = [
+        [record["loss"] for record in read_log(run / "log.jsonl", "train")]
+        for run in (tmp_path / "run", undisturbed)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_it_learns(root, tmp_path):
     config = tiny(root, tmp_path / "run", steps=150, ema=0.0, eval_every=150)
     config = replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))

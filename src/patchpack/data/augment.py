@@ -25,7 +25,8 @@ class Augment:
     symmetry: Literal["none", "flip", "dihedral"] = "none"  # left-right, or all 8 of a square
     crop: float = 1.0  # smallest area of an aspect-true random crop, as a share of the image
     colour: float = 0.0  # largest relative change of brightness, contrast and saturation
-    operations: int = 0  # random operations drawn from the RandAugment family
+    operations: int = 0  # random operations, as in RandAugment
+    family: Literal["all", "geometric"] = "all"  # what they are drawn from; geometric: no colours
     magnitude: float = 0.5  # their strength, 0 to 1
     erase: float = 0.0  # probability that a random rectangle is filled with noise
 
@@ -51,12 +52,13 @@ def random_crop(pixels: Pixels, smallest: float, rng: np.random.Generator) -> Pi
 
 
 def augment(pixels: Pixels, config: Augment, rng: np.random.Generator) -> Pixels:
-    """Symmetry, pixel operations and erasing of a resized image; a new array or the same."""
+    """Symmetry, pixel operations and erasing of a resized image; a new array or a view."""
     pixels = _symmetry(pixels, config.symmetry, rng)
     if config.colour:
         pixels = _jitter(pixels, config.colour, rng)
+    names = GEOMETRIC if config.family == "geometric" else tuple(OPERATIONS)
     for _ in range(config.operations):
-        name = str(rng.choice(list(OPERATIONS)))
+        name = names[rng.integers(len(names))]
         strength = config.magnitude * rng.uniform()
         sign = 1 if rng.uniform() < 0.5 else -1
         image = OPERATIONS[name](Image.fromarray(pixels), strength, sign, _background(pixels))
@@ -73,7 +75,7 @@ def _symmetry(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
         pixels = pixels[:, ::-1]
     if kind == "dihedral":
         pixels = np.rot90(pixels, int(rng.integers(4)))
-    return np.ascontiguousarray(pixels)
+    return pixels
 
 
 def _jitter(pixels: Pixels, most: float, rng: np.random.Generator) -> Pixels:
@@ -116,6 +118,7 @@ def _zoom(image: Image.Image, factor: float, fill: tuple[int, ...]) -> Image.Ima
     return _affine(image, (factor, 0, x - factor * x, 0, factor, y - factor * y), fill)
 
 
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y", "zoom")
 # Cubuk et al., RandAugment (arXiv 1909.13719), at strength s in [0, 1] and sign ±1.
 OPERATIONS: dict[str, Operation] = {
     "rotate": lambda im, s, sign, fill: im.rotate(

@@ -40,6 +40,7 @@ def attend_dense(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
 
 
+@torch.compiler.disable  # its shapes are those of the pack: a new graph for every step
 def attend_tiled(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """Short images in dense tiles, long ones one by one with the fused kernel. Any device."""
     outs, start = [], 0

@@ -11,16 +11,15 @@ seconds are the ones to compare where the machine has other work.
 """
 
 import argparse
-import csv
 import multiprocessing
 import resource
 import time
-from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sizes import draw, log_normal_sizes, read_sizes
 
 from patchpack.data.dropping import NoDrop
 from patchpack.data.plan import Plan, make_plan
@@ -48,22 +47,6 @@ class Case:
     images: int
 
 
-def read_sizes(path: Path) -> dict[str, np.ndarray]:
-    rows = defaultdict(list)
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            rows[row["dataset"]].append([int(row[name]) for name in ("height", "width", "count")])
-    return {name: np.array(sizes) for name, sizes in rows.items()}
-
-
-def log_normal_sizes() -> dict[str, np.ndarray]:
-    """Photographs of about 400 px a side, two thirds of them within a factor of 1.4 of square."""
-    rng = np.random.default_rng(0)
-    side, aspect = 400 * np.exp(rng.normal(0, 0.4, 20_000)), np.exp(rng.normal(0, 0.35, 20_000))
-    sizes = np.rint([side * aspect**0.5, side / aspect**0.5]).astype(int)
-    return {"log-normal": np.stack([*sizes, np.ones_like(sizes[0])], axis=1)}
-
-
 def first_fit(lengths: np.ndarray, max_tokens: int) -> float:
     """Share of slots that hold a token."""
     room = np.full(OPEN_PACKS, max_tokens)
@@ -83,8 +66,7 @@ def first_fit(lengths: np.ndarray, max_tokens: int) -> float:
 def measure(case: Case) -> tuple[str, ...]:
     """The cells of a row."""
     rng = np.random.default_rng(0)
-    share = case.sizes[:, 2] / case.sizes[:, 2].sum()
-    heights, widths = case.sizes[rng.choice(len(share), case.images, p=share), :2].T
+    heights, widths = draw(case.sizes, case.images).T
 
     def plan(fill: bool) -> Plan:
         return make_plan(

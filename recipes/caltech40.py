@@ -10,6 +10,7 @@ from pathlib import Path
 
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import BetaDrop
+from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Sampled
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.model.navit import NaViTConfig
@@ -23,10 +24,11 @@ config = RunConfig(
         resolution=Sampled(low=64, high=160, mean=-0.5),
         eval_tokens=100,
         dropping=BetaDrop(mean=0.3, max=0.7),
-        augment=Augment(symmetry="flip", crop=0.5, colour=0.3, operations=1, magnitude=0.4),
+        augment=Augment(symmetry="flip", crop=0.4, colour=0.3, operations=1, magnitude=0.5),
+        loader=LoaderConfig(workers=0),  # on 2 cores, loading threads cost more than they hide
     ),
-    model=NaViTConfig(dim=192, depth=8, heads=3, mlp_dim=768, patch_size=16, drop_path=0.05),
+    model=NaViTConfig(dim=192, depth=6, heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
     task=ClassificationConfig(label_smoothing=0.1),
-    optim=OptimConfig(lr=1e-3, schedule="cosine", warmup=100, weight_decay=0.05),
-    train=TrainConfig(steps=1500, ema=0.998, eval_every=250, save_every=250),
+    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
+    train=TrainConfig(steps=1000, ema=0.998, eval_every=250, save_every=250),
 )

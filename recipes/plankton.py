@@ -4,13 +4,15 @@
     patchpack eval runs/plankton --split test
 
 How large an organism is tells classes apart, so images keep their size: an image never has more
-pixels in a pack than on disk. Organisms have no up or down, hence all eight symmetries.
+pixels in a pack than on disk. Organisms have no up or down, hence all eight symmetries. The water
+behind them is white: pixels are centred there, so that it becomes zeros.
 """
 
 from pathlib import Path
 
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import BetaDrop
+from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Native
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.model.navit import NaViTConfig
@@ -25,9 +27,19 @@ config = RunConfig(
         eval_tokens=256,
         dropping=BetaDrop(mean=0.4, max=0.8),
         augment=Augment(symmetry="dihedral", operations=1, magnitude=0.5),
+        loader=LoaderConfig(workers=0),  # on 2 cores, loading threads cost more than they hide
     ),
-    model=NaViTConfig(dim=192, depth=8, heads=3, mlp_dim=768, patch_size=8, drop_path=0.05),
+    model=NaViTConfig(
+        dim=128,
+        depth=6,
+        heads=4,
+        mlp_dim=512,
+        patch_size=8,
+        pixel_mean=255,
+        pixel_std=64,
+        drop_path=0.05,
+    ),
     task=ClassificationConfig(label_smoothing=0.1),
-    optim=OptimConfig(lr=1e-3, schedule="cosine", warmup=200, weight_decay=0.05),
-    train=TrainConfig(steps=2400, ema=0.998, eval_every=400, save_every=400),
+    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=200, weight_decay=0.05),
+    train=TrainConfig(steps=6000, ema=0.999, eval_every=1000, save_every=1000),
 )

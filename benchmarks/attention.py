@@ -1,0 +1,114 @@
+"""Attention inside each image of a pack, forward and backward: ways to compute it on CPUs.
+
+    python benchmarks/attention.py [--json]
+
+Interleaved in one process after a warm-up; medians of ten. `dense` is the block-diagonal mask,
+`each image` one fused call an image, `each length` one fused call for the images of one length,
+`tiled` what models use. Speeds are of useful work: 4 Σn² · dim operations forward, 8 backward.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchpack.__main__ import keep_freed_memory, spin_briefly
+from patchpack.batch import Segments
+from patchpack.model.attention import attend_dense, attend_tiled
+
+ROUNDS = 10
+HEAD_DIM = 64
+CPU = torch.device("cpu")
+
+
+def attend_each(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    return _in_runs(q, k, v, [(n, 1) for n in segments.lengths])
+
+
+def attend_by_length(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    return _in_runs(q, k, v, [(n, len(list(same))) for n, same in groupby(segments.lengths)])
+
+
+def _in_runs(q: Tensor, k: Tensor, v: Tensor, runs: list[tuple[int, int]]) -> Tensor:
+    sizes = [n * count for n, count in runs]
+    outs = []
+    for (n, _), *qkv in zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
+        images = [x.unflatten(0, (-1, n)).transpose(1, 2) for x in qkv]
+        outs.append(F.scaled_dot_product_attention(*images).transpose(1, 2).flatten(0, 1))
+    return torch.cat(outs)
+
+
+WAYS = {
+    "dense": attend_dense,
+    "each image": attend_each,
+    "each length": attend_by_length,
+    "tiled": attend_tiled,
+}
+
+
+def packs() -> dict[str, tuple[tuple[int, ...], int]]:
+    """Sorted lengths, and heads."""
+    draw = random.Random(0)
+    small = [max(2, min(256, int(draw.lognormvariate(3.4, 0.7)))) for _ in range(75)]
+    photographs = [draw.randint(4, 16) * draw.randint(4, 16) for _ in range(32)]
+    tiny = [draw.choice([1, 4, 9, 12, 15, 16, 20, 25]) for _ in range(512)]
+    cases = {
+        "75 images of 2 to 256 tokens": (small, 3),
+        "32 images of 16 to 256 tokens": (photographs, 6),
+        "512 images of 1 to 25 tokens": (tiny, 3),
+        "50 images of 64 tokens": ([64] * 50, 3),
+        "12 images of 300 to 500 tokens": ([300, 400, 450, 500] * 3, 6),
+        "4 images of 1024 tokens": ([1024] * 4, 6),
+    }
+    return {name: (tuple(sorted(lengths)), heads) for name, (lengths, heads) in cases.items()}
+
+
+def measure(lengths: tuple[int, ...], heads: int, dtype: torch.dtype) -> dict[str, float]:
+    """Median seconds of forward and backward, by way."""
+    segments = Segments(lengths, CPU)
+    shape = (segments.num_tokens, 3, heads, HEAD_DIM)
+    qkv, weight = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)[:, 0]
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(ROUNDS + 1):
+        for name, attend in WAYS.items():
+            tensors = [x.detach().requires_grad_() for x in qkv.unbind(1)]
+            began = time.perf_counter()
+            torch.autograd.grad(attend(*tensors, segments), tensors, weight)
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for name, (lengths, heads) in packs().items():
+            flops = 12 * sum(n * n for n in lengths) * heads * HEAD_DIM
+            for way, seconds in measure(lengths, heads, dtype).items():
+                rows.append({
+                    "pack": name, "dtype": str(dtype).removeprefix("torch."), "way": way,
+                    "ms": round(seconds * 1e3, 2), "gflops_per_s": round(flops / seconds / 1e9, 1),
+                })  # fmt: skip
+    if options.json:
+        print(json.dumps({"threads": torch.get_num_threads(), "rows": rows}))
+        return
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; ms (useful GFLOP/s)")
+    print("| pack | dtype |", " | ".join(WAYS), "|")
+    print("|---" * (len(WAYS) + 2) + "|")
+    for (pack, dtype), cells in groupby(rows, key=lambda row: (row["pack"], row["dtype"])):
+        ways = " | ".join(f"{row['ms']} ({row['gflops_per_s']})" for row in cells)
+        print(f"| {pack} | {dtype} | {ways} |")
+
+
+if __name__ == "__main__":
+    spin_briefly()
+    keep_freed_memory()
+    main()

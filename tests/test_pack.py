@@ -66,6 +66,15 @@ def test_another_resolution():
     assert pack.grids.tolist() == [[3, 3]]
 
 
+def test_pixels_are_copied_even_where_patches_could_be_a_view():
+    """A column of patches lies in memory as the image does; the image may be read-only."""
+    image = np.zeros((12, 4, 3), np.uint8)
+    image.flags.writeable = False
+    batch = pp.pack([image], patch_size=4)
+    batch.patches.fill_(7)
+    assert not image.any()
+
+
 def test_no_images():
     assert pp.pack([], patch_size=8).num_images == 0
 

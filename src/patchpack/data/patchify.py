@@ -32,7 +32,7 @@ def patchify(
     h, w = height // p, width // p
     cells = pixels.reshape(h, p, w, p, channels).transpose(0, 2, 1, 3, 4).reshape(h * w, -1)
     numbers = np.arange(h * w) if kept is None else kept
-    cells = cells[numbers] if kept is not None else np.ascontiguousarray(cells)
+    cells = cells[numbers] if kept is not None else np.require(cells, requirements=["C", "W"])
     coords = np.stack(np.divmod(numbers, w), axis=-1).astype(np.int32)
     return Patches(
         patches=torch.from_numpy(cells),

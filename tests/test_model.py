@@ -153,6 +153,8 @@ def test_an_empty_pack_goes_through():
     loss = model.loss(collate([], 12))
     loss.sum.backward()
     assert loss.count == 0 and loss.sum.item() == 0
+    # Processes that share gradients wait for each of them.
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_flops_of_vit_b16_are_the_published_ones():

@@ -17,7 +17,7 @@ Trap: FlexAttention has no backward on CPUs and the varlen kernel takes half pre
 """
 
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import groupby
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 from patchpack.batch import Segments
 from patchpack.model.tiles import TiledAttention
 
+FLASH_CAPABILITY = (8, 0)  # of devices that have the varlen kernel: Ampere and later
 SHORT = 512  # tokens of an image up to which writing down its attention matrix is faster
 Stream = Float[Tensor, "token head head_dim"]
 Attend = Callable[[Tensor, Tensor, Tensor, Segments], Tensor]
@@ -53,7 +54,7 @@ def attend_tiled(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
                 outs.append(TiledAttention.apply(q[image], k[image], v[image], tokens))
             else:
                 outs.append(_attend_whole(q[image], k[image], v[image]))
-    return outs[0] if len(outs) == 1 else torch.cat(outs) if outs else q
+    return outs[0] if len(outs) == 1 else torch.cat(outs) if outs else _nothing(q, k, v)
 
 
 def _attend_whole(q: Stream, k: Stream, v: Stream) -> Stream:
@@ -62,29 +63,38 @@ def _attend_whole(q: Stream, k: Stream, v: Stream) -> Stream:
     return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
 
 
+def _nothing(q: Stream, k: Stream, v: Stream) -> Stream:
+    """What attention makes of a pack without images: no token, but a gradient for every weight,
+    which processes that share gradients wait for."""
+    return q + k + v
+
+
+@torch.compiler.disable  # as above: lengths are numbers of the host
 def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """PyTorch's own variable-length flash kernel: CUDA, float16 or bfloat16."""
     from torch.nn.attention.varlen import varlen_attn
 
     if not segments.lengths:
-        return q
+        return _nothing(q, k, v)
     longest = max(segments.lengths)
     offsets = segments.offsets
     return varlen_attn(q, k, v, offsets, offsets, longest, longest)  # pyrefly: ignore
 
 
+@torch.compiler.disable
 def attend_flex(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """FlexAttention with a block mask of the segments: CUDA, any precision."""
     if not segments.lengths:
-        return q
+        return _nothing(q, k, v)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     return _compiled_flex()(q, k, v, block_mask=_block_mask(segments))[0].transpose(0, 1)
 
 
 def attend_cuda(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
-    """Varlen where its kernel takes the precision, FlexAttention elsewhere."""
+    """Varlen where its kernel takes precision and device, FlexAttention elsewhere."""
     half = q.dtype in (torch.float16, torch.bfloat16)
-    return (attend_varlen if half else attend_flex)(q, k, v, segments)
+    flash = half and torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY
+    return (attend_varlen if flash else attend_flex)(q, k, v, segments)
 
 
 @lru_cache(maxsize=2)
@@ -102,7 +112,7 @@ def _block_mask(segments: Segments) -> object:
 def _compiled_flex() -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(partial(flex_attention), dynamic=True)
+    return torch.compile(flex_attention, dynamic=True)
 
 
 def backend(device: torch.device) -> Attend:

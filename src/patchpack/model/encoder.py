@@ -38,6 +38,9 @@ class EncoderConfig:
     drop_path: float = 0.0  # share of images that skip the last block; rises linearly from 0
 
     def __post_init__(self) -> None:
+        for name in ("dim", "depth", "heads", "mlp_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.dim % self.heads:
             raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         for name in ("dropout", "drop_path"):
@@ -45,6 +48,7 @@ class EncoderConfig:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
 
+@torch.compiler.disable  # the number of images is another one in every pack
 def image_noise(segments: Segments, width: int, rate: float) -> Float[Tensor, "token width"]:
     """Multiplicative dropout noise, one draw of `width` values for each image."""
     keep = torch.full((segments.num_images, width), 1 - rate, device=segments.device)

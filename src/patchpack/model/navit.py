@@ -41,6 +41,10 @@ class NaViTConfig(EncoderConfig):
         for name in ("patch_size", "channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.registers < 0:
+            raise ValueError(f"registers must be 0 or more, not {self.registers}")
+        if not self.pixel_std > 0:
+            raise ValueError(f"pixel_std must be more than 0, not {self.pixel_std}")
 
     @property
     def patch_dim(self) -> int:
@@ -102,11 +106,13 @@ class NaViT(nn.Module):
         return Encoded(x.index_select(0, places), self.pool(x, segments))
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
-        """Normalise pixels, project patches, add positions."""
+        """Normalise pixels, project patches, add positions; in the precision of the weights,
+        which autocast leaves alone: what blocks add to is never rounded to half of it."""
         self._check(batch)
         patches = (batch.patches.float() - self.config.pixel_mean) / self.config.pixel_std
         grids = batch.grids.to(batch.coords.device, non_blocking=True)[batch.segments.ids]
-        return self.embedding(patches) + self.positions(batch.coords, grids)
+        tokens = self.embedding(patches) + self.positions(batch.coords, grids)
+        return tokens.to(self.embedding.weight.dtype)
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`forward_flops`)."""

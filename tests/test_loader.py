@@ -5,12 +5,23 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import write_folder
-from patchpack.data.augment import Augment
+from patchpack.data.augment import Augment, random_crop
 from patchpack.data.dropping import BetaDrop
+from patchpack.data.images import decode, resize
 from patchpack.data.index import build_index
-from patchpack.data.loader import LoaderConfig, Treatment, load_epoch, load_forever
+from patchpack.data.loader import (
+    ImageSpec,
+    LoaderConfig,
+    PackSpec,
+    Treatment,
+    load_epoch,
+    load_forever,
+    load_image,
+)
+from patchpack.data.patchify import patchify
 from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
 
@@ -109,6 +120,19 @@ def test_a_pack_of_nothing_but_bad_images_is_empty(tmp_path):
         index.path(number).write_bytes(b"")
     (pack,) = load_epoch(index, plan_of(index), TREATMENT, LoaderConfig())
     assert pack.batch.num_images == 0 and len(pack.bad) == 3
+
+
+def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
+    """A JPEG is decoded at a fraction only where the smallest crop is still large enough."""
+    noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
+    Image.fromarray(noise).save(path := tmp_path / "a.jpg", quality=95)
+    image = ImageSpec(path=path, key="a.jpg", number=0, grid=(16, 16), kept=256)
+    treatment = Treatment(patch_size=4, augment=Augment(crop=0.01))
+    spec = PackSpec(images=(image,), treatment=treatment, epoch=0, step=0)
+    rng = np.random.default_rng([0, 0, 0, 1])
+    cut = random_crop(decode(path, key="a.jpg"), 0.01, rng)
+    expected = patchify(resize(cut, (64, 64)), 4).patches
+    assert torch.equal(load_image(image, spec).patches, expected)
 
 
 def test_dropped_tokens_differ_between_epochs(index):

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.data.images import BadImage
 from patchpack.data.patchify import patchify, unpatchify
 from patchpack.data.resolution import Square
 
@@ -100,3 +101,14 @@ def test_one_image_outside_a_list_is_refused():
         pp.pack(picture(8, 8))
     with pytest.raises(ValueError, match="max_tokens must be at least 1"):
         pp.pack([picture(8, 8)], max_tokens=0)
+
+
+def test_a_damaged_image_is_named_by_its_number(tmp_path):
+    path = tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+    whole = np.zeros((8, 8, 3), np.uint8)
+    with Image.open(path) as cut, pytest.raises(BadImage, match="image 1: is damaged"):
+        pp.pack([whole, cut], patch_size=8)
+    with pytest.raises(ValueError, match="image 1: holds floating-point"):
+        pp.pack([whole, Image.new("F", (8, 8))], patch_size=8)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -105,10 +106,13 @@ def pack_spec(
 def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     """Decode, crop, resize, augment and patchify one image; raises BadImage."""
     todo, (h, w) = spec.treatment, image.grid
+    crop = todo.augment.crop
     rng = np.random.default_rng([todo.seed, spec.epoch, image.number, 1])
     p = todo.patch_size
-    pixels = decode(image.path, key=image.key, target=(h * p, w * p))
-    pixels = resize(random_crop(pixels, todo.augment.crop, rng), (h * p, w * p))
+    # Decoded at a fraction of its size only where the smallest crop still has pixels enough.
+    whole = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
+    pixels = decode(image.path, key=image.key, target=whole)
+    pixels = resize(random_crop(pixels, crop, rng), (h * p, w * p))
     pixels = augment(pixels, todo.augment, rng)
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
     return patchify(pixels, p, kept=kept, key=image.key, targets=image.targets)
@@ -143,7 +147,7 @@ def load_forever(
     start: tuple[int, int] = (0, 0),
     rank: int = 0,
 ) -> Iterator[Loaded]:
-    """The packs of one rank from (epoch, step) on, epoch after epoch without a pause between."""
+    """The packs of one rank from (epoch, step) on, epoch after epoch."""
 
     def specs() -> Iterator[PackSpec]:
         epoch, step = start

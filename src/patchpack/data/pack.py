@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from patchpack.batch import PackedBatch, collate
-from patchpack.data.images import decode, resize, to_rgb
+from patchpack.batch import PackedBatch, Patches, collate
+from patchpack.data.images import BadImage, decode, resize, to_rgb
 from patchpack.data.patchify import patchify
 from patchpack.data.resolution import MAX_SIDE, Native, Resolution
 
@@ -38,22 +38,35 @@ def pack(
         raise ValueError("pack takes a list of images; put a single one in a list")
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-    rule = resolution or Native()
-    packed = []
-    for i, image in enumerate(images):
-        pixels = to_pixels(image, f"image {i}")
-        height, width = pixels.shape[:2]
-        ((h, w),) = rule.grids(
-            np.array([height]),
-            np.array([width]),
-            patch_size=patch_size,
-            max_tokens=max_tokens or int(torch.iinfo(torch.int32).max),
-            rng=np.random.default_rng(0),
-            max_side=max_side,
-        )
-        pixels = resize(pixels, (int(h) * patch_size, int(w) * patch_size))
-        packed.append(patchify(pixels, patch_size, key=f"image {i}"))
+    rule, most = resolution or Native(), max_tokens or int(torch.iinfo(torch.int32).max)
+    packed = [
+        to_patches(image, f"image {i}", patch_size, most, rule, max_side)
+        for i, image in enumerate(images)
+    ]
     return collate(packed, patch_size**2 * 3)
+
+
+def to_patches(
+    image: AnyImage,
+    name: str,
+    patch_size: int,
+    max_tokens: int,
+    resolution: Resolution,
+    max_side: int,
+) -> Patches:
+    """One image, resized to its grid and cut up; `name` is its key, and stands in errors."""
+    pixels = to_pixels(image, name)
+    height, width = pixels.shape[:2]
+    ((h, w),) = resolution.grids(
+        np.array([height]),
+        np.array([width]),
+        patch_size=patch_size,
+        max_tokens=max_tokens,
+        rng=np.random.default_rng(0),
+        max_side=max_side,
+    )
+    pixels = resize(pixels, (int(h) * patch_size, int(w) * patch_size))
+    return patchify(pixels, patch_size, key=name)
 
 
 def to_pixels(image: AnyImage, name: str) -> np.ndarray:
@@ -61,7 +74,7 @@ def to_pixels(image: AnyImage, name: str) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return decode(image, key=os.fspath(image))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return _from_pillow(image, name)
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] not in (1, 3):
             raise ValueError(f"{name}: a tensor must be [3, h, w], not {list(image.shape)}")
@@ -75,3 +88,13 @@ def to_pixels(image: AnyImage, name: str) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
         raise ValueError(f"{name}: an array must be [h, w, 3] or [h, w], not {list(image.shape)}")
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
+    """Pillow reads the pixels of an opened file only now, and says OSError of a damaged one."""
+    try:
+        return to_rgb(image)
+    except BadImage as error:
+        raise BadImage(name, error.reason) from error
+    except OSError as error:
+        raise BadImage(name, f"is damaged ({error})") from error

@@ -141,6 +141,22 @@ def test_one_bad_image_does_not_spoil_the_others(capsys, run, root, tmp_path):
     good = next((root / "test").rglob("*.png"))
     status, out, err = patchpack(capsys, "predict", run, bad, good)
     assert status == 1 and out.startswith(str(good)) and str(bad) in err
+    target = tmp_path / "vectors.npz"
+    status, out, err = patchpack(capsys, "embed", run, bad, good, "-o", target)
+    assert status == 1 and str(bad) in err and list(np.load(target)["keys"]) == [str(good)]
+    target.unlink()
+    status, _, err = patchpack(capsys, "embed", run, bad, "-o", target)
+    assert status == 2 and "nothing to embed" in err and not target.exists()
+
+
+def test_hidden_files_and_folders_named_like_images_are_passed_over(capsys, run, root, tmp_path):
+    good = next((root / "test").rglob("*.png"))
+    (tmp_path / "folder.png").mkdir()
+    for name in ("._shown.png", "shown.png", "folder.png/[b]below.png"):
+        (tmp_path / name).write_bytes(good.read_bytes())
+    status, out, _ = patchpack(capsys, "predict", run, tmp_path)
+    names = [line.split(":")[0] for line in out.splitlines()]
+    assert status == 0 and names == [f"{tmp_path}/folder.png/[b]below.png", f"{tmp_path}/shown.png"]
 
 
 WRONG = {
@@ -159,6 +175,8 @@ WRONG = {
     "resume what": (["train", "--resume"], "--resume needs a value"),
     "no data": (["train"], "there is no data"),
     "impossible value": (["train", "{root}", "--train.steps", "0"], "steps must be at least 1"),
+    "no heads": (["train", "{root}", "--model.heads", "0"], "heads must be at least 1"),
+    "no contrast": (["train", "{root}", "--model.pixel-std", "0"], "pixel_std must be more than"),
     "no patch": (["inspect", "{root}", "--patch-size", "0"], "must be at least 1"),
 }  # fmt: skip
 

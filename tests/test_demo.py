@@ -27,6 +27,14 @@ def test_the_canvas_does_not_tell_the_class(label):
     assert abs(np.mean(logs)) < 0.3 and np.std(logs) > 0.4
 
 
+def test_a_folder_of_other_things_is_not_cleared(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.jpg").touch()
+    with pytest.raises(ValueError, match="holds other files"):
+        show(tmp_path, steps=1)
+    assert (tmp_path / "images" / "mine.jpg").exists()
+
+
 @pytest.mark.slow
 def test_the_report_is_whole(tmp_path):
     summary = show(tmp_path / "demo", steps=4)

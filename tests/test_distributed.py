@@ -16,8 +16,8 @@ from patchpack.data.index import build_index
 from patchpack.data.loader import Loaded
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
-from patchpack.run import training_packs
-from patchpack.train.loop import Progress, Trainer
+from patchpack.run import resume, training_packs
+from patchpack.train.loop import Progress, Trainer, TrainingError
 from runs import final_tensors, tiny
 
 PROGRAM = """
@@ -111,6 +111,8 @@ def test_a_whole_run_of_two_processes(folder, tmp_path):
     assert [line["step"] for line in evals] == [2, 4]
     assert (evals[-1]["top1"] * 12) == pytest.approx(round(evals[-1]["top1"] * 12))
     assert all(torch.isfinite(t).all() for t in final_tensors(tmp_path / "two").values())
+    with pytest.raises(TrainingError, match="trained by 2 processes, not 1"):
+        resume(tmp_path / "two", live=False)
 
 
 def test_an_image_that_one_process_cannot_read_stops_both(tmp_path, capfd):

@@ -62,6 +62,7 @@ def test_pictures_are_pictures():
     images = [Image.open(io.BytesIO(data)) for data in (
         draw_confusion(np.array([[3, 1], [0, 2]]), ["a", "b"]),
         draw_budgets({"one": [(16, 0.5), (64, 0.8)]}, "tokens"),
+        draw_curves([{"step": 1, "loss": 2.0, "images_per_s": 9.0}], []),
     )]  # fmt: skip
     assert all(image.format == "PNG" and min(image.size) > 200 for image in images)
 
@@ -73,11 +74,6 @@ def test_a_drawn_pack_shows_every_image_and_its_border():
     drawn = draw_pack(batch, 2)
     border = (drawn == (0xD1, 0x60, 0x3D)).all(-1)
     assert border.sum() > 4 * 6 and (drawn == 128).all(-1).any()  # dropped patches are gray
-
-
-def test_curves_of_nothing_draw_nothing(tmp_path):
-    draw_curves(tmp_path / "none.jsonl", tmp_path / "curves.png")
-    assert not (tmp_path / "curves.png").exists()
 
 
 def test_a_page_is_whole_and_escaped():

@@ -185,3 +185,18 @@ def test_impossible_rules_are_refused(make):
 def test_sizes_are_sampled_by_side_or_area_only():
     with pytest.raises((ValueError, TypeError), match="volume"):  # TypeError: types are checked
         Sampled(low=8, high=9, by="volume")  # pyrefly: ignore
+
+
+@pytest.mark.parametrize(
+    ("rule", "most"),
+    [(Native(), None), (Native(max_tokens=9), 9), (Fixed(side=70), 19), (Fit(tokens=5), 5),
+     (Sampled(low=16, high=160), 100), (Square(grid=3), 9)],
+)  # fmt: skip
+def test_most_tokens_are_never_passed(rule, most):
+    heights, widths = np.array([16, 300, 1000, 30]), np.array([500, 300, 20, 40])
+    assert rule.most_tokens(16) == most
+    if most:
+        grids = rule.grids(
+            heights, widths, patch_size=16, max_tokens=10_000, rng=np.random.default_rng(0)
+        )
+        assert grids.prod(1).max() <= most

@@ -15,8 +15,10 @@ import torch
 from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, candidates, load
 from patchpack.data.layouts import BadDataset
+from patchpack.data.resolution import Square
 from patchpack.run import load_config, resume, start
 from patchpack.serial import to_json
+from patchpack.train.config import DataConfig
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError
 from runs import final_tensors, tiny, with_loader
@@ -326,3 +328,22 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
 def test_the_configuration_of_a_run_is_kept(undisturbed):
     saved = json.loads((undisturbed / "config.json").read_text())
     assert saved == to_json(load_config(undisturbed))
+
+
+def test_models_are_judged_at_the_size_they_learn_at():
+    square = DataConfig(resolution=Square(grid=8))
+    assert square.evaluation_tokens(16) == 64
+    assert DataConfig(max_tokens=512).evaluation_tokens(16) == 512
+    assert replace(square, eval_tokens=9).evaluation_tokens(16) == 9
+
+
+def test_images_without_a_label_are_left_out_of_training(tmp_path, capsys):
+    root = write_folder(tmp_path / "images", {"train": 8, "val": 4})
+    stray = root / "train" / "stray.png"
+    stray.write_bytes((root / "train" / "plain" / "000.png").read_bytes())
+    start(tiny(root, tmp_path / "run", steps=2), live=False)
+    assert "1 images for training without a label" in capsys.readouterr().err
+    for path in (root / "val").rglob("*.png"):
+        path.rename(root / "val" / f"{path.parent.name}-{path.name}")
+    with pytest.raises(BadDataset, match="no image of the validation split"):
+        start(tiny(root, tmp_path / "none", steps=2), live=False)

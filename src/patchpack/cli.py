@@ -12,6 +12,7 @@ in one line on stderr and exit status 2.
 """
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from patchpack.data.images import SUFFIXES, BadImage
+from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.layouts import BadDataset
 from patchpack.data.resolution import Native, Resolution
@@ -35,7 +37,8 @@ from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
 from patchpack.recipe import load_recipe
 from patchpack.run import evaluate_run, resume, start
-from patchpack.serve.predictor import load
+from patchpack.serve.files import image_files, read_groups
+from patchpack.serve.predictor import Prediction, load
 from patchpack.train.config import DataConfig, RunConfig
 from patchpack.train.loop import Progress, Stopped, TrainingError
 
@@ -88,11 +91,11 @@ def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
 
 
 def _print_survey(found: Survey, bad: Sequence[tuple[str, str]]) -> None:
-    console = Console()
+    console = Console(markup=False, highlight=False)
     splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items())
     console.print(f"{found.images:,} images in {found.classes} classes ({splits})")
     for key, reason in bad:
-        console.print(f"unreadable: {key}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"unreadable: {key}: {reason}", soft_wrap=True)
     rows = Table(box=None, padding=(0, 2), header_style="dim")
     for title in ("", *(f"{q:.0%}" for q in QUANTILES)):
         rows.add_column(title, justify="right")
@@ -212,7 +215,7 @@ def run_eval(options: Eval) -> None:
     if options.json:
         print(json.dumps(record))
         return
-    console = Console()
+    console = Console(markup=False, highlight=False)
     rows = Table(box=None, padding=(0, 2), header_style="dim")
     for title in ("tokens", "top-1", "top-5", "NLL", "GFLOP/image", "images/s", "images"):
         rows.add_column(title, justify="right")
@@ -224,7 +227,7 @@ def run_eval(options: Eval) -> None:
         )  # fmt: skip
     console.print(rows)
     for error in results[-1].unreadable:
-        console.print(f"left out: {error}", highlight=False, soft_wrap=True)
+        console.print(f"left out: {error}", soft_wrap=True)
     _print_per_class(console, results[-1].counts.per_class.tolist(), classes)
     console.print(f"{out / f'eval-{options.split}.json'}" + (f", {drawn}" if drawn else ""))
 
@@ -236,7 +239,7 @@ def _print_per_class(console: Console, shares: list[float], classes: Sequence[st
         ordered = ordered[:5] + ordered[-5:]
         console.print("the five worst and the five best classes:")
     for share, name in ordered:
-        console.print(f"  {share:6.1%}  {name}", highlight=False)
+        console.print(f"  {share:6.1%}  {name}")
 
 
 def _draw_confusion(counts: Any, classes: Sequence[str], path: Path) -> Path | None:
@@ -261,22 +264,21 @@ class Predict:
 
 def run_predict(options: Predict) -> int:
     predictor = load(options.run)
-    bad = 0
-    for path in _image_files(options.images):
-        try:
-            (found,) = predictor.predict([path], max_tokens=options.max_tokens, top=options.top)
-        except BadImage as error:
-            print(f"patchpack: {error}", file=sys.stderr)
-            bad += 1
-            continue
-        pairs = list(zip(found.labels, found.probabilities, strict=True))
-        if options.json:
-            print(json.dumps({"image": str(path), "labels": [
-                {"label": label, "probability": round(p, 6)} for label, p in pairs
-            ]}))  # fmt: skip
-        else:
-            print(f"{path}: " + ", ".join(f"{label} {p:.1%}" for label, p in pairs))
-    return 1 if bad else 0
+    bad: list[BadImage] = []
+    for paths, images in read_groups(image_files(options.images), bad):
+        answers = predictor.predict(images, max_tokens=options.max_tokens, top=options.top)
+        for path, found in zip(paths, answers, strict=True):
+            _print_prediction(path, found, options.json)
+    return _complain(bad)
+
+
+def _print_prediction(path: Path, found: Prediction, as_json: bool) -> None:
+    pairs = list(zip(found.labels, found.probabilities, strict=True))
+    if as_json:
+        labels = [{"label": label, "probability": round(p, 6)} for label, p in pairs]
+        print(json.dumps({"image": str(path), "labels": labels}))
+    else:
+        print(f"{path}: " + ", ".join(f"{label} {p:.1%}" for label, p in pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,40 +292,36 @@ class Embed:
     json: bool = False  # print JSON
 
 
-def run_embed(options: Embed) -> None:
-    import numpy as np
-
+def run_embed(options: Embed) -> int:
     predictor = load(options.run)
-    paths = _image_files(options.images)
-    vectors = predictor.embed(paths, max_tokens=options.max_tokens)
+    bad: list[BadImage] = []
+    keys: list[str] = []
+    groups: list[np.ndarray] = []
+    for paths, images in read_groups(image_files(options.images), bad):
+        keys += map(str, paths)
+        groups.append(predictor.embed(images, max_tokens=options.max_tokens))
+    if not keys:
+        _complain(bad)
+        raise ValueError("none of the images can be read, so there is nothing to embed")
+    vectors = np.concatenate(groups)
     output = options.output.with_suffix(".npz")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".tmp-{output.name}")
     with temporary.open("wb") as file:
-        np.savez(file, keys=np.array([str(path) for path in paths]), vectors=vectors)
+        np.savez(file, keys=np.array(keys), vectors=vectors)
     temporary.replace(output)
     if options.json:
         print(json.dumps({"output": str(output), "shape": list(vectors.shape)}))
     else:
         print(f"{output}: {vectors.shape[0]} vectors of {vectors.shape[1]}")
+    return _complain(bad)
 
 
-def _image_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, folders as the images in and below them."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not below:
-                raise ValueError(f"{path} holds no images")
-            found += below
-        elif not path.exists():
-            raise ValueError(f"{path}: there is no such file")
-        else:
-            found.append(path)
-    if not found:
-        raise ValueError("no images were given")
-    return found
+def _complain(bad: Sequence[BadImage]) -> int:
+    """Name what could not be read; gives the exit status."""
+    for error in bad:
+        print(f"patchpack: {error}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,6 +353,9 @@ VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names may be any bytes at all
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
     verb = words[0] if words else "--help"
     if verb in ("-h", "--help"):

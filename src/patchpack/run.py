@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +37,8 @@ from patchpack.heads.classification import Classifier
 from patchpack.model.navit import NaViTConfig, forward_flops
 from patchpack.serial import from_json, to_json
 from patchpack.serve.predictor import PACK_TOKENS, ModelCard, Predictor
-from patchpack.train.config import DataConfig, RunConfig
-from patchpack.train.log import RunLog
+from patchpack.train.config import RunConfig
+from patchpack.train.log import RunLog, read_log
 from patchpack.train.loop import Progress, Trainer, TrainingError, fit
 from patchpack.train.precision import autocast, choose_dtype
 
@@ -76,7 +77,7 @@ def load_config(folder: Path) -> RunConfig:
         return from_json(RunConfig, json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
         raise TrainingError(f"{folder} is not a run: it holds no config.json") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise TrainingError(f"{path} is not JSON: {error}") from error
 
 
@@ -95,6 +96,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     splits = Splits(index.classes, index.split(data.train_split), index.split(data.val_split))
     if not splits.classes:
         raise TrainingError(f"{data.root} has no labels to learn: {EXPECTED}")
+    splits, unlabelled = _labelled(splits)
     with join_world() as world:
         torch.manual_seed(config.train.seed)
         task = Classifier(config.model, len(splits.classes), config.task)
@@ -108,14 +110,28 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
             live=live and world.is_main,
         )
         try:
-            for key, reason in index.bad:
-                log.message(f"left out: {key}: {reason}")
+            if not resumed:
+                log.left_out(0, [BadImage(key, reason) for key, reason in index.bad])
+            if unlabelled:
+                log.message(f"left out: {unlabelled:,} images for training without a label")
             _fit(trainer, splits, bad_before, log, dtype)
         finally:
             log.close()
             if world.is_main:
                 _draw(config.out)
         return trainer.progress
+
+
+def _labelled(splits: Splits) -> tuple[Splits, int]:
+    """Splits without their unlabelled images, and how many training loses; raises BadDataset."""
+    train, val = (
+        split.select(np.flatnonzero(split.labels >= 0).tolist())
+        for split in (splits.train, splits.val)
+    )
+    for name, split in (("training", train), ("validation", val)):
+        if not len(split):
+            raise BadDataset(f"no image of the {name} split of {split.root} has a label")
+    return Splits(splits.classes, train, val), len(splits.train) - len(train)
 
 
 def _fit(
@@ -128,10 +144,10 @@ def _fit(
     )
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        values, errors = _evaluate(module, splits.val, config.data, world, dtype)
+        values, errors = _evaluate(module, splits.val, config, world, dtype)
         log.left_out(trainer.progress.step, bad_val.add(errors))
         if not values:
-            raise TrainingError("no image of the validation split has a label")
+            raise TrainingError("no image of the validation split could be read")
         return values
 
     card = ModelCard(
@@ -139,7 +155,7 @@ def _fit(
         task=config.task,
         classes=splits.classes,
         resolution=config.data.resolution,
-        eval_tokens=config.data.eval_tokens,
+        eval_tokens=config.data.evaluation_tokens(config.model.patch_size),
         dtype=str(dtype).removeprefix("torch."),
     )
     fit(
@@ -150,7 +166,11 @@ def _fit(
         evaluate=evaluate,
         metric=METRIC,
         checkpoints=config.out / CHECKPOINTS,
-        extra={"card": to_json(card), "images": fingerprint(splits.train)},
+        extra={
+            "card": to_json(card),
+            "images": fingerprint(splits.train),
+            "world_size": world.size,
+        },
     )
 
 
@@ -176,7 +196,7 @@ def training_packs(
             fill=data.fill,
         )
 
-    return load_forever(
+    packs = load_forever(
         index,
         plan_epoch,
         Treatment(patch_size=config.model.patch_size, augment=data.augment, seed=config.train.seed),
@@ -184,6 +204,9 @@ def training_packs(
         start=(progress.epoch, progress.pack),
         rank=world.rank,
     )
+    if world.device.type != "cuda":
+        return packs
+    return (replace(pack, batch=pack.batch.pin_memory()) for pack in packs)
 
 
 def evaluation_packs(
@@ -217,10 +240,11 @@ def evaluation_packs(
 
 
 def _evaluate(
-    module: nn.Module, val: Index, data: DataConfig, world: World, dtype: torch.dtype
+    module: nn.Module, val: Index, config: RunConfig, world: World, dtype: torch.dtype
 ) -> tuple[dict[str, float], list[BadImage]]:
-    """Accuracy on the validation split, none where it has no labels, and what cannot be read."""
+    """Accuracy on the validation split, none where nothing can be read, and what cannot be."""
     module.eval()
+    data = config.data
     errors: list[BadImage] = []
 
     @torch.inference_mode()
@@ -230,9 +254,9 @@ def _evaluate(
 
     packs = evaluation_packs(
         val,
-        module.trunk.config,  # pyrefly: ignore
+        config.model,
         resolution=data.resolution,
-        tokens=data.eval_tokens,
+        tokens=data.evaluation_tokens(config.model.patch_size),
         max_tokens=data.max_tokens,
         world=world,
         loader=data.loader,
@@ -244,7 +268,7 @@ def _evaluate(
             yield pack.batch
 
     mine = classify(predict, batches(), len(val.classes))
-    sums = sum_over_ranks([mine.top1 * mine.images, mine.in_top5, mine.nll, mine.images], world)
+    sums = sum_over_ranks([mine.right, mine.in_top5, mine.nll, mine.images], world)
     images = sums.pop()
     means = [value / images for value in sums] if images else []
     values = dict(zip(("top1", "top5", "nll"), means, strict=False))
@@ -258,6 +282,11 @@ def _restore(trainer: Trainer, folder: Path, splits: Splits) -> dict[str, str]:
         raise TrainingError(
             f"the training images are not those that {folder} began with (files were added, "
             "removed or changed), so it cannot continue exactly; restore them, or start a new run"
+        )
+    if (processes := checkpoint.state["world_size"]) != trainer.world.size:
+        raise TrainingError(
+            f"{folder} was trained by {processes} processes, not {trainer.world.size}; each plans "
+            f"other packs: resume with torchrun --nproc-per-node {processes} -m patchpack"
         )
     trainer.restore(checkpoint)
     return checkpoint.state["bad_images"]
@@ -352,4 +381,7 @@ def _draw(folder: Path) -> None:
         from patchpack.evaluate.figures import draw_curves
     except ImportError:  # the report extra is not installed
         return
-    draw_curves(folder / "log.jsonl", folder / "curves.png")
+    train, evals = (read_log(folder / "log.jsonl", kind) for kind in ("train", "eval"))
+    if train:
+        with suppress(OSError):  # a full disk has been reported by what mattered more
+            (folder / "curves.png").write_bytes(draw_curves(train, evals))

@@ -90,6 +90,16 @@ def _images_below(root: Path, top: str) -> Iterator[str]:
                 yield f"{folder}/{entry.name}"
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images in a folder and at any depth below it, by name."""
+    entries = _visible(folder)
+    keys = [entry.name for entry in entries if _is_image(entry)]
+    for entry in entries:
+        if _is_folder(entry):
+            keys += _images_below(folder, entry.name)
+    return [folder / key for key in sorted(keys)]
+
+
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, in the order of the names, whatever order the file system has."""
     with os.scandir(folder) as entries:
@@ -159,7 +169,7 @@ def _json_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str]]]
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadDataset(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise BadDataset(f"{path}, line {number}: not a JSON object")

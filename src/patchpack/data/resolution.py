@@ -76,6 +76,10 @@ class Native:
         tokens = np.minimum(_native_tokens(heights, widths, patch_size), cap)
         return fit_grids(heights, widths, tokens, max_side=max_side)
 
+    def most_tokens(self, patch_size: int) -> int | None:
+        """Of an image; None where only the pack bounds it."""
+        return self.max_tokens
+
     def at(self, tokens: int) -> "Native":
         """The rule to evaluate with, at most `tokens` an image."""
         return Native(max_tokens=tokens)
@@ -100,6 +104,9 @@ class Fixed:
         if not self.upscale:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
         return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
+
+    def most_tokens(self, patch_size: int) -> int:
+        return max(1, int((self.side / patch_size) ** 2))
 
     def at(self, tokens: int) -> "Resolution":
         """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
@@ -146,6 +153,9 @@ class Sampled:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
         return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
 
+    def most_tokens(self, patch_size: int) -> int:
+        return max(1, int((self.high / patch_size) ** 2))
+
     def at(self, tokens: int) -> "Resolution":
         """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
         return Fit(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
@@ -167,6 +177,9 @@ class Fit:
     ) -> Grids:  # fmt: skip
         tokens = np.full(len(heights), float(min(self.tokens, max_tokens)))
         return fit_grids(heights, widths, tokens, max_side=max_side)
+
+    def most_tokens(self, patch_size: int) -> int:
+        return self.tokens
 
     def at(self, tokens: int) -> "Fit":
         """The rule to evaluate with: `tokens` an image."""
@@ -193,6 +206,9 @@ class Square:
                 f"{max_tokens} tokens and {max_side} patches a side"
             )
         return np.full((len(heights), 2), self.grid, np.int32)
+
+    def most_tokens(self, patch_size: int) -> int:
+        return self.grid**2
 
     def at(self, tokens: int) -> "Square":
         """The rule to evaluate with: the largest square of at most `tokens`."""

@@ -29,6 +29,8 @@ BUDGETS = (16, 36, 64, 144)  # most tokens of an image
 SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they are
 MODEL = NaViTConfig(dim=128, depth=4, heads=2, mlp_dim=384, patch_size=8)
 PACK = 2048  # tokens
+MARK = ".patchpack-demo"  # in a folder that the demo may clear
+UNFINISHED = ".images"
 TITLES = {
     "navit": "NaViT",
     "square": "square ViT",
@@ -39,24 +41,25 @@ def configure(root: Path, out: Path, resolution: Resolution, steps: int) -> RunC
     """The run of one of the two models."""
     return RunConfig(
         out=out,
-        data=DataConfig(root=root, max_tokens=PACK, resolution=resolution, eval_tokens=144
-                        if isinstance(resolution, Native) else SQUARE**2),
+        data=DataConfig(root=root, max_tokens=PACK, resolution=resolution),
         model=MODEL,
         optim=OptimConfig(lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.02),
         train=TrainConfig(
             steps=steps, eval_every=max(1, steps // 5), save_every=steps, log_every=20
         ),
-    )  # fmt: skip
+    )
 
 
 def show(out: Path, steps: int) -> dict:
     """Make the images, train, evaluate, write `report.html`; gives the figures it shows."""
-    console, began = Console(stderr=True), time.monotonic()
+    console, began = Console(stderr=True, highlight=False), time.monotonic()
+    _claim(out)
     images = out / "images"
-    if not (images / "test").is_dir():
+    if not images.is_dir():
         console.print(f"drawing images into {images}")
-        shutil.rmtree(images, ignore_errors=True)
-        write_images(images)
+        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+        write_images(out / UNFINISHED)
+        (out / UNFINISHED).rename(images)
     for name in ("navit", "square"):
         shutil.rmtree(out / name, ignore_errors=True)
 
@@ -91,8 +94,16 @@ def show(out: Path, steps: int) -> dict:
     }
     for name, values in summary.items():
         accuracy = ", ".join(f"{top1:.1%} at {b} tokens" for b, top1 in values["top1"].items())
-        console.print(f"{name}: {accuracy} ({values['train_tflop']:.1f} TFLOP)", highlight=False)
+        console.print(f"{name}: {accuracy} ({values['train_tflop']:.1f} TFLOP)")
     return {"report": str(report), "seconds": seconds, **summary}
+
+
+def _claim(out: Path) -> None:
+    """Mark a new or empty folder as the demo's; raises ValueError where other files lie."""
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        raise ValueError(f"{out} holds other files: give the demo a folder of its own with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
 
 
 def _page(

@@ -24,7 +24,7 @@ class Counts:
 
     confusion: Int[Tensor, "label label"]  # [true, predicted]
     in_top5: int  # images whose label is among the five likeliest
-    nll: float  # negative log likelihoods, summed
+    nll: float  # negative log likelihoods, summed; of softmax, also where sigmoids were trained
 
     @staticmethod
     def none(num_classes: int) -> "Counts":
@@ -40,8 +40,12 @@ class Counts:
         return int(self.confusion.sum())
 
     @property
+    def right(self) -> int:
+        return int(self.confusion.trace())
+
+    @property
     def top1(self) -> float:
-        return int(self.confusion.trace()) / max(1, self.images)
+        return self.right / max(1, self.images)
 
     @property
     def top5(self) -> float:

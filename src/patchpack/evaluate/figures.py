@@ -5,9 +5,8 @@ it is told; nothing touches matplotlib's global state.
 """
 
 import io
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw
 from patchpack.batch import PackedBatch
 from patchpack.data.patchify import unpatchify
 
+Record = Mapping[str, Any]  # a line of a run's log
 COLOURS = ("#1b6ca8", "#d1603d", "#4f9d69", "#8a5a9e", "#b8912f", "#5b6770")
 
 
@@ -40,14 +40,8 @@ def _tidy(axes: Axes, x: str, y: str) -> None:
     axes.grid(alpha=0.25)
 
 
-def draw_curves(log: Path, out: Path) -> None:
-    """Loss, accuracy, and speed of a run over its steps, from its JSONL record."""
-    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
-    train = [record for record in records if record["kind"] == "train"]
-    evals = [record for record in records if record["kind"] == "eval"]
-    if not train:
-        return
+def draw_curves(train: Sequence[Record], evals: Sequence[Record]) -> bytes:
+    """Loss, accuracy, and speed of a run over its steps, from the lines of its record."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     loss, accuracy, speed = figure.subplots(1, 3)
     steps = [record["step"] for record in train]
@@ -64,7 +58,7 @@ def draw_curves(log: Path, out: Path) -> None:
     _tidy(accuracy, "step", "validation accuracy")
     _tidy(speed, "step", "images/s")
     speed.set_ylim(bottom=0)
-    out.write_bytes(png(figure))
+    return png(figure)
 
 
 def draw_confusion(confusion: Int[np.ndarray, "label label"], classes: Sequence[str]) -> bytes:

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from patchpack.batch import PackedBatch
+from patchpack.batch import PackedBatch, Patches, collate
 from patchpack.checkpoint import CheckpointError, load_into, load_newest
-from patchpack.data.pack import AnyImage, pack
+from patchpack.data.pack import AnyImage, to_patches
 from patchpack.data.resolution import Native, Resolution
 from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.model.navit import NaViTConfig
 from patchpack.serial import ConfigError, from_json
 
-PACK_TOKENS = 8192  # about this many in one forward pass
+PACK_TOKENS = 8192  # at most, in one forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,20 +101,25 @@ class Predictor:
         return logits.sigmoid() if self.card.task.loss == "sigmoid" else logits.softmax(1)
 
     def _packs(self, images: Sequence[AnyImage], max_tokens: int | None) -> Iterator[PackedBatch]:
-        """Packs of about PACK_TOKENS, the images in the order given."""
+        """Packs of at most PACK_TOKENS, or of one larger image, in the order given."""
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
         tokens = max_tokens or self.card.eval_tokens
-        resolution = self.card.resolution.at(tokens)
-        per_pack = max(1, PACK_TOKENS // tokens)
-        for first in range(0, len(images), per_pack):
-            yield pack(
-                images[first : first + per_pack],
-                patch_size=self.card.model.patch_size,
-                max_tokens=tokens,
-                resolution=resolution,
-                max_side=self.card.model.positions.max_side,
-            )
+        model, resolution = self.card.model, self.card.resolution.at(tokens)
+        waiting: list[Patches] = []
+        room = PACK_TOKENS
+        for number, image in enumerate(images):
+            patches = to_patches(
+                image, f"image {number}", model.patch_size, tokens, resolution,
+                model.positions.max_side,
+            )  # fmt: skip
+            if waiting and len(patches.patches) > room:
+                yield collate(waiting, model.patch_dim)
+                waiting, room = [], PACK_TOKENS
+            waiting.append(patches)
+            room -= len(patches.patches)
+        if waiting:
+            yield collate(waiting, model.patch_dim)
 
 
 def load(folder: str | Path, *, device: str | torch.device | None = None) -> Predictor:

@@ -27,7 +27,7 @@ class DataConfig:
     val_split: str = "val"
     max_tokens: int = 4096  # tokens of a pack, on each device
     resolution: Resolution = field(default_factory=Native)  # sizes in training
-    eval_tokens: int = 256  # most tokens of an image in evaluation
+    eval_tokens: int | None = None  # most tokens of an image in evaluation; None: as in training
     dropping: Dropping = field(default_factory=NoDrop)  # tokens left out in training
     augment: Augment = field(default_factory=Augment)
     fill: bool = True  # trim the last image of a pack so that no slot stays empty
@@ -37,10 +37,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "eval_tokens", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction must lie in [0, 1], not {self.max_bad_fraction}")
+
+    def evaluation_tokens(self, patch_size: int) -> int:
+        """Most tokens of an image in evaluation: as told, or the most that training gives one."""
+        return self.eval_tokens or self.resolution.most_tokens(patch_size) or self.max_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,8 @@ class RunLog:
 
     def __init__(self, folder: Path | None, steps: int, *, resume_step: int, live: bool) -> None:
         """`folder` is None in the processes that keep no record."""
-        self.steps = steps
-        self.console = Console(stderr=True)
+        self.steps, self._speaks = steps, folder is not None
+        self.console = Console(stderr=True, markup=False, highlight=False)
         path = folder / "log.jsonl" if folder else Path(os.devnull)
         if folder and resume_step:
             _forget_after(path, resume_step)
@@ -58,18 +58,19 @@ class RunLog:
         if self._live:
             self._live.update(self._table(step))
         elif self._lines:
-            self.console.print(self._line(step, values), highlight=False, soft_wrap=True)
+            self.console.print(self._line(step, values), soft_wrap=True)
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         self._evaluated = values
         self._write("eval", step, values)
         if self._lines:
             text = "  ".join(f"{k} {v:.4f}" for k, v in values.items())
-            self.console.print(f"step {step}  {text}", highlight=False, soft_wrap=True)
+            self.console.print(f"step {step}  {text}", soft_wrap=True)
 
     def message(self, text: str) -> None:
-        """Something a person should read, above the live display."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """Something a person should read, above the live display; said by one process."""
+        if self._speaks:
+            self.console.print(text, soft_wrap=True)
 
     def note(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Something for the record only."""

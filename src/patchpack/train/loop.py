@@ -298,21 +298,23 @@ def fit(
                 extras = {"grad_norm": trainer.grad_norm, "epoch": progress.epoch}
                 log.train(step, {"lr": trainer.learning_rate, **extras, **meter.read()})
             if step % train.eval_every == 0 or step == train.steps:
-                values = evaluate(trainer.best_module)
-                log.evaluation(step, values)
-                if values[metric] > progress.best:
-                    progress.best, progress.best_step = values[metric], step
-                    save("best")
+                with meter.pausing():
+                    values = evaluate(trainer.best_module)
+                    log.evaluation(step, values)
+                    if values[metric] > progress.best:
+                        progress.best, progress.best_step = values[metric], step
+                        save("best")
             if step % train.save_every == 0 or step == train.steps or sums.stop:
                 progress.seconds += meter.lap()
-                save("last")
+                with meter.pausing():
+                    save("last")
             if sums.stop and step < train.steps:
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, step, trainer.config.out)
 
 
 class Meter:
-    """Rates since the last reading."""
+    """Rates of training since the last reading."""
 
     def __init__(self) -> None:
         self._lap = time.perf_counter()
@@ -329,6 +331,13 @@ class Meter:
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Time spent here is not training."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
 
     def lap(self) -> float:
         """Seconds since the last lap."""

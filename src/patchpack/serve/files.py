@@ -1,0 +1,54 @@
+"""Image files as a user names them, to pixels a predictor takes, in groups that fit in memory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from patchpack.data.images import BadImage, Pixels, decode
+from patchpack.data.layouts import images_in
+
+GROUP_PIXELS = 64_000_000  # decoded at a time, or one image of more
+
+
+class Group(NamedTuple):
+    """Some of the files, decoded."""
+
+    paths: list[Path]
+    images: list[Pixels]
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as given, folders as the images in and below them; raises ValueError for neither."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = images_in(path)
+            if not inside:
+                raise ValueError(f"{path} holds no images")
+            found += inside
+        elif not path.exists():
+            raise ValueError(f"{path}: there is no such file")
+        else:
+            found.append(path)
+    if not found:
+        raise ValueError("no images were given")
+    return found
+
+
+def read_groups(paths: Sequence[Path], bad: list[BadImage]) -> Iterator[Group]:
+    """The files in order; those that cannot be read are left out, and added to `bad`."""
+    group, pixels = Group([], []), 0
+    for path in paths:
+        try:
+            image = decode(path, key=str(path))
+        except BadImage as error:
+            bad.append(error)
+            continue
+        if group.paths and pixels + image.size > 3 * GROUP_PIXELS:
+            yield group
+            group, pixels = Group([], []), 0
+        group.paths.append(path)
+        group.images.append(image)
+        pixels += image.size
+    if group.paths:
+        yield group

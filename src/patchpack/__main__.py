@@ -36,7 +36,8 @@ def keep_freed_memory() -> None:
         if hasattr(libc, "mallopt"):  # glibc has it, musl has not
             trim_threshold, mmap_threshold = -1, -3
             libc.mallopt(trim_threshold, 1 << 30)
-            libc.mallopt(mmap_threshold, 1 << 30)
+            # Older ones take no more than 32 MiB, and answer 0 to more.
+            libc.mallopt(mmap_threshold, 1 << 30) or libc.mallopt(mmap_threshold, 32 << 20)
 
 
 if __name__ == "__main__":

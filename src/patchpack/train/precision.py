@@ -7,7 +7,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype a config asks for; "auto" takes bfloat16 where the hardware multiplies it."""
     if precision == "auto":
         if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported()
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32

@@ -22,7 +22,6 @@ config = RunConfig(
     data=DataConfig(
         max_tokens=2048,
         resolution=Sampled(low=64, high=160, mean=-0.5),
-        eval_tokens=100,
         dropping=BetaDrop(mean=0.3, max=0.7),
         augment=Augment(symmetry="flip", crop=0.4, colour=0.3, operations=1, magnitude=0.5),
         loader=LoaderConfig(workers=0),  # on 2 cores, loading threads cost more than they hide

@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("caltech40.py"))
 config = replace(
     native,
     out=Path("runs/caltech40_square"),
-    data=replace(native.data, resolution=Square(grid=6), eval_tokens=36),
+    data=replace(native.data, resolution=Square(grid=6)),
 )

@@ -24,9 +24,8 @@ config = RunConfig(
     data=DataConfig(
         max_tokens=3072,
         resolution=Native(max_tokens=256),
-        eval_tokens=256,
         dropping=BetaDrop(mean=0.4, max=0.8),
-        augment=Augment(symmetry="dihedral", operations=1, magnitude=0.5),
+        augment=Augment(symmetry="dihedral", operations=2, magnitude=0.5),
         loader=LoaderConfig(workers=0),  # on 2 cores, loading threads cost more than they hide
     ),
     model=NaViTConfig(
@@ -41,5 +40,5 @@ config = RunConfig(
     ),
     task=ClassificationConfig(label_smoothing=0.1),
     optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=200, weight_decay=0.05),
-    train=TrainConfig(steps=6000, ema=0.999, eval_every=1000, save_every=1000),
+    train=TrainConfig(steps=5000, ema=0.999, eval_every=1000, save_every=1000),
 )

@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("plankton.py"))
 config = replace(
     native,
     out=Path("runs/plankton_square"),
-    data=replace(native.data, resolution=Square(grid=8), eval_tokens=64),
+    data=replace(native.data, resolution=Square(grid=8)),
 )

@@ -54,6 +54,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
         assert all(record[name] >= 0 for record in train)
 
 
+@pytest.mark.filterwarnings("default")  # the compiler imports what PyTorch deprecates
 @pytest.mark.slow
 def test_compiled_blocks_learn_the_same(root, undisturbed, tmp_path):
     start(tiny(root, tmp_path / "run", compile_blocks=True), live=False)

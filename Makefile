@@ -31,5 +31,20 @@ format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The peers that the benchmarks run beside, in an environment of their own: what they ask for is not
+# all wanted (torchvision pulls a CUDA build), hence without dependencies and then what they import.
+PEERS := timm==1.0.31 torchvision==0.28.0 vit-pytorch==1.26.11 einops==0.8.2 monai==1.6.1 transformers==5.23.0
+BENCH := .venv-bench/bin
+
+.venv-bench/.ready: Makefile pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH)/pip install --quiet --constraint constraints.txt --editable .
+	$(BENCH)/pip install --quiet --no-deps $(PEERS)
+	$(BENCH)/pip install --quiet --constraint constraints.txt pyyaml huggingface_hub tokenizers regex tqdm
+	@touch $@
+
+bench: .venv-bench/.ready  ## every benchmark beside its peers; SIZES=file.csv for real image sizes
+	$(BENCH)/python benchmarks/models.py $(if $(SIZES),--sizes $(SIZES))
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-bench demo

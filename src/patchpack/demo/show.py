@@ -94,7 +94,7 @@ def show(out: Path, steps: int) -> dict:
     }
     for name, values in summary.items():
         accuracy = ", ".join(f"{top1:.1%} at {b} tokens" for b, top1 in values["top1"].items())
-        console.print(f"{name}: {accuracy} ({values['train_tflop']:.1f} TFLOP)")
+        console.print(f"{name}: {accuracy} ({values['train_tflop']:.1f} TFLOP)", soft_wrap=True)
     return {"report": str(report), "seconds": seconds, **summary}
 
 

@@ -40,11 +40,16 @@ BENCH := .venv-bench/bin
 	$(PYTHON) -m venv .venv-bench
 	$(BENCH)/pip install --quiet --constraint constraints.txt --editable .
 	$(BENCH)/pip install --quiet --no-deps $(PEERS)
-	$(BENCH)/pip install --quiet --constraint constraints.txt pyyaml huggingface_hub tokenizers regex tqdm
+	$(BENCH)/pip install --quiet --constraint constraints.txt pyyaml huggingface_hub tokenizers regex tqdm typer
 	@touch $@
 
-bench: .venv-bench/.ready  ## every benchmark beside its peers; SIZES=file.csv for real image sizes
-	$(BENCH)/python benchmarks/models.py $(if $(SIZES),--sizes $(SIZES))
+# RESULTS names what is measured on: benchmarks/results/<what>_<hardware>_<yyyymm>
+HARDWARE ?= $(shell uname -m)-$(shell nproc)core
+RESULTS := benchmarks/results/%_$(HARDWARE)_$(shell date +%Y%m)
+
+bench: .venv-bench/.ready  ## models and loaders beside their peers; SIZES=file.csv DATA=folder for real images
+	$(BENCH)/python benchmarks/models.py --out $(subst %,models,$(RESULTS))$(if $(SIZES), --sizes $(SIZES))
+	$(BENCH)/python benchmarks/loader.py --out $(subst %,loader,$(RESULTS)).md$(if $(DATA), --data $(DATA))
 
 clean:
 	rm -rf .venv .venv-bench demo

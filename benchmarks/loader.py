@@ -1,0 +1,199 @@
+"""From image files to batches: images/s, and CPU milliseconds an image, beside padding loaders.
+
+    python benchmarks/loader.py [--data DIR] [--max-tokens 256] [--patch-size 16] [--rounds 3]
+
+DIR is a folder of images (<class>/*.jpg); without it, 512 generated photographs of log-normal size
+are written to a temporary one. Every contender decodes each image, shrinks it to at most
+`max-tokens` patches with its aspect kept, flips half of them, and cuts it into uint8 patches:
+
+    patchpack      packs of 8,192 tokens; in the foreground, and on 2 threads
+    DataLoader     Pillow, bicubic, batches of 32 padded to the longest; 0 and 2 workers
+    timm           its NaFlex loader: one length for all, so small images are enlarged; 0, 2 workers
+
+Rounds are interleaved, each a pass over all images with fresh workers, and the median is shown.
+CPU time is this process's and its workers', user and system, starting up included.
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from contenders import stub_torchvision
+from PIL import Image, ImageFilter
+from sizes import draw, log_normal_sizes
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from patchpack.__main__ import keep_freed_memory
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import NoDrop
+from patchpack.data.index import Index, build_index
+from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
+from patchpack.data.plan import make_plan
+from patchpack.data.resolution import Native
+
+Pass = Callable[[], Iterator[int]]  # images of each batch
+BATCH = 32
+
+
+def write_photographs(root: Path, count: int = 512) -> None:
+    """Blurred noise compresses about as well as photographs do."""
+    rng = np.random.default_rng(0)
+    (sizes,) = log_normal_sizes().values()
+    (root / "all").mkdir(parents=True)
+    for number, (height, width) in enumerate(draw(sizes, count)):
+        noise = rng.integers(0, 256, (int(height), int(width), 3), np.uint8)
+        image = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2))
+        image.save(root / "all" / f"{number:04d}.jpg", quality=92)
+
+
+def patchpack(index: Index, patch_size: int, max_tokens: int, config: LoaderConfig) -> Pass:
+    def run() -> Iterator[int]:
+        plan = make_plan(
+            index.heights, index.widths, patch_size=patch_size, max_tokens=8192,
+            resolution=Native(max_tokens=max_tokens), dropping=NoDrop(), seed=0, epoch=0,
+        )  # fmt: skip
+        treatment = Treatment(patch_size=patch_size, augment=Augment(symmetry="flip"))
+        for pack in load_epoch(index, plan, treatment, config):
+            yield pack.batch.num_images
+
+    return run
+
+
+class Files(Dataset):
+    """What a plain script does to an image: Pillow, then patches."""
+
+    def __init__(self, index: Index, patch_size: int, max_tokens: int) -> None:
+        rule = Native(max_tokens=max_tokens)
+        self.paths = [index.path(i) for i in range(len(index))]
+        self.patch_size = patch_size
+        self.grids = rule.grids(
+            index.heights, index.widths, patch_size=patch_size, max_tokens=max_tokens,
+            rng=np.random.default_rng(0),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        p, (h, w) = self.patch_size, map(int, self.grids[number])
+        image = Image.open(self.paths[number]).convert("RGB")
+        image = image.resize((w * p, h * p), Image.Resampling.BICUBIC)
+        if torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image))
+        return pixels.view(h, p, w, p, 3).transpose(1, 2).reshape(h * w, p * p * 3)
+
+
+def pad(images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([len(image) for image in images])
+    return pad_sequence(images, batch_first=True), lengths
+
+
+def padding(index: Index, patch_size: int, max_tokens: int, workers: int) -> Pass:
+    files = Files(index, patch_size, max_tokens)
+
+    def run() -> Iterator[int]:
+        loader = DataLoader(
+            files, batch_size=BATCH, shuffle=True, num_workers=workers, collate_fn=pad
+        )
+        for _, lengths in loader:
+            yield len(lengths)
+
+    return run
+
+
+class Pictures(Dataset):
+    """What timm's loader takes: Pillow images with a transform of its choice."""
+
+    transform = None
+
+    def __init__(self, index: Index) -> None:
+        self.paths = [index.path(i) for i in range(len(index))]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, int]:
+        return Image.open(self.paths[number]).convert("RGB"), 0
+
+
+def naflex(index: Index, patch_size: int, max_tokens: int, workers: int) -> Pass:
+    stub_torchvision()
+    from timm.data.naflex_loader import create_naflex_loader
+
+    def run() -> Iterator[int]:
+        loader = create_naflex_loader(
+            Pictures(index), patch_size=patch_size, train_seq_lens=(max_tokens,),
+            max_seq_len=max_tokens, batch_size=BATCH, is_training=True, no_aug=True,
+            interpolation="bicubic", num_workers=workers, use_prefetcher=False, pin_memory=False,
+            persistent_workers=False, device="cpu",
+        )  # fmt: skip
+        for _, labels in loader:
+            yield len(labels)
+
+    return run
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the children it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def measure(passes: dict[str, Pass], rounds: int) -> dict[str, tuple[float, float]]:
+    """Images/s and CPU ms an image, medians over rounds."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in passes}
+    for round_number in range(rounds + 1):
+        for name, run in passes.items():
+            began, used = time.perf_counter(), cpu_seconds()
+            images = sum(run())
+            seconds, used = time.perf_counter() - began, cpu_seconds() - used
+            if round_number:  # the first warms the disk's cache
+                found[name].append((images / seconds, 1e3 * used / images))
+    return {
+        name: (statistics.median(r[0] for r in rows), statistics.median(r[1] for r in rows))
+        for name, rows in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--patch-size", type=int, default=16)
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the table to this file too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.data or Path(folder)
+        if options.data is None:
+            write_photographs(root)
+        index = build_index(root, cache_dir=Path(folder) / "cache")
+        size = (index, options.patch_size, options.max_tokens)
+        passes = {
+            "patchpack, foreground": patchpack(*size, LoaderConfig(workers=0)),
+            "patchpack, 2 threads": patchpack(*size, LoaderConfig(workers=2)),
+            "DataLoader, foreground": padding(*size, 0),
+            "DataLoader, 2 workers": padding(*size, 2),
+            "timm NaFlex, foreground": naflex(*size, 0),
+            "timm NaFlex, 2 workers": naflex(*size, 2),
+        }
+        rows = measure(passes, options.rounds)
+    lines = ["| loader | images/s | CPU ms/image |", "|---|---|---|"]
+    lines += [f"| {name} | {rate:,.0f} | {cpu:.2f} |" for name, (rate, cpu) in rows.items()]
+    print("\n".join(lines))
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    main()

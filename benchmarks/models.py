@@ -1,0 +1,219 @@
+"""A training step and inference of every contender, on the same images, in one process.
+
+    python benchmarks/models.py --sizes image_sizes.csv [--cases imagenet-s …] [--json FILE]
+
+Rounds are interleaved, so that whatever else the machine does hits all alike: each round runs
+every contender once, in another order; the first round warms up and is not counted. Medians, and
+in brackets the quartiles. `useful` counts operations of the images' own tokens only (one forward
+pass, times three for a training step), `share` is of the machine's own product of two 2048 x 2048
+matrices in the same precision, measured before and after. A training step is forward, loss and
+backward; the optimizer is the same for all and left out.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from contenders import BUILDERS, Contender, Images, Shape, useful_flops
+from sizes import draw, log_normal_sizes, read_sizes
+
+from patchpack.__main__ import keep_freed_memory, spin_briefly
+from patchpack.data.resolution import Native, Resolution, Sampled
+
+TI, S, B = ({"dim": dim, "heads": dim // 64} for dim in (192, 384, 768))
+PHOTOGRAPHS: Resolution = Sampled(low=64, high=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Which images, through a model of which size."""
+
+    dataset: str  # of the CSV of sizes
+    resolution: Resolution
+    shape: Shape
+    images: int = 32
+
+
+CASES = {
+    "imagenet-ti": Case(dataset="imagenet_sample1000", resolution=PHOTOGRAPHS, shape=Shape(**TI)),
+    "imagenet-s": Case(dataset="imagenet_sample1000", resolution=PHOTOGRAPHS, shape=Shape(**S)),
+    "imagenet-b": Case(
+        dataset="imagenet_sample1000", resolution=PHOTOGRAPHS, shape=Shape(**B), images=16
+    ),
+    "caltech-s": Case(
+        dataset="caltech40", resolution=Native(max_tokens=256), shape=Shape(**S), images=16
+    ),
+    "plankton-ti": Case(
+        dataset="plankton33",
+        resolution=Native(max_tokens=256),
+        shape=Shape(**TI, patch_size=8),
+        images=64,
+    ),
+    "tiny": Case(dataset="tiny", resolution=Native(), shape=Shape(**TI), images=512),
+}
+
+
+def tiny_sizes() -> np.ndarray:
+    """16 px high, 32 to 80 px wide."""
+    return np.array([[16, width, 1] for width in range(32, 81, 16)])
+
+
+def make_images(case: Case, sizes: np.ndarray) -> Images:
+    """Noise at the sizes that the case's rule gives them."""
+    heights, widths = draw(sizes, case.images).T
+    rng = np.random.default_rng(0)
+    p = case.shape.patch_size
+    grids = case.resolution.grids(heights, widths, patch_size=p, max_tokens=4096, rng=rng)
+    return [rng.integers(0, 256, (int(h) * p, int(w) * p, 3), np.uint8) for h, w in grids]
+
+
+def train_step(contender: Contender, dtype: torch.dtype) -> None:
+    contender.module.zero_grad()
+    with _precision(dtype):
+        logits = contender.logits()
+    labels = torch.arange(len(logits)) % logits.shape[1]
+    F.cross_entropy(logits.float(), labels).backward()
+
+
+@torch.inference_mode()
+def infer(contender: Contender, dtype: torch.dtype) -> None:
+    with _precision(dtype):
+        contender.logits()
+
+
+def _precision(dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+WHAT: dict[str, tuple[Callable[[Contender, torch.dtype], None], int]] = {
+    "training": (train_step, 3),
+    "inference": (infer, 1),
+}
+
+
+def measure(
+    contenders: list[Contender], what: str, dtype: torch.dtype, rounds: int
+) -> dict[str, list[float] | str]:
+    """Seconds of every round, or why a contender cannot."""
+    run, _ = WHAT[what]
+    seconds: dict[str, list[float] | str] = {contender.name: [] for contender in contenders}
+    shuffle = random.Random(0)
+    for round_number in range(rounds + 1):
+        for contender in shuffle.sample(contenders, len(contenders)):
+            times = seconds[contender.name]
+            if isinstance(times, str):
+                continue
+            contender.module.train(what == "training")
+            began = time.perf_counter()
+            try:
+                run(contender, dtype)
+            except Exception as error:  # a peer that cannot is a result
+                seconds[contender.name] = f"{type(error).__name__}: {error}".splitlines()[0]
+                continue
+            if round_number:
+                times.append(time.perf_counter() - began)
+    return seconds
+
+
+def matmul_gflops(dtype: torch.dtype) -> float:
+    """What the machine does at most: the best of twelve products of 2048 x 2048 matrices."""
+    a = torch.randn(2048, 2048, dtype=dtype)
+    best = float("inf")
+    for _ in range(12):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return 2 * 2048**3 / best / 1e9
+
+
+def rows_of(name: str, sizes: np.ndarray, names: list[str], rounds: int) -> list[dict]:
+    """All figures of one case."""
+    case = CASES[name]
+    images = make_images(case, sizes)
+    flops = useful_flops(case.shape, images)
+    torch.manual_seed(0)
+    contenders = [BUILDERS[contender](case.shape, images) for contender in names]
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for what, (_, passes) in WHAT.items():
+            before = matmul_gflops(dtype)
+            seconds = measure(contenders, what, dtype, rounds)
+            peak = max(before, matmul_gflops(dtype))
+            for contender, times in seconds.items():
+                row = {"case": name, "what": what, "dtype": str(dtype)[6:], "contender": contender}
+                if isinstance(times, str):
+                    rows.append({**row, "error": times})
+                    continue
+                low, median, high = statistics.quantiles(times, n=4)
+                gflops = passes * flops / median / 1e9
+                rows.append({
+                    **row, "seconds": median, "quartiles": [low, high],
+                    "images_per_s": len(images) / median, "useful_gflops_per_s": gflops,
+                    "matmul_gflops_per_s": peak, "share": gflops / peak,
+                })  # fmt: skip
+    del contenders
+    gc.collect()
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown, one line a contender, times relative to patchpack's."""
+    lines = ["| case | what | precision | contender | ms | useful GFLOP/s | share | times ours |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    ours: dict[tuple, float] = {
+        (row["case"], row["what"], row["dtype"]): row["seconds"]
+        for row in rows
+        if row["contender"] == "patchpack"
+    }
+    for row in rows:
+        head = f"| {row['case']} | {row['what']} | {row['dtype']} | {row['contender']} |"
+        if "error" in row:
+            lines.append(f"{head} cannot: {row['error'][:80]} | | | |")
+            continue
+        low, high = (1e3 * q for q in row["quartiles"])
+        ratio = row["seconds"] / ours.get((row["case"], row["what"], row["dtype"]), float("nan"))
+        lines.append(
+            f"{head} {1e3 * row['seconds']:.0f} ({low:.0f}-{high:.0f}) | "
+            f"{row['useful_gflops_per_s']:.0f} | {row['share']:.0%} | {ratio:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=Path, help="CSV of dataset,width,height,count")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--contenders", nargs="+", choices=BUILDERS, default=list(BUILDERS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="write FILE.json and FILE.md")
+    options = parser.parse_args()
+    known = {**(read_sizes(options.sizes) if options.sizes else {}), "tiny": tiny_sizes()}
+    (fallback,) = log_normal_sizes().values()
+    rows = []
+    for name in options.cases:
+        sizes = known.get(CASES[name].dataset, fallback)
+        rows += rows_of(name, sizes, options.contenders, options.rounds)
+        print(table([row for row in rows if row["case"] == name]), flush=True)
+    machine = {
+        "machine": platform.machine(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "sizes": str(options.sizes and options.sizes.name),
+    }  # fmt: skip
+    if options.out:
+        options.out.with_suffix(".json").write_text(json.dumps({**machine, "rows": rows}, indent=1))
+        options.out.with_suffix(".md").write_text(table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    spin_briefly()
+    keep_freed_memory()
+    main()

@@ -1,6 +1,7 @@
 """Every verb, as a user types it: the right answer, or one line that says what to do."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -141,6 +142,9 @@ def test_one_bad_image_does_not_spoil_the_others(capsys, run, root, tmp_path):
     good = next((root / "test").rglob("*.png"))
     status, out, err = patchpack(capsys, "predict", run, bad, good)
     assert status == 1 and out.startswith(str(good)) and str(bad) in err
+    os.mkfifo(pipe := tmp_path / "pipe.png")
+    status, out, err = patchpack(capsys, "predict", run, pipe, good)
+    assert status == 1 and out.startswith(str(good)) and "is a pipe or a device" in err
     target = tmp_path / "vectors.npz"
     status, out, err = patchpack(capsys, "embed", run, bad, good, "-o", target)
     assert status == 1 and str(bad) in err and list(np.load(target)["keys"]) == [str(good)]
@@ -162,7 +166,7 @@ def test_hidden_files_and_folders_named_like_images_are_passed_over(capsys, run,
 WRONG = {
     "no verb like it": (["tarin"], "did you mean 'train'"),
     "nothing there": (["inspect", "{tmp}/nowhere"], "neither a folder nor a manifest"),
-    "no run": (["eval", "{tmp}"], "holds no good checkpoint"),
+    "no run": (["eval", "{tmp}"], "holds no weights to use"),
     "no such split": (["eval", "{run}", "--split", "tets"], "did you mean 'test'"),
     "no such image": (["predict", "{run}", "{tmp}/a.jpg"], "there is no such file"),
     "no images": (["predict", "{run}", "{tmp}"], "holds no images"),
@@ -175,6 +179,7 @@ WRONG = {
     "resume what": (["train", "--resume"], "--resume needs a value"),
     "no data": (["train"], "there is no data"),
     "impossible value": (["train", "{root}", "--train.steps", "0"], "steps must be at least 1"),
+    "a folder as output": (["embed", "{run}", "{image}", "-o", "{tmp}"], "is a folder"),
     "no heads": (["train", "{root}", "--model.heads", "0"], "heads must be at least 1"),
     "no contrast": (["train", "{root}", "--model.pixel-std", "0"], "pixel_std must be more than"),
     "no patch": (["inspect", "{root}", "--patch-size", "0"], "must be at least 1"),

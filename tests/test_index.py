@@ -537,3 +537,18 @@ def test_the_cache_goes_where_it_is_told(root: Path, tmp_path: Path, cache_home:
     build_index(root, cache_dir=tmp_path / "here")
     assert [path.suffix for path in (tmp_path / "here").iterdir()] == [".npz"]
     assert not cache_home.exists()
+
+
+def test_splits_go_by_any_of_their_usual_names(tmp_path):
+    for split in ("Training", "Validation", "Test", "__MACOSX"):
+        for label in ("a", "b"):
+            image(tmp_path / "images" / split / label / "1.png")
+    index = build_index(tmp_path / "images", cache_dir=tmp_path / "cache")
+    assert set(index.splits) == {"train", "val", "test"} and index.classes == ("a", "b")
+
+
+def test_classes_are_those_that_are_learned(tmp_path):
+    for place in ("train/a/1.png", "train/b/1.png", "odd/c/1.png"):
+        image(tmp_path / "images" / place)
+    index = build_index(tmp_path / "images", cache_dir=tmp_path / "cache")
+    assert index.classes == ("a", "b") and index.split("odd").labels.tolist() == [-1]

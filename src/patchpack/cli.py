@@ -182,8 +182,8 @@ class Eval:
     data: Path | None = None  # a folder or manifest; the run's own data when absent
     split: str = "test"
     budgets: tuple[int, ...] = ()  # most tokens of an image; the run's own when empty
-    out: Path | None = None  # where eval.json and confusion.png go; the run's folder when absent
-    max_bad_fraction: float = 0.01  # share of unreadable images that is an error
+    out: Path | None = None  # where eval-SPLIT.json goes; the run's folder when absent
+    max_bad_fraction: float | None = None  # share of unreadable images allowed; the run's own
     json: bool = False  # print JSON
 
 
@@ -293,6 +293,8 @@ class Embed:
 
 
 def run_embed(options: Embed) -> int:
+    if options.output.is_dir():
+        raise ValueError(f"{options.output} is a folder: name the .npz file to write")
     predictor = load(options.run)
     bad: list[BadImage] = []
     keys: list[str] = []

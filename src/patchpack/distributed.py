@@ -79,8 +79,7 @@ def prepare(
     encoder = task.trunk.encoder  # pyrefly: ignore
     encoder.checkpoint_blocks = checkpoint_blocks
     if compile_blocks:
-        for block in encoder.blocks:
-            block.compile(dynamic=True)
+        encoder.compile_blocks()
     if world.size == 1:
         return objective
     return DistributedDataParallel(objective, gradient_as_bucket_view=True)

@@ -96,6 +96,10 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     splits = Splits(index.classes, index.split(data.train_split), index.split(data.val_split))
     if not splits.classes:
         raise TrainingError(f"{data.root} has no labels to learn: {EXPECTED}")
+    if len(splits.classes) == 1:
+        raise TrainingError(
+            f"{data.root} has one class only, {splits.classes[0]!r}: nothing to tell apart"
+        )
     splits, unlabelled = _labelled(splits)
     with join_world() as world:
         torch.manual_seed(config.train.seed)
@@ -310,13 +314,15 @@ def evaluate_run(
     data: Path | None,
     split: str,
     budgets: Sequence[int],
-    max_bad_fraction: float,
+    max_bad_fraction: float | None,
 ) -> list[BudgetResult]:
     """Accuracy on one split at each budget, of the run's own data or of another folder.
 
     Another folder's classes must all be known to the model; raises BadDataset where one is not,
-    and where more than `max_bad_fraction` of the images cannot be read.
+    and where more than `max_bad_fraction` of the images cannot be read (the run's own, when None).
     """
+    if max_bad_fraction is None:
+        max_bad_fraction = load_config(folder).data.max_bad_fraction
     root = data or load_config(folder).data.root
     if root is None:
         raise TrainingError(f"{folder} does not say where its data are: give --data")

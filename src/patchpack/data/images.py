@@ -130,6 +130,8 @@ def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise BadImage(os.fspath(path), "is a pipe or a device, not a file")
     with open(path, "rb") as file:
         return file.read()
 

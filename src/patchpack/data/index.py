@@ -21,7 +21,7 @@ from jaxtyping import Int
 
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, read_size
-from patchpack.data.layouts import SPLIT_NAMES, BadDataset, File, list_files
+from patchpack.data.layouts import BadDataset, File, list_files, split_name
 
 CACHE_VERSION = 2
 Size = tuple[int, int]  # height, width
@@ -36,7 +36,7 @@ class Index:
     keys: tuple[str, ...]  # paths relative to root; they name the image in every message
     heights: Int[np.ndarray, " image"]  # pixels, EXIF orientation applied
     widths: Int[np.ndarray, " image"]
-    labels: Int[np.ndarray, " image"]  # -1 where there is none
+    labels: Int[np.ndarray, " image"]  # -1 where there is none, or none of the training split's
     splits: tuple[str, ...]
     classes: tuple[str, ...]  # label i is classes[i]
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a manifest
@@ -52,7 +52,7 @@ class Index:
         """The images of one split, or of all; raises BadDataset where there are none."""
         if name == "all":
             return self
-        name = SPLIT_NAMES.get(name, name)
+        name = split_name(name)
         chosen = [i for i, split in enumerate(self.splits) if split == name]
         if not chosen:
             counts = Counter(self.splits)
@@ -106,7 +106,8 @@ def build_index(
     good = [file for file in files if file.key in sizes]
     BadImages(source, {file.key: file.label for file in files}, max_bad_fraction, reasons).check()
     _check_classes(source, good)
-    classes = tuple(sorted({file.label for file in good if file.label is not None}))
+    learned = [file for file in good if file.split == "train"] or good
+    classes = tuple(sorted({file.label for file in learned if file.label is not None}))
     number = {label: i for i, label in enumerate(classes)}
     names = sorted({name for file in good for name in file.columns})
     return Index(

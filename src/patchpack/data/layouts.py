@@ -1,6 +1,6 @@
 """Which files a dataset holds, with the split and the label of each, before any is opened.
 
-    root/<split>/<class>/*      where root has a folder `train`
+    root/<split>/<class>/*      where root has a folder `train`, or Train, or training
     root/<class>/*              split 80/10/10 within each class, by a hash of the file's name
     manifest.csv, .jsonl        columns path, and if wanted split, label, and any others
     root/*                      images without labels, where no folder below holds any
@@ -22,11 +22,15 @@ from typing import TextIO
 
 from patchpack.data.images import SUFFIXES
 
-SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+}  # fmt: skip
+HIDDEN = (".", "__MACOSX")  # the second is what archives of macOS bring along
 MANIFESTS = (".csv", ".jsonl")
 EXPECTED = (
     "expected <folder>/<split>/<class>/*.jpg, <folder>/<class>/*.jpg, images directly in the "
-    "folder, or a .csv or .jsonl manifest with a column `path`"
+    "folder, or a .csv or .jsonl manifest with columns path, label and, if wanted, split"
 )
 
 
@@ -61,9 +65,14 @@ def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
     return root, _assign_splits(files, seed)
 
 
+def split_name(name: str) -> str:
+    """train, val and test by any of their usual names; others as they are."""
+    return SPLIT_NAMES.get(name.lower(), name)
+
+
 def _scan(root: Path) -> list[File]:
     folders = [e.name for e in _visible(root) if _is_folder(e)]
-    if "train" in folders:
+    if "train" in map(split_name, folders):
         return [_of_split(key) for split in folders for key in _images_below(root, split)]
     files = [File(key=key, label=name) for name in folders for key in _images_below(root, name)]
     return files or [File(key=e.name, split="all") for e in _visible(root) if _is_image(e)]
@@ -71,7 +80,7 @@ def _scan(root: Path) -> list[File]:
 
 def _of_split(key: str) -> File:
     split, *below, _ = key.split("/")
-    return File(key=key, split=SPLIT_NAMES.get(split, split), label=below[0] if below else None)
+    return File(key=key, split=split_name(split), label=below[0] if below else None)
 
 
 def _images_below(root: Path, top: str) -> Iterator[str]:
@@ -103,7 +112,7 @@ def images_in(folder: Path) -> list[Path]:
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, in the order of the names, whatever order the file system has."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        return sorted((e for e in entries if not e.name.startswith(HIDDEN)), key=lambda e: e.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -133,7 +142,7 @@ def _read_manifest(path: Path) -> list[File]:
         lines[place] = number
         split = row.pop("split", "")
         label = row.pop("label", "") or None
-        files.append(File(key=key, split=SPLIT_NAMES.get(split, split), label=label, columns=row))
+        files.append(File(key=key, split=split_name(split), label=label, columns=row))
     if not files:
         raise BadDataset(f"{path} is empty: {EXPECTED}")
     return files

@@ -41,7 +41,6 @@ def attend_dense(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
 
 
-@torch.compiler.disable  # its shapes are those of the pack: a new graph for every step
 def attend_tiled(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """Short images in dense tiles, long ones one by one with the fused kernel. Any device."""
     outs, start = [], 0
@@ -69,7 +68,6 @@ def _nothing(q: Stream, k: Stream, v: Stream) -> Stream:
     return q + k + v
 
 
-@torch.compiler.disable  # as above: lengths are numbers of the host
 def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """PyTorch's own variable-length flash kernel: CUDA, float16 or bfloat16."""
     from torch.nn.attention.varlen import varlen_attn
@@ -81,7 +79,6 @@ def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream
     return varlen_attn(q, k, v, offsets, offsets, longest, longest)  # pyrefly: ignore
 
 
-@torch.compiler.disable
 def attend_flex(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """FlexAttention with a block mask of the segments: CUDA, any precision."""
     if not segments.lengths:

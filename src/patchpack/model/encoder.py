@@ -7,8 +7,9 @@ many images is regularised like a batch of them.
 Axes: token, image, head, dim.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -48,7 +49,6 @@ class EncoderConfig:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
 
-@torch.compiler.disable  # the number of images is another one in every pack
 def image_noise(segments: Segments, width: int, rate: float) -> Float[Tensor, "token width"]:
     """Multiplicative dropout noise, one draw of `width` values for each image."""
     keep = torch.full((segments.num_images, width), 1 - rate, device=segments.device)
@@ -57,6 +57,12 @@ def image_noise(segments: Segments, width: int, rate: float) -> Float[Tensor, "t
 
 def norm(config: EncoderConfig, dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=config.norm_eps, bias=config.bias)
+
+
+@cache
+def _kept_out(function: Callable) -> Callable:
+    """As it is, inside of compiled code; the compiler is imported only where it is used."""
+    return torch.compiler.disable(function)
 
 
 class Mlp(nn.Module):
@@ -98,6 +104,7 @@ class Block(nn.Module):
     def __init__(self, config: EncoderConfig, drop_path: float) -> None:
         super().__init__()
         self.dropout, self.drop_path = config.dropout, drop_path
+        self.noise = image_noise
         self.attention_norm = norm(config, config.dim)
         self.attention = SelfAttention(config)
         self.mlp_norm = norm(config, config.dim)
@@ -126,9 +133,9 @@ class Block(nn.Module):
 
     def _noisy(self, branch: Tensor, segments: Segments) -> Tensor:
         if self.training and self.dropout:
-            branch = branch * image_noise(segments, branch.shape[-1], self.dropout)
+            branch = branch * self.noise(segments, branch.shape[-1], self.dropout)
         if self.training and self.drop_path:
-            branch = branch * image_noise(segments, 1, self.drop_path)
+            branch = branch * self.noise(segments, 1, self.drop_path)
         return branch
 
 
@@ -143,11 +150,21 @@ class Encoder(nn.Module):
         )
         self.norm = norm(config, config.dim)
         self.checkpoint_blocks = False  # recompute each block in the backward pass
+        self.compiled = False
+
+    def compile_blocks(self) -> None:
+        """Compile each block but for what follows the lengths of a pack: a new graph for each."""
+        self.compiled = True
+        for block in self.blocks:
+            block.noise = _kept_out(image_noise)  # pyrefly: ignore
+            block.compile(dynamic=True)
 
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
     ) -> Float[Tensor, "token dim"]:
         attend = attend or backend(x.device)
+        if self.compiled:
+            attend = _kept_out(attend)
         for block in self.blocks:
             if self.checkpoint_blocks and self.training:
                 x = checkpoint(block, x, segments, attend, use_reentrant=False)

@@ -7,6 +7,7 @@
 few forward passes; the answers do not depend on which images share a pack.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Float
 
 from patchpack.batch import PackedBatch, Patches, collate
-from patchpack.checkpoint import CheckpointError, load_into, load_newest
+from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
 from patchpack.data.pack import AnyImage, to_patches
 from patchpack.data.resolution import Native, Resolution
 from patchpack.heads.classification import ClassificationConfig, Classifier
@@ -102,6 +103,8 @@ class Predictor:
 
     def _packs(self, images: Sequence[AnyImage], max_tokens: int | None) -> Iterator[PackedBatch]:
         """Packs of at most PACK_TOKENS, or of one larger image, in the order given."""
+        if isinstance(images, str | os.PathLike):
+            raise ValueError("give a list of images; put a single one in a list")
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
         tokens = max_tokens or self.card.eval_tokens
@@ -132,6 +135,11 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Pre
     """
     folder = Path(folder)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not candidates(folder / "checkpoints", "best"):
+        raise CheckpointError(
+            f"{folder} holds no weights to use: it is not a run, or was stopped before its first "
+            "evaluation; continue it with patchpack train --resume"
+        )
     checkpoint = load_newest(folder / "checkpoints", "best")
     try:
         card = from_json(ModelCard, checkpoint.state["card"])

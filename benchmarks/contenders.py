@@ -4,7 +4,7 @@ Every contender gets the same images, already at their final size, and turns the
 loader would hand it (`prepare`, not timed). What its model does to them, padding and grouping
 included where the model does that itself, is timed.
 
-    patchpack          one packed stream
+    patchpack          one packed stream; and with its blocks compiled
     timm               NaFlexVit, padded to the longest of the batch, key-only mask
     vit-pytorch        NaViT, groups of images padded to the longest group, full masks
     vit-pytorch nested NaViT on nested tensors
@@ -18,7 +18,7 @@ a CPU build of PyTorch: two stub operators stand in for it (`stub_torchvision`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,12 @@ def build_patchpack(shape: Shape, images: Images) -> Contender:
     ordered = sorted(images, key=lambda image: image.shape[0] * image.shape[1])
     batch = pp.pack(ordered, patch_size=shape.patch_size)
     return Contender("patchpack", Classifier(shape.config, NUM_CLASSES), batch, _plain)
+
+
+def build_compiled(shape: Shape, images: Images) -> Contender:
+    contender = replace(build_patchpack(shape, images), name="patchpack compiled")
+    contender.module.trunk.encoder.compile_blocks()
+    return contender
 
 
 def build_timm(shape: Shape, images: Images) -> Contender:
@@ -157,6 +163,7 @@ def build_square(shape: Shape, images: Images) -> Contender:
 
 BUILDERS: dict[str, Callable[[Shape, Images], Contender]] = {
     "patchpack": build_patchpack,
+    "patchpack compiled": build_compiled,
     "timm": build_timm,
     "vit-pytorch": build_vit_pytorch,
     "vit-pytorch nested": build_vit_pytorch_nested,

@@ -1,5 +1,6 @@
 """Any image file becomes the right RGB pixels, of the size its header promises, or a BadImage."""
 
+import os
 import pickle
 import struct
 import warnings
@@ -330,6 +331,7 @@ def test_places_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "secret").touch()
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(BadImage, match="may not be read"):
         decode(tmp_path / "secret", key="secret")
@@ -408,3 +410,10 @@ def test_resize_of_extreme_shapes(before: tuple[int, int], after: tuple[int, int
     pixels = np.broadcast_to(np.array([9, 100, 250], np.uint8), (*before, 3))
     small = resize(pixels, after)  # from read-only pixels too
     np.testing.assert_array_equal(small, np.broadcast_to(pixels[0, 0], (*after, 3)))
+
+
+def test_pipes_are_refused_not_waited_for(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe.png")
+    for read in (read_size, lambda path: decode(path, key="pipe")):
+        with pytest.raises(BadImage, match="is a pipe or a device"):
+            read(pipe)

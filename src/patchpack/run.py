@@ -289,8 +289,9 @@ def _restore(trainer: Trainer, folder: Path, splits: Splits) -> dict[str, str]:
         )
     if (processes := checkpoint.state["world_size"]) != trainer.world.size:
         raise TrainingError(
-            f"{folder} was trained by {processes} processes, not {trainer.world.size}; each plans "
-            f"other packs: resume with torchrun --nproc-per-node {processes} -m patchpack"
+            f"{folder} was trained by {processes} processes, not {trainer.world.size}, which "
+            f"would plan other packs; continue it with torchrun --nproc-per-node {processes} "
+            f"-m patchpack train --resume {folder}"
         )
     trainer.restore(checkpoint)
     return checkpoint.state["bad_images"]
@@ -321,9 +322,10 @@ def evaluate_run(
     Another folder's classes must all be known to the model; raises BadDataset where one is not,
     and where more than `max_bad_fraction` of the images cannot be read (the run's own, when None).
     """
+    config = load_config(folder).data
     if max_bad_fraction is None:
-        max_bad_fraction = load_config(folder).data.max_bad_fraction
-    root = data or load_config(folder).data.root
+        max_bad_fraction = config.max_bad_fraction
+    root = data or config.root
     if root is None:
         raise TrainingError(f"{folder} does not say where its data are: give --data")
     index = build_index(root, max_bad_fraction=max_bad_fraction)

@@ -26,7 +26,6 @@ class Augment:
     crop: float = 1.0  # smallest area of an aspect-true random crop, as a share of the image
     colour: float = 0.0  # largest relative change of brightness, contrast and saturation
     operations: int = 0  # random operations, as in RandAugment
-    family: Literal["all", "geometric"] = "all"  # what they are drawn from; geometric: no colours
     magnitude: float = 0.5  # their strength, 0 to 1
     erase: float = 0.0  # probability that a random rectangle is filled with noise
 
@@ -56,7 +55,7 @@ def augment(pixels: Pixels, config: Augment, rng: np.random.Generator) -> Pixels
     pixels = _symmetry(pixels, config.symmetry, rng)
     if config.colour:
         pixels = _jitter(pixels, config.colour, rng)
-    names = GEOMETRIC if config.family == "geometric" else tuple(OPERATIONS)
+    names = tuple(OPERATIONS)
     for _ in range(config.operations):
         name = names[rng.integers(len(names))]
         strength = config.magnitude * rng.uniform()
@@ -118,7 +117,6 @@ def _zoom(image: Image.Image, factor: float, fill: tuple[int, ...]) -> Image.Ima
     return _affine(image, (factor, 0, x - factor * x, 0, factor, y - factor * y), fill)
 
 
-GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y", "zoom")
 # Cubuk et al., RandAugment (arXiv 1909.13719), at strength s in [0, 1] and sign ±1.
 OPERATIONS: dict[str, Operation] = {
     "rotate": lambda im, s, sign, fill: im.rotate(

@@ -12,6 +12,7 @@ instead of scaling; transparent pixels have any colour.
 
 import os
 from io import BytesIO
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 import simplejpeg
@@ -56,6 +57,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) from the header alone, EXIF orientation applied; raises BadImage."""
     key = os.fspath(path)
     try:
+        _refuse_streams(path)
         with _open(path, key) as image:
             return _upright_size(image)
     except BadImage:
@@ -129,9 +131,15 @@ def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
     return image
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+def _refuse_streams(path: str | os.PathLike[str]) -> None:
+    """Opening a pipe waits for its writer; a device may never end."""
+    mode = os.stat(path).st_mode
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
         raise BadImage(os.fspath(path), "is a pipe or a device, not a file")
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    _refuse_streams(path)
     with open(path, "rb") as file:
         return file.read()
 

@@ -34,8 +34,7 @@ def pack(
 
     Raises ValueError for an image of another kind, and its subclass BadImage for unreadable files.
     """
-    if isinstance(images, str | os.PathLike | np.ndarray | Tensor | Image.Image):
-        raise ValueError("pack takes a list of images; put a single one in a list")
+    check_list(images)
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
     rule, most = resolution or Native(), max_tokens or int(torch.iinfo(torch.int32).max)
@@ -44,6 +43,12 @@ def pack(
         for i, image in enumerate(images)
     ]
     return collate(packed, patch_size**2 * 3)
+
+
+def check_list(images: object) -> None:
+    """Raise ValueError for a single image: its letters or rows would be taken for images."""
+    if isinstance(images, AnyImage):
+        raise ValueError("this takes a list of images; put a single one in a list")
 
 
 def to_patches(

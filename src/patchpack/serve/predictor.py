@@ -7,7 +7,6 @@
 few forward passes; the answers do not depend on which images share a pack.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from jaxtyping import Float
 
 from patchpack.batch import PackedBatch, Patches, collate
 from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
-from patchpack.data.pack import AnyImage, to_patches
+from patchpack.data.pack import AnyImage, check_list, to_patches
 from patchpack.data.resolution import Native, Resolution
 from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.model.navit import NaViTConfig
@@ -103,8 +102,7 @@ class Predictor:
 
     def _packs(self, images: Sequence[AnyImage], max_tokens: int | None) -> Iterator[PackedBatch]:
         """Packs of at most PACK_TOKENS, or of one larger image, in the order given."""
-        if isinstance(images, str | os.PathLike):
-            raise ValueError("give a list of images; put a single one in a list")
+        check_list(images)
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
         tokens = max_tokens or self.card.eval_tokens

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import BetaDrop
-from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Sampled
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.model.navit import NaViTConfig
@@ -24,7 +23,6 @@ config = RunConfig(
         resolution=Sampled(low=64, high=160, mean=-0.5),
         dropping=BetaDrop(mean=0.3, max=0.7),
         augment=Augment(symmetry="flip", crop=0.4, colour=0.3, operations=1, magnitude=0.5),
-        loader=LoaderConfig(workers=0),  # on 2 cores, loading threads cost more than they hide
     ),
     model=NaViTConfig(dim=192, depth=6, heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
     task=ClassificationConfig(label_smoothing=0.1),

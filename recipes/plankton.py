@@ -12,7 +12,6 @@ from pathlib import Path
 
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import BetaDrop
-from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Native
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.model.navit import NaViTConfig
@@ -26,7 +25,6 @@ config = RunConfig(
         resolution=Native(max_tokens=256),
         dropping=BetaDrop(mean=0.4, max=0.8),
         augment=Augment(symmetry="dihedral", operations=2, magnitude=0.5),
-        loader=LoaderConfig(workers=0),  # on 2 cores, loading threads cost more than they hide
     ),
     model=NaViTConfig(
         dim=128,

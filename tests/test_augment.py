@@ -22,6 +22,20 @@ def test_flip_is_left_right():
     assert seen == {PIXELS.tobytes(), PIXELS[:, ::-1].tobytes()}
 
 
+def test_colour_changes_brightness_contrast_and_saturation_in_turn():
+    pixels, most = 64 + PIXELS // 2, 0.3
+    luma = np.array([0.299, 0.587, 0.114])
+    for seed in range(5):
+        brightness, contrast, saturation = 1 + rng(seed).uniform(-most, most, 3)
+        bright = brightness * pixels
+        gray = (bright @ luma).mean()
+        contrasted = gray + contrast * (bright - gray)
+        own_gray = (contrasted @ luma)[..., None]
+        expected = (own_gray + saturation * (contrasted - own_gray)).clip(0, 255)
+        found = augment(pixels, Augment(colour=most), rng(seed))
+        assert np.abs(found - expected).max() <= 1.2  # the mean is rounded, and so is the result
+
+
 def test_dihedral_reaches_all_eight():
     results = [augment(PIXELS, Augment(symmetry="dihedral"), rng(s)) for s in range(60)]
     assert len({(r.shape, r.tobytes()) for r in results}) == 8

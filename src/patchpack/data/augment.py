@@ -15,7 +15,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
+from patchpack.data.images import mirror
+
 Pixels = UInt8[np.ndarray, "height width channel"]
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +74,24 @@ def _symmetry(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
     if kind == "none":
         return pixels
     if rng.uniform() < 0.5:
-        pixels = pixels[:, ::-1]
+        pixels = mirror(pixels)
     if kind == "dihedral":
         pixels = np.rot90(pixels, int(rng.integers(4)))
     return pixels
 
 
 def _jitter(pixels: Pixels, most: float, rng: np.random.Generator) -> Pixels:
+    """Change brightness, contrast (about the mean luma) and saturation, in this order, at once.
+
+    Each is linear in the colours, so the three are one matrix; nothing is rounded in between.
+    """
+    brightness, contrast, saturation = 1 + rng.uniform(-most, most, 3)
     image = Image.fromarray(pixels)
-    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = change(image).enhance(1 + rng.uniform(-most, most))
-    return np.asarray(image)
+    mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    gray = float(LUMA @ mean) * brightness
+    colours = saturation * np.eye(3) + (1 - saturation) * LUMA
+    matrix = np.column_stack([contrast * brightness * colours, np.full(3, (1 - contrast) * gray)])
+    return np.asarray(image.convert("RGB", tuple(matrix.ravel())))
 
 
 def _erase(pixels: Pixels, rng: np.random.Generator) -> Pixels:

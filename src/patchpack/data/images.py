@@ -111,11 +111,21 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Antialiased bicubic resize to (height, width)."""
     if pixels.shape[:2] == size:
         return pixels
-    batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None]
-    # With the strides of a batch in channels-last order, which PyTorch has the fast kernel for.
-    image = batch.permute(0, 3, 1, 2)
-    small = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False)
+    small = F.interpolate(
+        _as_batch(pixels), size, mode="bicubic", antialias=True, align_corners=False
+    )
     return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
+
+
+def mirror(pixels: Pixels) -> Pixels:
+    """Left and right exchanged; a new array, many times as fast as copying NumPy's view of it."""
+    return np.ascontiguousarray(_as_batch(pixels).flip(-1)[0].permute(1, 2, 0).numpy())
+
+
+def _as_batch(pixels: Pixels) -> UInt8[torch.Tensor, "1 3 height width"]:
+    """With the strides of a batch in channels-last order, which PyTorch has fast kernels for."""
+    batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None]
+    return batch.permute(0, 3, 1, 2)
 
 
 def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:

@@ -1,6 +1,6 @@
 """A training step and inference of every contender, on the same images, in one process.
 
-    python benchmarks/models.py --sizes image_sizes.csv [--cases imagenet-s …] [--json FILE]
+    python benchmarks/models.py --sizes image_sizes.csv [--cases imagenet-s …] [--out FILE]
 
 Rounds are interleaved, so that whatever else the machine does hits all alike: each round runs
 every contender once, in another order; the first round warms up and is not counted. Medians, and
@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from contenders import BUILDERS, Contender, Images, Shape, useful_flops
 from sizes import draw, log_normal_sizes, read_sizes
+from torch import nn
 
 from patchpack.__main__ import keep_freed_memory, spin_briefly
 from patchpack.data.resolution import Native, Resolution, Sampled
@@ -91,6 +92,13 @@ def infer(contender: Contender, dtype: torch.dtype) -> None:
         contender.logits()
 
 
+def round_matrices(module: nn.Module, dtype: torch.dtype) -> None:
+    """Models are served with their linear layers in the precision of the products; all of them."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.to(dtype)
+
+
 def _precision(dtype: torch.dtype) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
 
@@ -108,6 +116,8 @@ def measure(
     run, _ = WHAT[what]
     seconds: dict[str, list[float] | str] = {contender.name: [] for contender in contenders}
     shuffle = random.Random(0)
+    for contender in contenders:
+        round_matrices(contender.module, dtype if what == "inference" else torch.float32)
     for round_number in range(rounds + 1):
         for contender in shuffle.sample(contenders, len(contenders)):
             times = seconds[contender.name]
@@ -199,18 +209,19 @@ def main() -> None:
     options = parser.parse_args()
     known = {**(read_sizes(options.sizes) if options.sizes else {}), "tiny": tiny_sizes()}
     (fallback,) = log_normal_sizes().values()
+    machine = {
+        "machine": platform.machine(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "sizes": str(options.sizes and options.sizes.name),
+    }  # fmt: skip
     rows = []
     for name in options.cases:
         sizes = known.get(CASES[name].dataset, fallback)
         rows += rows_of(name, sizes, options.contenders, options.rounds)
         print(table([row for row in rows if row["case"] == name]), flush=True)
-    machine = {
-        "machine": platform.machine(), "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "sizes": str(options.sizes and options.sizes.name),
-    }  # fmt: skip
-    if options.out:
-        options.out.with_suffix(".json").write_text(json.dumps({**machine, "rows": rows}, indent=1))
-        options.out.with_suffix(".md").write_text(table(rows) + "\n")
+        if options.out:
+            found = json.dumps({**machine, "rows": rows}, indent=1)
+            options.out.with_suffix(".json").write_text(found)
+            options.out.with_suffix(".md").write_text(table(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, candidates, load
@@ -18,6 +19,7 @@ from patchpack.data.layouts import BadDataset
 from patchpack.data.resolution import Square
 from patchpack.run import load_config, resume, start
 from patchpack.serial import to_json
+from patchpack.train import loop
 from patchpack.train.config import DataConfig
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError
@@ -167,9 +169,22 @@ def test_a_full_disk_stops_the_run_and_spares_the_last_checkpoint(root, tmp_path
     assert resume(out, live=False).step == 12
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(root, tmp_path, monkeypatch):
+def lagging(monkeypatch, lag: int) -> None:
+    """Have the host hear of a step's numbers late, as on GPUs."""
+    original = loop.Trainer.__init__
+
+    def slow(self, *args):
+        original(self, *args)
+        self.lag = lag
+
+    monkeypatch.setattr(loop.Trainer, "__init__", slow)
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_loss_that_is_not_finite_is_never_kept(root, tmp_path, monkeypatch, lag):
     from patchpack.heads import classification
 
+    lagging(monkeypatch, lag)
     poison = "train/along/003.png"
 
     def poisoned(self, batch):
@@ -186,9 +201,43 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(root, tmp_path, monke
         assert all(torch.isfinite(t).all() for t in load(path).tensors["model"].values())
 
 
-def test_diverged_weights_are_told_from_bad_images(root, tmp_path, monkeypatch):
-    from patchpack.train import loop
+def test_hearing_late_changes_nothing(root, tmp_path, monkeypatch):
+    start(tiny(root, tmp_path / "at once"), live=False)
+    lagging(monkeypatch, 1)
+    start(tiny(root, tmp_path / "late"), live=False)
+    late = final_tensors(tmp_path / "late")
+    for name, tensor in final_tensors(tmp_path / "at once").items():
+        assert torch.equal(tensor, late[name]), name
 
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that the host asks a device for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
+def test_a_step_reads_nothing_but_whether_the_one_before_was_finite(root, tmp_path, monkeypatch):
+    lagging(monkeypatch, 1)
+    reads = []
+    original = loop.Trainer.step
+
+    def counted(self, loaded, stop):
+        with Reads() as counter:
+            sums = original(self, loaded, stop)
+        reads.append(counter.count)
+        return sums
+
+    monkeypatch.setattr(loop.Trainer, "step", counted)
+    start(tiny(root, tmp_path / "run", log_every=12, eval_every=12, save_every=12), live=False)
+    of_the_host = 1  # the largest grid: grids never leave it
+    assert reads == [of_the_host] + 11 * [of_the_host + 1]
+
+
+def test_diverged_weights_are_told_from_bad_images(root, tmp_path, monkeypatch):
     original = loop.Trainer.step
 
     def diverge(self, loaded, stop):

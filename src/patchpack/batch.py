@@ -16,6 +16,7 @@ Axes: token (all kept tokens of all images), image, patch_dim (ph · pw · chann
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -46,18 +47,18 @@ class Segments:
     @cached_property
     def offsets(self) -> Int[Tensor, " image_plus_1"]:
         """Start of each image, and the end of the last (int32, as varlen kernels want it)."""
-        starts = [0]
-        for length in self.lengths:
-            starts.append(starts[-1] + length)
-        return torch.tensor(starts, dtype=torch.int32).to(self.device, non_blocking=True)
+        starts = [0, *accumulate(self.lengths)]
+        with torch.inference_mode(False):  # kept, and perhaps trained with later
+            return torch.tensor(starts, dtype=torch.int32).to(self.device, non_blocking=True)
 
     @cached_property
     def ids(self) -> Int[Tensor, " token"]:
         """The image that each token belongs to."""
-        images = torch.arange(len(self.lengths))
-        lengths = torch.tensor(self.lengths, dtype=torch.int64)
-        ids = torch.repeat_interleave(images, lengths, output_size=self.num_tokens)
-        return ids.to(self.device, non_blocking=True)
+        with torch.inference_mode(False):
+            images = torch.arange(len(self.lengths))
+            lengths = torch.tensor(self.lengths, dtype=torch.int64)
+            ids = torch.repeat_interleave(images, lengths, output_size=self.num_tokens)
+            return ids.to(self.device, non_blocking=True)
 
     @property
     def num_images(self) -> int:

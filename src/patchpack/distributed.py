@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
@@ -42,7 +43,7 @@ def join_world() -> Iterator[World]:
     if size == 1:
         yield World(device=device)
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield World(rank=dist.get_rank(), size=size, device=device)
     finally:
@@ -50,12 +51,19 @@ def join_world() -> Iterator[World]:
 
 
 def sum_over_ranks(values: Sequence[float], world: World) -> list[float]:
-    """Element-wise sums over all processes, in float64; every process gets the same."""
+    """Element-wise sums over all processes, in float64, between hosts: no device is waited for."""
     if world.size == 1:
         return list(values)
-    tensor = torch.tensor(values, dtype=torch.float64, device=world.device)
+    tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)
     return tensor.tolist()
+
+
+def reduce_over_ranks(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The sum over all processes, on their devices; no host waits for it."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+    return value
 
 
 def gather_over_ranks(items: Sequence[Item], world: World) -> list[Item]:

@@ -100,9 +100,10 @@ def _block_mask(segments: Segments) -> object:
     from torch.nn.attention.flex_attention import create_block_mask
 
     ids, n = segments.ids, segments.num_tokens
-    return create_block_mask(
-        lambda b, h, i, j: ids[i] == ids[j], None, None, n, n, device=str(ids.device)
-    )
+    with torch.inference_mode(False):  # kept, and perhaps trained with later
+        return create_block_mask(
+            lambda b, h, i, j: ids[i] == ids[j], None, None, n, n, device=str(ids.device)
+        )
 
 
 @cache

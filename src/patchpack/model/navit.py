@@ -106,13 +106,13 @@ class NaViT(nn.Module):
         return Encoded(x.index_select(0, places), self.pool(x, segments))
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
-        """Normalise pixels, project patches, add positions; in the precision of the weights,
-        which autocast leaves alone: what blocks add to is never rounded to half of it."""
+        """Normalise pixels, project patches, add positions; in the precision of the norms, which
+        autocast leaves alone: what blocks add to is never rounded to that of their products."""
         self._check(batch)
         patches = (batch.patches.float() - self.config.pixel_mean) / self.config.pixel_std
         grids = batch.grids.to(batch.coords.device, non_blocking=True)[batch.segments.ids]
         tokens = self.embedding(patches) + self.positions(batch.coords, grids)
-        return tokens.to(self.embedding.weight.dtype)
+        return tokens.to(self.encoder.norm.weight.dtype)
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`forward_flops`)."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import nn
 
 from patchpack.batch import PackedBatch, Patches, collate
 from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
@@ -59,6 +60,7 @@ class Predictor:
 
     def __init__(self, model: Classifier, card: ModelCard, device: torch.device) -> None:
         self.model, self.card, self.device = model.to(device).eval(), card, device
+        self.dtype: torch.dtype = getattr(torch, card.dtype)
 
     def predict(
         self, images: Sequence[AnyImage], *, max_tokens: int | None = None, top: int = 5
@@ -90,8 +92,7 @@ class Predictor:
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Pooled vectors and logits of a pack, float32 on the host."""
-        dtype = getattr(torch, self.card.dtype)
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             pooled = self.model.encode(batch.to(self.device)).pooled
             logits = self.model.head(pooled)
         return pooled.float().cpu(), logits.float().cpu()
@@ -145,4 +146,13 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Pre
         raise CheckpointError(f"{folder} does not hold a classifier: {error}") from error
     model = Classifier(card.model, len(card.classes), card.task)
     load_into(model, checkpoint.tensors["model"], str(folder))
-    return Predictor(model, card, device)
+    predictor = Predictor(model, card, device)
+    _round_matrices(model, predictor.dtype)
+    return predictor
+
+
+def _round_matrices(model: nn.Module, dtype: torch.dtype) -> None:
+    """Once, to what autocast would round them to in each pass: same answers, half the memory."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.to(dtype)

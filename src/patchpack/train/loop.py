@@ -11,18 +11,19 @@ step): a resumed run has nothing to remember but its weights, its optimizer and 
 """
 
 import signal
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass
-from math import isfinite
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim.swa_utils import AveragedModel
+from torch.nn.utils import get_total_norm
 
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import (
@@ -35,10 +36,17 @@ from patchpack.checkpoint import (
 )
 from patchpack.data.bad_images import BadImages
 from patchpack.data.loader import Loaded
-from patchpack.distributed import World, gather_over_ranks, prepare, sum_over_ranks
+from patchpack.distributed import (
+    World,
+    gather_over_ranks,
+    prepare,
+    reduce_over_ranks,
+    sum_over_ranks,
+)
 from patchpack.losses import Loss
 from patchpack.train.config import RunConfig
 from patchpack.train.log import RunLog
+from patchpack.train.meter import Meter, Sums
 from patchpack.train.optim import build_optimizers, learning_rate
 from patchpack.train.precision import autocast
 
@@ -70,18 +78,6 @@ class Progress:
     best_step: int = 0
 
 
-@dataclass(frozen=True)
-class Sums:
-    """What one step adds up, over packs and ranks."""
-
-    loss: float = 0.0
-    count: float = 0.0
-    tokens: float = 0.0
-    flops: float = 0.0
-    stop: float = 0.0  # ranks that were asked to stop
-    bad: float = 0.0  # images that could not be read
-
-
 class Objective(nn.Module):
     """A task module whose forward is its loss: what DistributedDataParallel has to wrap."""
 
@@ -102,8 +98,12 @@ class Trainer:
         self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
         self.flops: Callable[[Sequence[int]], int] = task.trunk.flops  # pyrefly: ignore
         self.optimizers = build_optimizers(task, config.optim)
-        self.average = _average(task, config.train.ema)
+        self.average = deepcopy(self.task) if config.train.ema else None
         self.progress = Progress()
+        self.grad_norm = torch.zeros(())
+        # On GPUs the host runs ahead of the device: it hears of a step's numbers one step later.
+        self.lag = 1 if world.device.type == "cuda" else 0
+        self._unchecked: deque[Step] = deque()
         objective = Objective(task)
         self.objective = prepare(
             objective,
@@ -116,7 +116,7 @@ class Trainer:
     @property
     def best_module(self) -> nn.Module:
         """The weights to evaluate and keep: the averaged ones where there are any."""
-        return self.average.module if self.average else self.task
+        return self.average or self.task
 
     def step(self, loaded: list[Loaded], stop: bool) -> Sums:
         """One optimizer step over these packs; raises TrainingError before a bad update."""
@@ -130,16 +130,17 @@ class Trainer:
             optimizer.zero_grad()
         batches = [pack.batch.to(self.world.device) for pack in loaded]
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
-        local = Sums(
-            loss=float(torch.stack([loss.sum.detach() for loss in losses]).sum()),
-            count=sum(loss.count for loss in losses),
-            tokens=sum(batch.num_tokens for batch in batches),
-            flops=3.0 * sum(self.flops(batch.lengths) for batch in batches),
-            stop=float(stop),
-            bad=sum(len(pack.bad) for pack in loaded),
-        )
-        sums = Sums(*sum_over_ranks(list(asdict(local).values()), self.world))
-        self.grad_norm = self._update(sums, batches)
+        loss = reduce_over_ranks(torch.stack([loss.sum.detach() for loss in losses]).sum())
+        local = [
+            sum(loss.count for loss in losses),
+            sum(batch.num_tokens for batch in batches),
+            3.0 * sum(self.flops(batch.lengths) for batch in batches),
+            float(stop),
+            sum(len(pack.bad) for pack in loaded),
+        ]
+        sums = Sums(loss.double(), *sum_over_ranks(local, self.world))
+        if sums.count:
+            self._update(loss, sums.count, batches)
         self._advance(loaded[-1], sums)
         return sums
 
@@ -151,23 +152,37 @@ class Trainer:
             loss.sum.backward()
         return loss
 
-    def _update(self, sums: Sums, batches: list[PackedBatch]) -> float:
+    def _update(self, loss: Tensor, count: float, batches: list[PackedBatch]) -> None:
         """Divide by the global count, clip and step; DDP has averaged over ranks, so undo that."""
-        if not sums.count:
-            return 0.0
         grads = [p.grad for p in self.task.parameters() if p.grad is not None]
-        torch._foreach_mul_(grads, self.world.size / sums.count)
-        norm = get_total_norm(grads)
-        if not (torch.isfinite(norm) and isfinite(sums.loss)):
-            raise TrainingError(self._blame(batches, sums.loss))
-        if self.config.optim.clip:
-            parameters = [p for p in self.task.parameters() if p.grad is not None]
-            clip_grads_with_norm_(parameters, self.config.optim.clip, norm)
+        scale = self.world.size / count
+        self.grad_norm = get_total_norm(grads) * scale
+        finite = self.grad_norm.isfinite() & loss.isfinite()
+        self._unchecked.append(Step(self.progress.step + 1, Late(finite), Late(loss), batches))
+        self.check(self.lag)
+        clip = self.config.optim.clip or torch.inf
+        torch._foreach_mul_(grads, scale * (clip / (self.grad_norm + 1e-6)).clamp(max=1))
+        if self.lag:  # so that weights are still good when the host hears of it
+            for grad in grads:
+                grad.masked_fill_(~finite, 0)
         for optimizer in self.optimizers.values():
             optimizer.step()
         if self.average:
-            self.average.update_parameters(self.task)
-        return float(norm)
+            self._follow(self.average)
+
+    def _follow(self, average: nn.Module) -> None:
+        """Move the averaged weights on, quicker at first so that they forget their start."""
+        n = self.progress.step
+        share = 1 - min(self.config.train.ema, n / (n + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(tuple(average.parameters()), tuple(self.task.parameters()), share)
+
+    def check(self, lag: int = 0) -> None:
+        """Raise TrainingError where a loss or gradient was not finite; the last `lag` may wait."""
+        while len(self._unchecked) > lag:
+            step = self._unchecked.popleft()
+            if not step.finite.read():
+                raise TrainingError(self._blame(step))
 
     def _advance(self, last: Loaded, sums: Sums) -> None:
         progress = self.progress
@@ -177,23 +192,23 @@ class Trainer:
         progress.tokens += int(sums.tokens)
         progress.flops += sums.flops
 
-    def _blame(self, batches: list[PackedBatch], loss: float) -> str:
+    def _blame(self, step: "Step") -> str:
         """Which images of this rank's packs, each alone, give a loss that is not finite."""
         self.task.eval()
         guilty, total = [], 0
         with torch.no_grad(), autocast(self.world.device, self.dtype):
-            for batch in batches:
+            for batch in step.batches:
                 for i, key in enumerate(batch.keys):
                     alone = self.task.loss(batch.select([i]))  # pyrefly: ignore
                     total += 1
                     if not torch.isfinite(alone.sum):
                         guilty.append(key)
-        where = f"step {self.progress.step + 1}: the loss is {loss}"
+        where = f"step {step.number}: the loss is {step.loss.read()}"
         if len(guilty) == total:
             return f"{where} for all {total} images: the weights have diverged; lower optim.lr"
         if guilty:
             return f"{where}; alone, these images give it: {', '.join(guilty[:10])}"
-        seen = ", ".join(key for batch in batches for key in batch.keys[:5])
+        seen = ", ".join(key for batch in step.batches for key in batch.keys[:5])
         return f"{where} or its gradient is not finite, for no image alone; the step held {seen}, …"
 
     def save(self, parent: Path, name: str, extra: dict, keep: int) -> None:
@@ -223,16 +238,31 @@ class Trainer:
         self.progress = Progress(**checkpoint.state["progress"])
 
 
-def _average(task: nn.Module, decay: float) -> AveragedModel | None:
-    """Exponential average of the weights, quicker at first so that it forgets its start."""
-    if not decay:
-        return None
+class Late:
+    """A number on a device, for the host to read once the device has come that far.
 
-    def update(averaged, current, count) -> None:
-        n = float(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+    Reading it waits for what was queued before it, and not for what was queued since.
+    """
 
-    return AveragedModel(task, multi_avg_fn=update)
+    def __init__(self, value: Float[Tensor, ""]) -> None:
+        self._copy = value.to("cpu", non_blocking=True)
+        self._event = torch.cuda.Event() if value.is_cuda else None
+        if self._event:
+            self._event.record()
+
+    def read(self) -> float:
+        if self._event:
+            self._event.synchronize()
+        return self._copy.item()
+
+
+class Step(NamedTuple):
+    """A step that the host has queued, and does not know the numbers of."""
+
+    number: int
+    finite: Late
+    loss: Late
+    batches: list[PackedBatch]
 
 
 @contextmanager
@@ -294,72 +324,26 @@ def fit(
             if sums.bad:
                 errors = [error for pack in loaded for error in pack.bad]
                 log.left_out(step, bad_images.add(gather_over_ranks(errors, world)))
-            if step % train.log_every == 0 or step == train.steps:
-                extras = {"grad_norm": trainer.grad_norm, "epoch": progress.epoch}
+            logs, evaluates, saves = (
+                step % every == 0 or step == train.steps
+                for every in (train.log_every, train.eval_every, train.save_every)
+            )
+            if logs or evaluates or saves or sums.stop:
+                trainer.check()
+            if logs:
+                extras = {"grad_norm": float(trainer.grad_norm), "epoch": progress.epoch}
                 log.train(step, {"lr": trainer.learning_rate, **extras, **meter.read()})
-            if step % train.eval_every == 0 or step == train.steps:
+            if evaluates:
                 with meter.pausing():
                     values = evaluate(trainer.best_module)
                     log.evaluation(step, values)
                     if values[metric] > progress.best:
                         progress.best, progress.best_step = values[metric], step
                         save("best")
-            if step % train.save_every == 0 or step == train.steps or sums.stop:
+            if saves or sums.stop:
                 progress.seconds += meter.lap()
                 with meter.pausing():
                     save("last")
             if sums.stop and step < train.steps:
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, step, trainer.config.out)
-
-
-class Meter:
-    """Rates of training since the last reading."""
-
-    def __init__(self) -> None:
-        self._lap = time.perf_counter()
-        self._reset()
-
-    def _reset(self) -> None:
-        self._since = time.perf_counter()
-        self._waited = self._slots = 0.0
-        self._total = Sums()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time spent here is waiting for data."""
-        began = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - began
-
-    @contextmanager
-    def pausing(self) -> Iterator[None]:
-        """Time spent here is not training."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.perf_counter()
-        self._lap, spent = now, now - self._lap
-        return spent
-
-    def add(self, sums: Sums, slots: int) -> None:
-        pairs = zip(asdict(self._total).values(), asdict(sums).values(), strict=True)
-        self._total = Sums(*(a + b for a, b in pairs))
-        self._slots += slots
-
-    def read(self) -> dict[str, float]:
-        """Mean loss and rates since the last reading."""
-        seconds, total = time.perf_counter() - self._since, self._total
-        values = {
-            "loss": total.loss / max(1.0, total.count),
-            "images_per_s": total.count / seconds,
-            "tokens_per_s": total.tokens / seconds,
-            "gflops_per_s": total.flops / seconds / 1e9,
-            "fill": total.tokens / max(1.0, self._slots),
-            "data_wait": self._waited / seconds,
-        }
-        self._reset()
-        return values

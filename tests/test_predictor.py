@@ -1,0 +1,46 @@
+"""What is served gives the answers that were evaluated, with less memory."""
+
+import torch
+
+from conftest import make_images, randomise
+from patchpack.batch import collate
+from patchpack.heads.classification import ClassificationConfig, Classifier
+from patchpack.model.navit import NaViTConfig
+from patchpack.serve.predictor import ModelCard, Predictor, _round_matrices
+
+
+def predictor() -> Predictor:
+    config = NaViTConfig(dim=24, depth=2, heads=3, mlp_dim=40, patch_size=2)
+    card = ModelCard(
+        model=config, task=ClassificationConfig(), classes=("a", "b", "c"), dtype="bfloat16"
+    )
+    torch.manual_seed(0)
+    model = randomise(Classifier(config, 3, card.task))
+    return Predictor(model, card, torch.device("cpu"))
+
+
+def test_matrices_rounded_once_give_the_same_bits_as_rounded_in_each_pass():
+    pack = collate(make_images(), 12)
+    served = predictor()
+    before = served.forward(pack)
+    size = sum(p.nbytes for p in served.model.parameters())
+    _round_matrices(served.model, torch.bfloat16)
+    assert sum(p.nbytes for p in served.model.parameters()) < 0.7 * size
+    for a, b in zip(before, served.forward(pack), strict=True):
+        assert torch.equal(a, b) and a.dtype == torch.float32 and a.std() > 0.01
+
+
+def test_the_stream_stays_in_float32_beside_rounded_matrices():
+    served = predictor()
+    _round_matrices(served.model, torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert served.model.trunk.embed(collate(make_images(), 12)).dtype == torch.float32
+
+
+def test_a_pack_that_was_predicted_can_be_trained_on():
+    pack = collate(make_images(), 12)
+    served = predictor()
+    with torch.inference_mode():
+        served.model(pack)
+    served.model.loss(pack).sum.backward()
+    assert all(p.grad is not None for p in served.model.parameters())

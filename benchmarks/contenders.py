@@ -5,7 +5,7 @@ loader would hand it (`prepare`, not timed). What its model does to them, paddin
 included where the model does that itself, is timed.
 
     patchpack          one packed stream; and with its blocks compiled
-    timm               NaFlexVit, padded to the longest of the batch, key-only mask
+    timm               NaFlexVit, padded to the longest of the batch, key-only mask; and compiled
     vit-pytorch        NaViT, groups of images padded to the longest group, full masks
     vit-pytorch nested NaViT on nested tensors
     monai              NaViT, as vit-pytorch's first
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 import patchpack as pp
 from patchpack.heads.classification import Classifier
@@ -62,6 +63,14 @@ class Contender:
     def logits(self) -> Tensor:
         return self.call(self.module, self.inputs)
 
+    def on(self, device: torch.device) -> "Contender":
+        """The same with its weights and inputs on a device."""
+
+        def move(item: Any) -> Any:
+            return item.to(device) if isinstance(item, Tensor | pp.PackedBatch) else item
+
+        return replace(self, module=self.module.to(device), inputs=tree_map(move, self.inputs))
+
 
 def useful_flops(shape: Shape, images: Images) -> int:
     """Of one forward pass: what the images' own tokens need (`forward_flops`)."""
@@ -96,6 +105,12 @@ def build_timm(shape: Shape, images: Images) -> Contender:
     patches, valid, coords = _padded(shape, images)
     inputs = {"patches": patches, "patch_valid": valid, "patch_coord": coords}
     return Contender("timm", NaFlexVit(config, num_classes=NUM_CLASSES), inputs, _plain)
+
+
+def build_timm_compiled(shape: Shape, images: Images) -> Contender:
+    contender = replace(build_timm(shape, images), name="timm compiled")
+    contender.module.compile()
+    return contender
 
 
 def build_vit_pytorch(shape: Shape, images: Images, tokens: int = 512) -> Contender:
@@ -165,6 +180,7 @@ BUILDERS: dict[str, Callable[[Shape, Images], Contender]] = {
     "patchpack": build_patchpack,
     "patchpack compiled": build_compiled,
     "timm": build_timm,
+    "timm compiled": build_timm_compiled,
     "vit-pytorch": build_vit_pytorch,
     "vit-pytorch nested": build_vit_pytorch_nested,
     "monai": build_monai,

@@ -6,8 +6,9 @@ Rounds are interleaved, so that whatever else the machine does hits all alike: e
 every contender once, in another order; the first round warms up and is not counted. Medians, and
 in brackets the quartiles. `useful` counts operations of the images' own tokens only (one forward
 pass, times three for a training step), `share` is of the machine's own product of two 2048 x 2048
-matrices in the same precision, measured before and after. A training step is forward, loss and
-backward; the optimizer is the same for all and left out.
+(on a GPU, 8192 x 8192) matrices in the same precision, measured before and after. A training step
+is forward, loss and backward; the optimizer is the same for all and left out. Compiled contenders
+run by default on GPUs only.
 """
 
 import argparse
@@ -31,7 +32,8 @@ from torch import nn
 from patchpack.__main__ import keep_freed_memory, spin_briefly
 from patchpack.data.resolution import Native, Resolution, Sampled
 
-TI, S, B = ({"dim": dim, "heads": dim // 64} for dim in (192, 384, 768))
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TI, S, B, L = ({"dim": dim, "heads": dim // 64} for dim in (192, 384, 768, 1024))
 PHOTOGRAPHS: Resolution = Sampled(low=64, high=256)
 
 
@@ -62,6 +64,16 @@ CASES = {
     ),
     "tiny": Case(dataset="tiny", resolution=Native(), shape=Shape(**TI), images=512),
 }
+if DEVICE.type == "cuda":
+    CASES |= {
+        name: Case(
+            dataset="imagenet_sample1000", resolution=PHOTOGRAPHS, shape=shape, images=images
+        )
+        for name, shape, images in (
+            ("imagenet-b", Shape(**B), 512),
+            ("imagenet-l", Shape(**L, depth=24), 256),
+        )
+    }
 
 
 def tiny_sizes() -> np.ndarray:
@@ -82,7 +94,7 @@ def train_step(contender: Contender, dtype: torch.dtype) -> None:
     contender.module.zero_grad()
     with _precision(dtype):
         logits = contender.logits()
-    labels = torch.arange(len(logits)) % logits.shape[1]
+    labels = torch.arange(len(logits), device=DEVICE) % logits.shape[1]
     F.cross_entropy(logits.float(), labels).backward()
 
 
@@ -100,7 +112,13 @@ def round_matrices(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _precision(dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def wait() -> None:
+    """Until the device has done what it was asked to."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 WHAT: dict[str, tuple[Callable[[Contender, torch.dtype], None], int]] = {
@@ -124,9 +142,11 @@ def measure(
             if isinstance(times, str):
                 continue
             contender.module.train(what == "training")
+            wait()
             began = time.perf_counter()
             try:
                 run(contender, dtype)
+                wait()
             except Exception as error:  # a peer that cannot is a result
                 seconds[contender.name] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
@@ -136,14 +156,17 @@ def measure(
 
 
 def matmul_gflops(dtype: torch.dtype) -> float:
-    """What the machine does at most: the best of twelve products of 2048 x 2048 matrices."""
-    a = torch.randn(2048, 2048, dtype=dtype)
+    """What the machine does at most: the best of twelve products of two square matrices."""
+    side = 8192 if DEVICE.type == "cuda" else 2048
+    a = torch.randn(side, side, dtype=dtype, device=DEVICE)
     best = float("inf")
     for _ in range(12):
+        wait()
         began = time.perf_counter()
         a @ a
+        wait()
         best = min(best, time.perf_counter() - began)
-    return 2 * 2048**3 / best / 1e9
+    return 2 * side**3 / best / 1e9
 
 
 def rows_of(name: str, sizes: np.ndarray, names: list[str], rounds: int) -> list[dict]:
@@ -152,7 +175,7 @@ def rows_of(name: str, sizes: np.ndarray, names: list[str], rounds: int) -> list
     images = make_images(case, sizes)
     flops = useful_flops(case.shape, images)
     torch.manual_seed(0)
-    contenders = [BUILDERS[contender](case.shape, images) for contender in names]
+    contenders = [BUILDERS[contender](case.shape, images).on(DEVICE) for contender in names]
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         for what, (_, passes) in WHAT.items():
@@ -199,18 +222,24 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def _usual() -> list[str]:
+    """On CPUs compiling takes longer than all the rest, and gains a few percent (docs/log.md)."""
+    return [name for name in BUILDERS if DEVICE.type == "cuda" or "compiled" not in name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=Path, help="CSV of dataset,width,height,count")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--contenders", nargs="+", choices=BUILDERS, default=list(BUILDERS))
+    parser.add_argument("--contenders", nargs="+", choices=BUILDERS, default=_usual())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, help="write FILE.json and FILE.md")
     options = parser.parse_args()
     known = {**(read_sizes(options.sizes) if options.sizes else {}), "tiny": tiny_sizes()}
     (fallback,) = log_normal_sizes().values()
     machine = {
-        "machine": platform.machine(), "threads": torch.get_num_threads(),
+        "machine": torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__, "sizes": str(options.sizes and options.sizes.name),
     }  # fmt: skip
     rows = []

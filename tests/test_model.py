@@ -9,7 +9,7 @@ from patchpack.batch import collate
 from patchpack.model.attention import attend_dense, attend_tiled
 from patchpack.model.encoder import Block, image_noise
 from patchpack.model.navit import forward_flops
-from patchpack.model.positions import Factorized, Interpolated
+from patchpack.model.positions import Factorized, Interpolated, Rotary
 
 SMALL = {"dim": 24, "depth": 2, "heads": 3, "mlp_dim": 48, "patch_size": 2}
 VARIANTS = {
@@ -19,6 +19,7 @@ VARIANTS = {
     "plain ViT": {"bias": True, "qk_norm": False, "positions": Interpolated(side=4)},
     "SigLIP 2": {"bias": True, "qk_norm": False, "activation": "gelu_tanh", "pooling": "map"},
     "layer scale": {"layer_scale": 0.1},
+    "rotary": {"positions": Rotary(), "registers": 2, "heads": 2},
 }
 
 
@@ -169,7 +170,7 @@ def test_parameter_counts_are_those_of_the_papers():
     millions = {"navit_ti16": 5.7, "navit_s16": 22.1, "navit_b16": 86.6, "navit_l16": 304.3}
     for name, expected in millions.items():
         with torch.device("meta"):
-            table = Factorized(max_side=14)
+            table = Factorized(length=14)
             model = pp.create_model(name, 1000, pooling="mean", bias=True, positions=table)
         count = sum(p.numel() for p in model.parameters()) / 1e6
         assert count == pytest.approx(expected, rel=0.01)
@@ -187,7 +188,7 @@ def test_wrong_use_is_refused_by_name():
     with pytest.raises(ValueError, match="pack with patch_size=2"):
         small()(collate(make_images(patch_dim=27), 27))
     with pytest.raises(ValueError, match="learned positions end at 4"):
-        small(positions=Factorized(max_side=4))(collate(make_images(), 12))
+        small(positions=Factorized(length=4))(collate(make_images(), 12))
 
 
 def test_named_models_exist():

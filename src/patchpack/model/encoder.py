@@ -9,7 +9,7 @@ Axes: token, image, head, dim.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch
@@ -59,7 +59,7 @@ def norm(config: EncoderConfig, dim: int) -> nn.LayerNorm:
     return nn.LayerNorm(dim, eps=config.norm_eps, bias=config.bias)
 
 
-@cache
+@lru_cache(maxsize=8)
 def _kept_out(function: Callable) -> Callable:
     """As it is, inside of compiled code; the compiler is imported only where it is used."""
     return torch.compiler.disable(function)

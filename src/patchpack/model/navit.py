@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, Segments
-from patchpack.model.attention import Attend
+from patchpack.model.attention import Attend, backend
 from patchpack.model.encoder import Encoder, EncoderConfig, Mlp, init_linear, norm
 from patchpack.model.pooling import MapPool, MeanPool
-from patchpack.model.positions import Factorized, Positions, build_positions
+from patchpack.model.positions import Factorized, Positions, Rotary
+from patchpack.model.rotary import Turned, rotary_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,9 @@ class NaViTConfig(EncoderConfig):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.registers < 0:
             raise ValueError(f"registers must be 0 or more, not {self.registers}")
+        head_dim = self.dim // self.heads
+        if isinstance(self.positions, Rotary) and head_dim % 4:
+            raise ValueError(f"rotary positions need a multiple of 4 numbers a head: not {head_dim}")
         if not self.pixel_std > 0:
             raise ValueError(f"pixel_std must be more than 0, not {self.pixel_std}")
 
@@ -66,7 +70,7 @@ class NaViT(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Linear(config.patch_dim, config.dim, bias=config.bias)
-        self.positions = build_positions(config.positions, config.dim)
+        self.positions = config.positions.build(config.dim)
         self.registers = None
         if config.registers:
             self.registers = nn.Parameter(torch.empty(config.registers, config.dim))
@@ -96,23 +100,32 @@ class NaViT(nn.Module):
     def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
         """Tokens and pooled vectors; `attend` replaces the attention chosen for the device."""
         segments = batch.segments
-        x = self.embed(batch)
-        if self.registers is None:
-            x = self.encoder(x, segments, attend)
-            return Encoded(x, self.pool(x, segments))
-        x, places = _with_registers(x, self.registers, segments)
-        segments = segments.with_prefix(len(self.registers))
+        x, angles = self.embed(batch), self._angles(batch)
+        places = None
+        if self.registers is not None:
+            x, places = _with_registers(x, self.registers, segments)
+            segments = segments.with_prefix(len(self.registers))
+        attend = attend or backend(x.device)
+        if angles is not None:
+            attend = Turned(attend, angles if places is None else _at(places, angles, len(x)))
         x = self.encoder(x, segments, attend)
-        return Encoded(x.index_select(0, places), self.pool(x, segments))
+        tokens = x if places is None else x.index_select(0, places)
+        return Encoded(tokens, self.pool(x, segments))
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
         """Normalise pixels, project patches, add positions; in the precision of the norms, which
         autocast leaves alone: what blocks add to is never rounded to that of their products."""
         self._check(batch)
         patches = (batch.patches.float() - self.config.pixel_mean) / self.config.pixel_std
-        grids = batch.grids.to(batch.coords.device, non_blocking=True)[batch.segments.ids]
-        tokens = self.embedding(patches) + self.positions(batch.coords, grids)
+        tokens = self.embedding(patches) + self.positions(batch.coords, _grid_of_tokens(batch))
         return tokens.to(self.encoder.norm.weight.dtype)
+
+    def _angles(self, batch: PackedBatch) -> Float[Tensor, "token pair"] | None:
+        """What rotary positions turn queries and keys by; none where positions are added."""
+        c = self.config
+        if not isinstance(c.positions, Rotary):
+            return None
+        return rotary_angles(c.positions, batch.coords, _grid_of_tokens(batch), c.dim // c.heads)
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`forward_flops`)."""
@@ -142,7 +155,7 @@ def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
     c = config
     tokens = sum(lengths)
     inner = [n + c.registers for n in lengths]
-    embedding = 2 * c.patch_dim * c.dim * tokens
+    embedding = (2 * c.patch_dim * c.dim + c.positions.flops(c.dim)) * tokens
     linear = 2 * c.depth * (4 * c.dim**2 + 2 * c.dim * c.mlp_dim) * sum(inner)
     attention = 4 * c.dim * c.depth * sum(n * n for n in inner)
     pool = 0
@@ -150,6 +163,16 @@ def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
         per_image = 2 * (2 * c.dim**2 + 2 * c.dim * c.mlp_dim)
         pool = 4 * c.dim**2 * sum(inner) + per_image * len(inner)
     return embedding + linear + attention + pool
+
+
+def _grid_of_tokens(batch: PackedBatch) -> Int[Tensor, "token 2"]:
+    """The grid of the image that each token belongs to."""
+    return batch.grids.to(batch.coords.device, non_blocking=True)[batch.segments.ids]
+
+
+def _at(places: Tensor, angles: Tensor, tokens: int) -> Tensor:
+    """Angles of a longer stream: those given at their places, none elsewhere."""
+    return angles.new_zeros(tokens, angles.shape[1]).index_copy(0, places, angles)
 
 
 def _with_registers(

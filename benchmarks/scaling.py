@@ -9,7 +9,7 @@ machine multiplies it, the rows of a table interleaved:
     images    packs of more and more images of 64 tokens: what a step costs beside its tokens
     threads   one pack of mixed images on 1, 2, … threads
 
-GFLOP/s are useful ones: three forward passes' operations (`forward_flops`).
+GFLOP/s are useful ones (`training_flops`).
 """
 
 import argparse
@@ -76,7 +76,7 @@ def table(title: str, model: Classifier, packs: dict[str, PackedBatch]) -> list[
     lines = [f"| {title} | images | ms/step | ms/image | µs/token | GFLOP/s |", "|" + "---|" * 6]
     for name, seconds in found.items():
         batch = packs[name]
-        flops = 3 * model.trunk.flops(batch.lengths)
+        flops = model.training_flops(batch.lengths)
         lines.append(
             f"| {name} | {batch.num_images} | {1e3 * seconds:.0f} | "
             f"{1e3 * seconds / batch.num_images:.2f} | {1e6 * seconds / batch.num_tokens:.1f} | "

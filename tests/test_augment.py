@@ -14,7 +14,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_off_by_default():
     assert augment(PIXELS, Augment(), rng()) is PIXELS
-    assert random_crop(PIXELS, 1.0, rng()) is PIXELS
+    assert random_crop(PIXELS, Augment(), rng()) is PIXELS
 
 
 def test_flip_is_left_right():
@@ -45,8 +45,19 @@ def test_dihedral_reaches_all_eight():
 def test_a_crop_keeps_the_aspect():
     image = np.zeros((400, 100, 3), np.uint8)
     for seed in range(20):
-        h, w = random_crop(image, 0.25, rng(seed)).shape[:2]
+        h, w = random_crop(image, Augment(crop=0.25), rng(seed)).shape[:2]
         assert abs(h / w - 4) < 0.1 and h * w >= 0.24 * image.size / 3
+
+
+def test_an_inception_crop_changes_area_and_aspect():
+    image = np.zeros((300, 300, 3), np.uint8)
+    config = Augment(crop=0.08, crop_aspect=4 / 3)
+    sizes = np.array([random_crop(image, config, rng(s)).shape[:2] for s in range(2000)])
+    areas, aspects = sizes.prod(1) / 300**2, sizes[:, 0] / sizes[:, 1]
+    assert 0.07 < areas.min() < 0.12 and 0.95 < areas.max() <= 1
+    assert areas.mean() == pytest.approx(0.54, abs=0.03)
+    assert 0.74 < aspects.min() < 0.77 and 1.3 < aspects.max() < 1.35
+    assert np.log(aspects).mean() == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -77,7 +88,9 @@ def test_erasing_leaves_the_rest_and_the_original():
     assert 0.01 < changed < 0.5 and np.array_equal(PIXELS, before)
 
 
-@pytest.mark.parametrize("wrong", [{"crop": 0}, {"crop": 2}, {"erase": -1}, {"operations": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"crop": 0}, {"crop": 2}, {"crop_aspect": 0.5}, {"erase": -1}, {"operations": -1}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augment(**wrong)

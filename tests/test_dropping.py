@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from patchpack.data.dropping import BetaDrop, ConstantDrop, NoDrop, kept_counts, kept_tokens
+from patchpack.data.dropping import (
+    BetaDrop,
+    ConstantDrop,
+    NoDrop,
+    ResolutionDrop,
+    ScheduledDrop,
+    kept_counts,
+    kept_tokens,
+)
 
 # P(d < 0.1) in per cent by (max, mean), as printed in arXiv 2307.06304, Fig. 14a and 15a.
 PRINTED = {
@@ -25,7 +33,7 @@ PRINTED = {
 @pytest.mark.parametrize(("most", "mean"), PRINTED)
 def test_beta_rates_are_those_of_the_paper(most, mean):
     tokens = np.full(400_000, 256)
-    rates = BetaDrop(mean=mean, max=most).rates(tokens, np.random.default_rng(0))
+    rates = BetaDrop(mean=mean, max=most).rates(tokens, tokens, np.random.default_rng(0))
     assert 100 * (rates < 0.1).mean() == pytest.approx(PRINTED[most, mean], abs=0.7)
     assert rates.mean() == pytest.approx(mean, abs=0.002)
     assert 0 <= rates.min() and rates.max() <= most
@@ -33,8 +41,33 @@ def test_beta_rates_are_those_of_the_paper(most, mean):
 
 def test_constant_and_no_drop():
     tokens, rng = np.array([1, 4, 100]), np.random.default_rng(0)
-    assert NoDrop().rates(tokens, rng).tolist() == [0, 0, 0]
-    assert ConstantDrop(rate=0.25).rates(tokens, rng).tolist() == [0.25, 0.25, 0.25]
+    assert NoDrop().rates(tokens, tokens, rng).tolist() == [0, 0, 0]
+    assert ConstantDrop(rate=0.25).rates(tokens, tokens, rng).tolist() == [0.25, 0.25, 0.25]
+
+
+def test_longer_images_lose_more():
+    """R ~ U(64, 384) px in patches of 16: 16 to 576 tokens, rates 0.25 to 0.75 (Fig. 14b)."""
+    rule = ResolutionDrop(low=0.25, high=0.75, min_tokens=16, max_tokens=576)
+    for tokens, mean in ((16, 0.25), (296, 0.5), (576, 0.75), (4, 0.25), (9999, 0.75)):
+        draws = np.full(50_000, tokens)
+        rates = rule.rates(draws, draws, np.random.default_rng(0))
+        assert rates.mean() == pytest.approx(mean, abs=0.001)
+        assert np.abs(rates - mean).max() <= 0.04 + 1e-12
+        # A normal that is cut at two standard deviations has 0.88 of its standard deviation.
+        assert rates.std() == pytest.approx(0.02 * 0.8796, rel=0.02)
+
+
+def test_a_schedule_follows_the_images_seen():
+    """Fig. 16: rising around N/2 in N/10, falling slowly around 2N/3 in N/5."""
+    n, rng = 1000, np.random.default_rng(0)
+    seen = np.array([0, 500, 1000])
+    rising = ScheduledDrop(midpoint=n / 2, timescale=n / 10).rates(seen, seen, rng)
+    np.testing.assert_allclose(rising, [0.204, 0.5, 0.796], atol=1e-3)
+    falling = ScheduledDrop(midpoint=2 * n / 3, timescale=-n / 5).rates(seen, seen, rng)
+    expected = 0.2 + 0.6 / (1 + np.exp((seen - 2 * n / 3) / (n / 5)))
+    np.testing.assert_allclose(falling, expected)
+    ended = ScheduledDrop(midpoint=0, timescale=1).rates(seen, np.array([10**9] * 3), rng)
+    assert ended.tolist() == [0.8] * 3
 
 
 def test_counts_are_rounded_and_at_least_one():
@@ -66,6 +99,11 @@ def test_every_token_is_kept_equally_often():
         lambda: BetaDrop(mean=0.0, max=0.5),
         lambda: BetaDrop(mean=0.5, max=0.5),
         lambda: BetaDrop(mean=0.5, max=1.1),
+        lambda: ResolutionDrop(low=0.0, high=0.5, min_tokens=1, max_tokens=9),
+        lambda: ResolutionDrop(low=0.6, high=0.5, min_tokens=1, max_tokens=9),
+        lambda: ResolutionDrop(low=0.1, high=0.5, min_tokens=9, max_tokens=9),
+        lambda: ScheduledDrop(midpoint=10, timescale=0),
+        lambda: ScheduledDrop(midpoint=10, timescale=1, low=0.9, high=0.1),
     ],
 )
 def test_impossible_rates_are_refused(make):

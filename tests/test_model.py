@@ -1,7 +1,10 @@
 """A model's answer for an image does not depend on what else is in the pack, at any level."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import patchpack as pp
 from conftest import assert_packed_equals_alone, make_images, randomise
@@ -9,6 +12,7 @@ from patchpack.batch import collate
 from patchpack.model.attention import attend_dense, attend_tiled
 from patchpack.model.encoder import Block, image_noise
 from patchpack.model.navit import forward_flops
+from patchpack.model.padded import encode_padded
 from patchpack.model.positions import Factorized, Interpolated, Rotary
 
 SMALL = {"dim": 24, "depth": 2, "heads": 3, "mlp_dim": 48, "patch_size": 2}
@@ -163,6 +167,38 @@ def test_flops_of_vit_b16_are_the_published_ones():
     config = pp.model_config("navit_b16", pooling="mean")
     assert forward_flops(config, [196]) / 2e9 == pytest.approx(17.5, abs=0.1)
     assert forward_flops(config, [196] * 3) == 3 * forward_flops(config, [196])
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_flops_are_those_that_pytorch_counts(changes):
+    """Of images of one length, whose tiles hold no padding."""
+    model = randomise(small(**changes))
+    pack = collate(make_images(grids=[(3, 4)] * 9)[::2], 12)
+    with FlopCounterMode(display=False) as counter:
+        loss = model.loss(pack)
+        forward = counter.get_total_flops()
+        loss.sum.backward()
+    assert model.flops(pack.lengths) == forward
+    assert model.training_flops(pack.lengths) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("changes", [{}, VARIANTS["plain ViT"], {"layer_scale": 0.1}])
+def test_padded_rows_give_the_same_answers_and_gradients(changes):
+    model, pack = randomise(small(**changes)), collate(make_images(), 12)
+    found = []
+    for encode in (model.trunk.encode, partial(encode_padded, model.trunk)):
+        model.zero_grad()
+        encoded = encode(pack)
+        (encoded.pooled.sin().sum() + encoded.tokens.cos().sum()).backward()
+        grads = [p.grad.clone() for p in model.trunk.parameters()]
+        found.append([encoded.tokens, encoded.pooled, *grads])
+    for packed, padded in zip(*found, strict=True):
+        torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4 * packed.abs().max().item())
+
+
+def test_padded_rows_of_what_they_lack_are_refused():
+    with pytest.raises(ValueError, match="registers"):
+        encode_padded(small(registers=1).trunk, collate(make_images(), 12))
 
 
 def test_parameter_counts_are_those_of_the_papers():

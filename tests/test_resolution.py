@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchpack.data.resolution import Fit, Fixed, Native, Resolution, Sampled, Square, fit_grids
+from patchpack.data.resolution import (
+    Fit,
+    Fixed,
+    Mixed,
+    Native,
+    Resolution,
+    Sampled,
+    Square,
+    fit_grids,
+)
 
 RNG = np.random.default_rng(0)
 sides = st.integers(1, 6000)
@@ -200,3 +209,14 @@ def test_most_tokens_are_never_passed(rule, most):
             heights, widths, patch_size=16, max_tokens=10_000, rng=np.random.default_rng(0)
         )
         assert grids.prod(1).max() <= most
+
+
+def test_a_mixture_is_each_rule_for_its_share_of_the_images():
+    rule = Mixed(first=Native(max_tokens=64), second=Fixed(side=160), share=0.25)
+    found = np.array(grids(rule, *[(64, 48)] * 4000))
+    native = (found == [4, 3]).all(1)
+    assert (found[~native].prod(1) > 80).all()
+    assert native.mean() == pytest.approx(0.25, abs=0.02)
+    assert rule.most_tokens(16) == 100 and rule.at(36) == Native(max_tokens=36)
+    with pytest.raises(ValueError, match="share"):
+        Mixed(first=Native(), second=Native(), share=1.0)

@@ -2,7 +2,8 @@
 
 It happens in the worker, on one image, from that image's own random generator, so it does not
 depend on packing, on workers or on where a run was resumed. None of it changes the number of
-tokens: a crop has the image's own aspect, and a quarter turn swaps the sides of the grid.
+tokens: a crop fills the grid that was planned for the whole image, and a quarter turn swaps the
+grid's sides.
 
 Order: crop (in source pixels) → resize to the grid → symmetry → pixel operations → erase.
 """
@@ -26,7 +27,8 @@ class Augment:
     """What may happen to a training image; every default leaves it alone."""
 
     symmetry: Literal["none", "flip", "dihedral"] = "none"  # left-right, or all 8 of a square
-    crop: float = 1.0  # smallest area of an aspect-true random crop, as a share of the image
+    crop: float = 1.0  # smallest area of a random crop, as a share of the image
+    crop_aspect: float = 1.0  # largest factor between a crop's aspect and its image's own
     colour: float = 0.0  # largest relative change of brightness, contrast and saturation
     operations: int = 0  # random operations, as in RandAugment
     magnitude: float = 0.5  # their strength, 0 to 1
@@ -35,6 +37,8 @@ class Augment:
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
+        if self.crop_aspect < 1:
+            raise ValueError(f"crop_aspect must be at least 1, not {self.crop_aspect}")
         for name in ("colour", "magnitude", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
@@ -42,13 +46,19 @@ class Augment:
             raise ValueError(f"operations must be 0 or more, not {self.operations}")
 
 
-def random_crop(pixels: Pixels, smallest: float, rng: np.random.Generator) -> Pixels:
-    """A window of the image's own aspect, its area uniform in [smallest, 1] of the image."""
-    if smallest == 1:
+def random_crop(pixels: Pixels, config: Augment, rng: np.random.Generator) -> Pixels:
+    """A window of an area uniform in [crop, 1] of the image, its aspect changed log-uniformly.
+
+    With crop 0.08 and crop_aspect 4/3 the inception crop of a square (Szegedy et al., arXiv
+    1409.4842, §6); a window that would not fit is made as large as fits.
+    """
+    if config.crop == 1 and config.crop_aspect == 1:
         return pixels
     height, width = pixels.shape[:2]
-    scale = rng.uniform(smallest, 1) ** 0.5
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    side = rng.uniform(config.crop, 1) ** 0.5
+    stretch = np.exp(rng.uniform(-1, 1) * np.log(config.crop_aspect) / 2)
+    h = int(np.clip(round(height * side * stretch), 1, height))
+    w = int(np.clip(round(width * side / stretch), 1, width))
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     return pixels[top : top + h, left : left + w]
 

@@ -106,13 +106,13 @@ def pack_spec(
 def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     """Decode, crop, resize, augment and patchify one image; raises BadImage."""
     todo, (h, w) = spec.treatment, image.grid
-    crop = todo.augment.crop
+    crop = todo.augment.crop / todo.augment.crop_aspect  # a window's shorter side, squared
     rng = np.random.default_rng([todo.seed, spec.epoch, image.number, 1])
     p = todo.patch_size
     # Decoded at a fraction of its size only where the smallest crop still has pixels enough.
     whole = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
     pixels = decode(image.path, key=image.key, target=whole)
-    pixels = resize(random_crop(pixels, crop, rng), (h * p, w * p))
+    pixels = resize(random_crop(pixels, todo.augment, rng), (h * p, w * p))
     pixels = augment(pixels, todo.augment, rng)
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
     return patchify(pixels, p, kept=kept, key=image.key, targets=image.targets)

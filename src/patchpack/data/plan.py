@@ -119,8 +119,10 @@ def make_plan(
     )  # fmt: skip
     tokens = grids.prod(1)
     _check_tokens(tokens, max_tokens)
-    kept = kept_counts(tokens, dropping.rates(tokens, drop_rng))
-    images = order_rng.permutation(len(kept)) if shuffle else np.arange(len(kept))
+    images = order_rng.permutation(len(tokens)) if shuffle else np.arange(len(tokens))
+    seen = np.empty(len(tokens), np.int64)  # but for packing, which moves an image within a window
+    seen[images] = epoch * len(tokens) + np.arange(len(tokens))
+    kept = kept_counts(tokens, dropping.rates(tokens, seen, drop_rng))
     packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=pack_rng)
     packing = _whole_steps(packing, max_tokens, world_size)
     if shuffle:

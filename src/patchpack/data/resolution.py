@@ -9,11 +9,12 @@ Axes: image. Sizes in pixels, grids (h, w) in patches. "Side" is √area: the pa
 
 from dataclasses import dataclass
 from math import isqrt
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from patchpack.data.sampling import truncated_normal
 
 MAX_SIDE = 128  # longest side of a grid in patches; what the learned positions reach
 
@@ -139,7 +140,7 @@ class Sampled:
         """Sides in pixels, one per image."""
         share = rng.random(count)
         if self.mean is not None:
-            share = (_truncated_normal(share, self.mean) + 1) / 2
+            share = (truncated_normal(share, self.mean, -1, 1) + 1) / 2
         if self.by == "side":
             return self.low + share * (self.high - self.low)
         return np.sqrt(self.low**2 + share * (self.high**2 - self.low**2))
@@ -215,16 +216,37 @@ class Square:
         return Square(grid=isqrt(tokens))
 
 
-Resolution = Native | Fixed | Sampled | Fit | Square
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """Each image by one of two rules, drawn anew each epoch: some native, say, and some sampled."""
+
+    first: "Native | Fixed | Sampled | Fit"
+    second: "Native | Fixed | Sampled | Fit"
+    share: float = 0.5  # of images that the first rule decides
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"share must lie in (0, 1), not {self.share}")
+
+    def grids(
+        self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
+        rng: np.random.Generator, max_side: int = MAX_SIDE,
+    ) -> Grids:  # fmt: skip
+        by_first = rng.random(len(heights)) < self.share
+        first, second = (
+            rule.grids(heights, widths, patch_size=patch_size, max_tokens=max_tokens, rng=rng,
+                       max_side=max_side)
+            for rule in (self.first, self.second)
+        )  # fmt: skip
+        return np.where(by_first[:, None], first, second)
+
+    def most_tokens(self, patch_size: int) -> int | None:
+        first, second = (rule.most_tokens(patch_size) for rule in (self.first, self.second))
+        return None if first is None or second is None else max(first, second)
+
+    def at(self, tokens: int) -> "Resolution":
+        """The first rule's."""
+        return self.first.at(tokens)
 
 
-def _truncated_normal(
-    quantiles: Float[np.ndarray, " image"], mean: float
-) -> Float[np.ndarray, " image"]:
-    """Quantiles of the normal with standard deviation 1 that is truncated to [-1, 1]."""
-    normal = NormalDist(mean)
-    low, high = normal.cdf(-1), normal.cdf(1)
-    # The inverse at 4,097 points, and between them linearly: as fine as float32, and fast.
-    knots = np.linspace(0, 1, 4097)
-    values = [normal.inv_cdf(low + knot * (high - low)) for knot in knots.tolist()]
-    return np.interp(quantiles, knots, values)
+Resolution = Native | Fixed | Sampled | Fit | Square | Mixed

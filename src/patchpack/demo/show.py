@@ -18,7 +18,7 @@ from patchpack.demo.shapes import CLASSES, write_images
 from patchpack.evaluate import figures
 from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows
 from patchpack.evaluate.survey import plan_all, survey
-from patchpack.model.navit import NaViTConfig, forward_flops
+from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
 from patchpack.run import BudgetResult, evaluate_run, start
 from patchpack.serve.predictor import load
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
@@ -65,7 +65,7 @@ def show(out: Path, steps: int) -> dict:
 
     console.print("training a NaViT: images at their own size and aspect")
     navit = start(configure(images, out / "navit", Native(), steps))
-    per_step = 3 * forward_flops(MODEL, [SQUARE**2] * (PACK // SQUARE**2))
+    per_step = training_flops(MODEL, [SQUARE**2] * (PACK // SQUARE**2))
     same_compute = max(1, round(navit.flops / per_step))
     console.print(
         f"training a square ViT: {SQUARE * MODEL.patch_size} px squares, the same compute"

@@ -1,11 +1,12 @@
 """Image classification: an encoder, one linear layer, and a loss.
 
 A task module offers `forward(batch)` for predictions and `loss(batch)` for training; the training
-loop knows no more of it.
+loop knows no more of it but how many operations that takes, `training_flops(lengths)`.
 
 Axes: image, label.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from patchpack.batch import PackedBatch
 from patchpack.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
 from patchpack.model.attention import Attend
-from patchpack.model.navit import Encoded, NaViT, NaViTConfig
+from patchpack.model.navit import Encoded, NaViT, NaViTConfig, forward_flops, training_flops
 from patchpack.model.presets import model_config
 
 LABEL = "label"  # the target this task reads: one class number per image
@@ -60,6 +61,17 @@ class Classifier(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image label"]:
         return self.head(self.trunk(batch))
+
+    def flops(self, lengths: Sequence[int]) -> int:
+        """Operations of one forward pass over images of these lengths (`forward_flops`)."""
+        return forward_flops(self.trunk.config, lengths) + self._head_flops(len(lengths))
+
+    def training_flops(self, lengths: Sequence[int]) -> int:
+        """Operations of a forward and a backward pass."""
+        return training_flops(self.trunk.config, lengths) + 3 * self._head_flops(len(lengths))
+
+    def _head_flops(self, images: int) -> int:
+        return 2 * self.head.weight.numel() * images if isinstance(self.head, nn.Linear) else 0
 
     def loss(self, batch: PackedBatch) -> Loss:
         labels = batch.targets.get(LABEL)

@@ -46,7 +46,7 @@ class NaViTConfig(EncoderConfig):
             raise ValueError(f"registers must be 0 or more, not {self.registers}")
         head_dim = self.dim // self.heads
         if isinstance(self.positions, Rotary) and head_dim % 4:
-            raise ValueError(f"rotary positions need a multiple of 4 numbers a head: not {head_dim}")
+            raise ValueError(f"rotary positions need 4, 8, 12 … numbers a head, not {head_dim}")
         if not self.pixel_std > 0:
             raise ValueError(f"pixel_std must be more than 0, not {self.pixel_std}")
 
@@ -120,16 +120,17 @@ class NaViT(nn.Module):
         tokens = self.embedding(patches) + self.positions(batch.coords, _grid_of_tokens(batch))
         return tokens.to(self.encoder.norm.weight.dtype)
 
+    @property
+    def rotates(self) -> bool:
+        """Whether places turn queries and keys instead of adding to tokens."""
+        return isinstance(self.config.positions, Rotary)
+
     def _angles(self, batch: PackedBatch) -> Float[Tensor, "token pair"] | None:
         """What rotary positions turn queries and keys by; none where positions are added."""
         c = self.config
         if not isinstance(c.positions, Rotary):
             return None
         return rotary_angles(c.positions, batch.coords, _grid_of_tokens(batch), c.dim // c.heads)
-
-    def flops(self, lengths: Sequence[int]) -> int:
-        """Operations of one forward pass over images of these lengths (`forward_flops`)."""
-        return forward_flops(self.config, lengths)
 
     def _check(self, batch: PackedBatch) -> None:
         if batch.patches.shape[-1] != self.config.patch_dim:
@@ -148,7 +149,7 @@ class NaViT(nn.Module):
 
 
 def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
-    """Operations of one forward pass over images of these lengths; training costs three times it.
+    """Operations of one forward pass over images of these lengths.
 
     Matrix products only, a multiply-add counted as two; attention's Σ nᵢ² included.
     """
@@ -160,9 +161,17 @@ def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
     attention = 4 * c.dim * c.depth * sum(n * n for n in inner)
     pool = 0
     if c.pooling == "map":
-        per_image = 2 * (2 * c.dim**2 + 2 * c.dim * c.mlp_dim)
-        pool = 4 * c.dim**2 * sum(inner) + per_image * len(inner)
+        per_image = 2 * (c.dim**2 + 2 * c.dim * c.mlp_dim)
+        pool = 2 * c.dim**2 + 4 * c.dim**2 * sum(inner) + per_image * len(inner)
     return embedding + linear + attention + pool
+
+
+def training_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
+    """Operations of a forward and a backward pass: three times the forward pass, but that pixels
+    and places need no gradient."""
+    c = config
+    unneeded = (2 * c.patch_dim * c.dim + c.positions.flops(c.dim)) * sum(lengths)
+    return 3 * forward_flops(config, lengths) - unneeded
 
 
 def _grid_of_tokens(batch: PackedBatch) -> Int[Tensor, "token 2"]:

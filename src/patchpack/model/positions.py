@@ -63,7 +63,7 @@ class Factorized:
         return self.length if self.coordinates == "absolute" else ANY
 
     def flops(self, dim: int) -> int:
-        """Operations for each token."""
+        """Operations of matrix products, for each token."""
         return 0
 
     def build(self, dim: int) -> nn.Module:
@@ -138,7 +138,7 @@ class Fourier:
         return ANY
 
     def flops(self, dim: int) -> int:
-        return 2 * dim
+        return 0
 
     def build(self, dim: int) -> nn.Module:
         return FourierPositions(self, dim)

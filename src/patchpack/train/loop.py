@@ -72,7 +72,7 @@ class Progress:
     pack: int = 0  # … and its number in the epoch
     images: int = 0  # trained on, over all ranks
     tokens: int = 0
-    flops: float = 0.0  # of training: three forward passes' worth
+    flops: float = 0.0  # operations of forward and backward passes
     seconds: float = 0.0  # spent, evaluation included
     best: float = -1.0  # best metric so far
     best_step: int = 0
@@ -96,7 +96,7 @@ class Trainer:
         self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype
     ) -> None:
         self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
-        self.flops: Callable[[Sequence[int]], int] = task.trunk.flops  # pyrefly: ignore
+        self.flops: Callable[[Sequence[int]], int] = task.training_flops  # pyrefly: ignore
         self.optimizers = build_optimizers(task, config.optim)
         self.average = deepcopy(self.task) if config.train.ema else None
         self.progress = Progress()
@@ -134,7 +134,7 @@ class Trainer:
         local = [
             sum(loss.count for loss in losses),
             sum(batch.num_tokens for batch in batches),
-            3.0 * sum(self.flops(batch.lengths) for batch in batches),
+            float(sum(self.flops(batch.lengths) for batch in batches)),
             float(stop),
             sum(len(pack.bad) for pack in loaded),
         ]

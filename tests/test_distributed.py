@@ -17,7 +17,8 @@ from patchpack.data.loader import Loaded
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
 from patchpack.run import resume, training_packs
-from patchpack.train.loop import Progress, Trainer, TrainingError
+from patchpack.train.loop import Trainer, TrainingError
+from patchpack.train.progress import Progress
 from runs import final_tensors, tiny
 
 PROGRAM = """

@@ -91,8 +91,8 @@ from patchpack.train import loop
 from patchpack.__main__ import main
 step, number = int(sys.argv[4]), int(sys.argv[5])
 original = loop.Trainer.step
-def stepping(self, loaded, stop):
-    sums = original(self, loaded, stop)
+def stepping(self, loaded, stop, seconds):
+    sums = original(self, loaded, stop, seconds)
     if self.progress.step == step:
         os.kill(os.getpid(), number)
     return sums
@@ -225,9 +225,9 @@ def test_a_step_reads_nothing_but_whether_the_one_before_was_finite(root, tmp_pa
     reads = []
     original = loop.Trainer.step
 
-    def counted(self, loaded, stop):
+    def counted(self, loaded, stop, seconds):
         with Reads() as counter:
-            sums = original(self, loaded, stop)
+            sums = original(self, loaded, stop, seconds)
         reads.append(counter.count)
         return sums
 
@@ -240,11 +240,11 @@ def test_a_step_reads_nothing_but_whether_the_one_before_was_finite(root, tmp_pa
 def test_diverged_weights_are_told_from_bad_images(root, tmp_path, monkeypatch):
     original = loop.Trainer.step
 
-    def diverge(self, loaded, stop):
+    def diverge(self, loaded, stop, seconds):
         if self.progress.step == 2:
             with torch.no_grad():
                 self.task.head.weight.fill_(torch.inf)
-        return original(self, loaded, stop)
+        return original(self, loaded, stop, seconds)
 
     monkeypatch.setattr(loop.Trainer, "step", diverge)
     with pytest.raises(TrainingError, match=r"step 3: .*the weights have diverged; lower optim.lr"):
@@ -352,7 +352,8 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     from patchpack.distributed import World
     from patchpack.heads.classification import Classifier
     from patchpack.run import training_packs
-    from patchpack.train.loop import Progress, Trainer
+    from patchpack.train.loop import Trainer
+    from patchpack.train.progress import Progress
 
     config = tiny(root, tmp_path / "run", accumulate=2, ema=0.0)
     config = replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
@@ -397,3 +398,43 @@ def test_images_without_a_label_are_left_out_of_training(tmp_path, capsys):
         path.rename(root / "val" / f"{path.parent.name}-{path.name}")
     with pytest.raises(BadDataset, match="no image of the validation split"):
         start(tiny(root, tmp_path / "none", steps=2), live=False)
+
+
+def test_a_budget_of_operations_ends_the_run_and_its_schedule(root, tmp_path):
+    """The same steps as a run of as many steps takes, and the same end of the learning rate."""
+    by_steps = start(tiny(root, tmp_path / "steps", steps=12), live=False)
+    budget = 0.999 * by_steps.flops
+    by_flops = start(tiny(root, tmp_path / "flops", steps=1, flops=budget), live=False)
+    assert by_flops.step == 12 and by_flops.flops == by_steps.flops
+    lines = read_log(tmp_path / "flops" / "log.jsonl", "train")
+    assert [line["flops"] for line in lines] == sorted(line["flops"] for line in lines)
+    assert lines[-1]["lr"] < 0.3 * max(line["lr"] for line in lines)
+    assert read_log(tmp_path / "flops" / "log.jsonl", "eval")[-1]["step"] == 12
+
+
+def test_a_budgeted_run_resumes_bit_for_bit(root, tmp_path, monkeypatch):
+    whole = start(tiny(root, tmp_path / "whole", steps=12), live=False)
+    budget = {"flops": 0.999 * whole.flops}
+    start(tiny(root, tmp_path / "budget", **budget), live=False)
+    original = loop.Trainer.step
+
+    def stopping(self, loaded, stop, seconds=0.0):
+        return original(self, loaded, stop or self.progress.step == 6, seconds)
+
+    monkeypatch.setattr(loop.Trainer, "step", stopping)
+    with pytest.raises(loop.Stopped):
+        start(tiny(root, tmp_path / "stopped", **budget), live=False)
+    monkeypatch.undo()
+    resume(tmp_path / "stopped", live=False)
+    assert same_weights(tmp_path / "stopped", tmp_path / "budget")
+
+
+def test_a_budget_of_seconds_ends_the_run(root, tmp_path):
+    progress = start(tiny(root, tmp_path / "run", steps=1, seconds=1.0), live=False)
+    assert progress.step > 1 and 1 <= progress.seconds < 20
+
+
+@pytest.mark.parametrize("budget", [{"flops": 0.0}, {"seconds": -1.0}])
+def test_budgets_of_nothing_are_refused(root, tmp_path, budget):
+    with pytest.raises(ValueError, match=f"{next(iter(budget))} must be more than 0"):
+        tiny(root, tmp_path, **budget)

@@ -40,7 +40,8 @@ from patchpack.run import evaluate_run, resume, start
 from patchpack.serve.files import image_files, read_groups
 from patchpack.serve.predictor import Prediction, load
 from patchpack.train.config import DataConfig, RunConfig
-from patchpack.train.loop import Progress, Stopped, TrainingError
+from patchpack.train.loop import Stopped, TrainingError
+from patchpack.train.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,9 @@ from patchpack.serial import from_json, to_json
 from patchpack.serve.predictor import PACK_TOKENS, ModelCard, Predictor
 from patchpack.train.config import RunConfig
 from patchpack.train.log import RunLog, read_log
-from patchpack.train.loop import Progress, Trainer, TrainingError, fit
+from patchpack.train.loop import Trainer, TrainingError, fit
 from patchpack.train.precision import autocast, choose_dtype
+from patchpack.train.progress import Progress
 
 CHECKPOINTS = "checkpoints"
 METRIC = "top1"  # decides which weights are best
@@ -109,8 +110,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         bad_before = _restore(trainer, config.out, splits) if resumed else {}
         log = RunLog(
             config.out if world.is_main else None,
-            config.train.steps,
             resume_step=trainer.progress.step,
+            resume_done=trainer.progress.done(config.train),
             live=live and world.is_main,
         )
         try:

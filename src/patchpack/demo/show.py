@@ -22,8 +22,8 @@ from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
 from patchpack.run import BudgetResult, evaluate_run, start
 from patchpack.serve.predictor import load
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
-from patchpack.train.loop import Progress
 from patchpack.train.optim import OptimConfig
+from patchpack.train.progress import Progress
 
 BUDGETS = (16, 36, 64, 144)  # most tokens of an image
 SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they are

@@ -51,7 +51,9 @@ class DataConfig:
 class TrainConfig:
     """The training loop."""
 
-    steps: int = 1000  # optimizer steps
+    steps: int = 1000  # optimizer steps, where neither of the next two is given
+    flops: float | None = None  # ends the run once it has spent so many operations
+    seconds: float | None = None  # ends the run after so long, evaluation included
     accumulate: int = 1  # packs per optimizer step and device
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
     ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0 for none
@@ -66,6 +68,9 @@ class TrainConfig:
         for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("flops", "seconds"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} must be more than 0, not {value}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), not {self.ema}")
 

@@ -34,9 +34,11 @@ TRAIN_COLUMNS = (
 class RunLog:
     """The record of one run, shown live on a terminal and as plain lines elsewhere."""
 
-    def __init__(self, folder: Path | None, steps: int, *, resume_step: int, live: bool) -> None:
-        """`folder` is None in the processes that keep no record."""
-        self.steps, self._speaks = steps, folder is not None
+    def __init__(
+        self, folder: Path | None, *, resume_step: int, resume_done: float, live: bool
+    ) -> None:
+        """`folder` is None in the processes that keep no record; `done` is the share of the run."""
+        self._speaks = folder is not None
         self.console = Console(stderr=True, markup=False, highlight=False)
         path = folder / "log.jsonl" if folder else Path(os.devnull)
         if folder and resume_step:
@@ -45,15 +47,15 @@ class RunLog:
         self._board = _tensorboard(folder) if folder else None
         self._latest: dict[str, float] = {}
         self._evaluated: dict[str, float] = {}
-        self._began, self._began_step = time.monotonic(), resume_step
+        self._began, self._began_done, self._done = time.monotonic(), resume_done, resume_done
         self._live = None
         if live and self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         self._lines = live and self._live is None
 
-    def train(self, step: int, values: dict[str, float]) -> None:
-        self._latest = values
+    def train(self, step: int, done: float, values: dict[str, float]) -> None:
+        self._latest, self._done = values, min(1.0, done)
         self._write("train", step, values)
         if self._live:
             self._live.update(self._table(step))
@@ -96,20 +98,24 @@ class RunLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def _eta(self, step: int) -> str:
-        done = step - self._began_step
-        if not done:
+    def _place(self, step: int) -> str:
+        return f"step {step:,} ({self._done:.0%})"
+
+    def _left(self) -> str:
+        """Minutes and seconds, at the pace of this process."""
+        since = self._done - self._began_done
+        if since <= 0:
             return "?"
-        left = (time.monotonic() - self._began) / done * (self.steps - step)
+        left = (time.monotonic() - self._began) / since * (1 - self._done)
         return f"{int(left // 60)}:{int(left % 60):02d}"
 
     def _line(self, step: int, values: dict[str, float]) -> str:
         shown = (f"{title} {form.format(values[key])}" for key, title, form in TRAIN_COLUMNS)
-        return f"step {step}/{self.steps}  " + "  ".join(shown) + f"  left {self._eta(step)}"
+        return f"{self._place(step)}  " + "  ".join(shown) + f"  left {self._left()}"
 
     def _table(self, step: int) -> Table:
         table = Table.grid(padding=(0, 2))
-        table.add_row("step", f"{step:,} of {self.steps:,}", "left", self._eta(step))
+        table.add_row(*self._place(step).split(" ", 1), "left", self._left())
         cells = [(title, form.format(self._latest[key])) for key, title, form in TRAIN_COLUMNS]
         for left, right in zip(cells[::2], cells[1::2], strict=True):
             table.add_row(*left, *right)

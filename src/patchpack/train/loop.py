@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -49,6 +49,7 @@ from patchpack.train.log import RunLog
 from patchpack.train.meter import Meter, Sums
 from patchpack.train.optim import build_optimizers, learning_rate
 from patchpack.train.precision import autocast
+from patchpack.train.progress import Progress
 
 
 class TrainingError(RuntimeError):
@@ -61,21 +62,6 @@ class Stopped(Exception):
     def __init__(self, signal_number: int, step: int, folder: Path) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
         self.signal_number, self.folder = signal_number, folder
-
-
-@dataclass
-class Progress:
-    """Where a run is: all that a checkpoint holds beside tensors."""
-
-    step: int = 0  # optimizer steps taken
-    epoch: int = 0  # of the next pack …
-    pack: int = 0  # … and its number in the epoch
-    images: int = 0  # trained on, over all ranks
-    tokens: int = 0
-    flops: float = 0.0  # operations of forward and backward passes
-    seconds: float = 0.0  # spent, evaluation included
-    best: float = -1.0  # best metric so far
-    best_step: int = 0
 
 
 class Objective(nn.Module):
@@ -118,12 +104,15 @@ class Trainer:
         """The weights to evaluate and keep: the averaged ones where there are any."""
         return self.average or self.task
 
-    def step(self, loaded: list[Loaded], stop: bool) -> Sums:
-        """One optimizer step over these packs; raises TrainingError before a bad update."""
+    def step(self, loaded: list[Loaded], stop: bool, seconds: float = 0.0) -> Sums:
+        """One optimizer step over these packs; raises TrainingError before a bad update.
+
+        seconds  passed since the last step: ranks agree on their mean
+        """
         progress, train = self.progress, self.config.train
         self.task.train()
         torch.manual_seed((train.seed * 1_000_003 + progress.step) * 4096 + self.world.rank)
-        self.learning_rate = learning_rate(self.config.optim, progress.step, train.steps)
+        self.learning_rate = learning_rate(self.config.optim, progress.step, progress.steps(train))
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate
@@ -137,6 +126,7 @@ class Trainer:
             float(sum(self.flops(batch.lengths) for batch in batches)),
             float(stop),
             sum(len(pack.bad) for pack in loaded),
+            seconds,
         ]
         sums = Sums(loss.double(), *sum_over_ranks(local, self.world))
         if sums.count:
@@ -191,6 +181,7 @@ class Trainer:
         progress.images += int(sums.count)
         progress.tokens += int(sums.tokens)
         progress.flops += sums.flops
+        progress.seconds += sums.seconds / self.world.size
 
     def _blame(self, step: "Step") -> str:
         """Which images of this rank's packs, each alone, give a loss that is not finite."""
@@ -295,7 +286,7 @@ def fit(
     checkpoints: Path,
     extra: dict,
 ) -> None:
-    """Train to the configured number of steps, evaluating and saving on the way.
+    """Train to the configured number of steps or budget, evaluating and saving on the way.
 
     evaluate  called with the module to judge; every rank calls it, every rank gets the same values
     metric    which of its values decides what `best` is; higher is better
@@ -314,25 +305,26 @@ def fit(
             trainer.save(checkpoints, name, state, keep=2 if name == "last" else 1)
 
     with asked_to_stop() as received:
-        while progress.step < train.steps:
+        while progress.done(train) < 1:
             with meter.waiting():
                 loaded = [next(packs) for _ in range(train.accumulate)]
-            sums = trainer.step(loaded, stop=bool(received))
-            progress.seconds += meter.lap()
+            sums = trainer.step(loaded, stop=bool(received), seconds=meter.lap())
             meter.add(sums, slots)
-            step = progress.step
+            step, done = progress.step, progress.done(train)
             if sums.bad:
                 errors = [error for pack in loaded for error in pack.bad]
                 log.left_out(step, bad_images.add(gather_over_ranks(errors, world)))
             logs, evaluates, saves = (
-                step % every == 0 or step == train.steps
+                step % every == 0 or done >= 1
                 for every in (train.log_every, train.eval_every, train.save_every)
             )
             if logs or evaluates or saves or sums.stop:
                 trainer.check()
             if logs:
                 extras = {"grad_norm": float(trainer.grad_norm), "epoch": progress.epoch}
-                log.train(step, {"lr": trainer.learning_rate, **extras, **meter.read()})
+                seen = {name: getattr(progress, name) for name in ("images", "tokens", "flops")}
+                values = {"lr": trainer.learning_rate, **extras, **seen, **meter.read()}
+                log.train(step, done, values)
             if evaluates:
                 with meter.pausing():
                     values = evaluate(trainer.best_module)
@@ -341,9 +333,8 @@ def fit(
                         progress.best, progress.best_step = values[metric], step
                         save("best")
             if saves or sums.stop:
-                progress.seconds += meter.lap()
                 with meter.pausing():
                     save("last")
-            if sums.stop and step < train.steps:
+            if sums.stop and done < 1:
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, step, trainer.config.out)

@@ -18,6 +18,7 @@ class Sums(NamedTuple):
     flops: float
     stop: float  # ranks that were asked to stop
     bad: float  # images that could not be read
+    seconds: float  # passed since the step before
 
 
 class Meter:

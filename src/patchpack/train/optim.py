@@ -39,16 +39,16 @@ class OptimConfig:
             raise ValueError(f"cooldown must lie in [0, 1], not {self.cooldown}")
 
 
-def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The rate of the optimizer step numbered `step` from 0, in a run of `steps`."""
+def learning_rate(config: OptimConfig, step: int, steps: float) -> float:
+    """The rate of the optimizer step numbered `step` from 0, in a run of `steps` (inf: unknown)."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     after = max(0, step + 1 - config.warmup)
     if config.schedule == "cosine":
         progress = min(1.0, after / max(1, steps - config.warmup))
         return config.lr * warm * 0.5 * (1 + cos(pi * progress))
     decay = (1 + after / config.timescale) ** -0.5
-    cooldown = config.cooldown * steps
-    cool = min(1.0, (steps - step) / cooldown) if cooldown else 1.0
+    left = 1 - step / steps
+    cool = min(1.0, left / config.cooldown) if config.cooldown else 1.0
     return config.lr * warm * decay * cool
 
 

@@ -1,0 +1,52 @@
+"""NaViT-B/16 as the paper trained it (arXiv 2307.06304, §4.1, App. B.1 and Table 2).
+
+    torchrun --nproc-per-node 8 -m patchpack train recipes/navit_b16.py --data.root DIR
+
+For billions of labelled images: 9.2e5 steps of 1,048,576 tokens, 1.9e4 images each, on eight GPUs
+here; `--train.steps 93000 --optim.cooldown 0.108` is the paper's smallest run. Sides √area are
+uniform in 64 to 256 px, a mean half of the tokens is dropped (which the printed 4.88 images a
+sequence follow from), nothing else is augmented. What the paper leaves open (AdamW for Adafactor,
+warm-up, timescale, clipping) is as in big_vision's configuration of the same group.
+"""
+
+from pathlib import Path
+
+from patchpack.data.dropping import BetaDrop
+from patchpack.data.loader import LoaderConfig
+from patchpack.data.resolution import Sampled
+from patchpack.heads.classification import ClassificationConfig
+from patchpack.model.presets import model_config
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+config = RunConfig(
+    out=Path("runs/navit_b16"),
+    data=DataConfig(
+        max_tokens=32_768,
+        resolution=Sampled(low=64, high=256),
+        dropping=BetaDrop(mean=0.5, max=0.9),
+        window=65_536,
+        loader=LoaderConfig(workers=12, kind="processes"),
+    ),
+    model=model_config("navit_b16"),
+    task=ClassificationConfig(loss="sigmoid"),
+    optim=OptimConfig(
+        lr=8e-4,
+        schedule="rsqrt",
+        warmup=10_000,
+        timescale=10_000,
+        cooldown=1e5 / 9.2e5,
+        weight_decay=0.03,
+        head_weight_decay=3.0,
+        clip=1.0,
+    ),
+    train=TrainConfig(
+        steps=920_000,
+        accumulate=4,
+        precision="bfloat16",
+        compile_blocks=True,
+        eval_every=10_000,
+        save_every=5_000,
+        log_every=50,
+    ),
+)

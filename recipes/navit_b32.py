@@ -1,0 +1,22 @@
+"""NaViT-B/32 as the paper trained it: `navit_b16.py` with patches of 32 px (Table 2).
+
+    torchrun --nproc-per-node 8 -m patchpack train recipes/navit_b32.py --data.root DIR
+
+9.7e5 steps of 262,144 tokens, 2.2e4 images each; `--train.steps 98000` is the smallest run.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from patchpack.model.presets import model_config
+from patchpack.recipe import load_recipe
+
+b16 = load_recipe(Path(__file__).with_name("navit_b16.py"))
+
+config = replace(
+    b16,
+    out=Path("runs/navit_b32"),
+    model=model_config("navit_b32"),
+    optim=replace(b16.optim, cooldown=1e5 / 9.7e5),
+    train=replace(b16.train, steps=970_000, accumulate=1),
+)

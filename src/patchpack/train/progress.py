@@ -1,0 +1,35 @@
+"""Where a run is, and how much of it is left."""
+
+from dataclasses import dataclass
+
+from patchpack.train.config import TrainConfig
+
+
+@dataclass
+class Progress:
+    """Where a run is: all that a checkpoint holds beside tensors."""
+
+    step: int = 0  # optimizer steps taken
+    epoch: int = 0  # of the next pack …
+    pack: int = 0  # … and its number in the epoch
+    images: int = 0  # trained on, over all ranks
+    tokens: int = 0
+    flops: float = 0.0  # operations of forward and backward passes
+    seconds: float = 0.0  # up to the last step, evaluation included
+    best: float = -1.0  # best metric so far
+    best_step: int = 0
+
+    def done(self, config: TrainConfig) -> float:
+        """The share of a run that lies behind; 1 or more at its end."""
+        if config.flops is None and config.seconds is None:
+            return self.step / config.steps
+        by_flops = self.flops / config.flops if config.flops else 0.0
+        by_seconds = self.seconds / config.seconds if config.seconds else 0.0
+        return max(by_flops, by_seconds)
+
+    def steps(self, config: TrainConfig) -> float:
+        """Steps of the whole run: as told, or as those so far let expect."""
+        if config.flops is None and config.seconds is None:
+            return config.steps
+        done = self.done(config)
+        return self.step / done if done else float("inf")

@@ -1,0 +1,77 @@
+"""Every recipe loads; those too large for a test take one step at reduced width."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from patchpack.data.plan import make_plan
+from patchpack.distributed import World
+from patchpack.heads.classification import Classifier
+from patchpack.recipe import load_recipe
+from patchpack.run import training_packs
+from patchpack.serial import from_json, to_json
+from patchpack.train.config import RunConfig
+from patchpack.train.loop import Trainer
+from patchpack.train.progress import Progress
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))
+LARGE = {"navit_b32": 5.41, "navit_b16": 4.88, "navit_l16": 4.88}  # images a sequence (Table 2)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_load_and_survive_being_saved(path):
+    config = load_recipe(path)
+    assert from_json(RunConfig, to_json(config)) == config
+    assert f"recipes/{path.name}" in path.read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
+    """Everything as told but the width, the depth and the pack, which memory bounds."""
+    full = load_recipe(next(path for path in RECIPES if path.stem == name))
+    shape = {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32}
+    config = replace(
+        full,
+        model=replace(full.model, **shape),
+        data=replace(
+            full.data, root=folder, max_tokens=256, loader=replace(full.data.loader, workers=0)
+        ),
+        train=replace(full.train, accumulate=1, compile_blocks=False),
+    )
+    from patchpack.data.index import build_index
+
+    index = build_index(folder)
+    packs = training_packs(index, config, World(), Progress())
+    torch.manual_seed(0)
+    trainer = Trainer(
+        Classifier(config.model, len(index.classes), config.task), config, World(), torch.bfloat16
+    )
+    before = [p.detach().clone() for p in trainer.task.parameters()]
+    sums = trainer.step([next(packs)], stop=False)
+    assert sums.count > 0 and torch.isfinite(sums.loss)
+    assert trainer.learning_rate == pytest.approx(8e-4 / 10_000)
+    changed = [
+        not torch.equal(a, b) for a, b in zip(before, trainer.task.parameters(), strict=True)
+    ]
+    assert sum(changed) > len(changed) / 2
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_full_scale_steps_hold_the_images_that_the_paper_printed(name):
+    """Within what rounding grids to the nearest aspect, instead of down, changes: a tenth."""
+    config = load_recipe(next(path for path in RECIPES if path.stem == name))
+    rng = np.random.default_rng(0)
+    aspect = np.exp(rng.normal(0, 0.35, 60_000))
+    plan = make_plan(
+        (400 / aspect**0.5).round().astype(int), (400 * aspect**0.5).round().astype(int),
+        patch_size=config.model.patch_size, max_tokens=config.data.max_tokens,
+        resolution=config.data.resolution, dropping=config.data.dropping, seed=0, epoch=0,
+    )  # fmt: skip
+    sequence = {32: 64, 16: 256}[config.model.patch_size]
+    images = 60_000 / (plan.kept.sum() / sequence)
+    assert images == pytest.approx(LARGE[name], rel=0.1)
+    tokens = config.data.max_tokens * config.train.accumulate * 8
+    assert tokens == 4096 * sequence

@@ -237,6 +237,22 @@ def test_a_step_reads_nothing_but_whether_the_one_before_was_finite(root, tmp_pa
     assert reads == [of_the_host] + 11 * [of_the_host + 1]
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_a_step_waits_for_nothing(root, tmp_path, monkeypatch):
+    original = loop.Trainer.step
+
+    def watched(self, loaded, stop, seconds):
+        warm = self.progress.step > 2
+        torch.cuda.set_sync_debug_mode("error" if warm else "default")
+        try:
+            return original(self, loaded, stop, seconds)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(loop.Trainer, "step", watched)
+    assert start(tiny(root, tmp_path / "run"), live=False).step == 12
+
+
 def test_diverged_weights_are_told_from_bad_images(root, tmp_path, monkeypatch):
     original = loop.Trainer.step
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from study import (
     Contender,
     Finding,
+    budgeted,
     mean_and_spread,
     parse,
     percent,
@@ -28,7 +29,7 @@ from patchpack.data.dropping import NoDrop
 from patchpack.evaluate.figures import COLOURS, png
 
 BUDGETS = (4e12, 8e12, 16e12, 32e12)  # operations
-STEP = 3.6e10  # operations of a step, about; a tenth of the steps warm up
+STEP = 3.6e10  # operations of a step, about
 TOKENS = {"navit": (64, 100), "square": (36,)}  # an image, in evaluation; the first decides
 FINDING = Finding(
     name="efficiency",
@@ -44,12 +45,10 @@ def contenders() -> list[Contender]:
     found = []
     for name, config in (("navit", native), ("square", square)):
         for budget in BUDGETS:
-            train = replace(config.train, flops=budget, eval_every=10**9, save_every=100)
-            optim = replace(config.optim, warmup=round(0.1 * budget / STEP))
             found.append(
                 Contender(
                     name=f"{name}-{budget / 1e12:g}",
-                    config=replace(config, train=train, optim=optim),
+                    config=budgeted(config, budget, STEP),
                     tokens=TOKENS[name],
                 )
             )

@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -24,9 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from patchpack.checkpoint import candidates
 from patchpack.data.index import build_index
+from patchpack.evaluate.figures import COLOURS, png
 from patchpack.recipe import load_recipe
 from patchpack.run import CHECKPOINTS, evaluate_run, load_config, resume, start
 from patchpack.serial import to_json
@@ -170,6 +172,88 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 def percent(values: Sequence[float]) -> str:
     mean, spread = mean_and_spread(values)
     return f"{100 * mean:.1f} ± {100 * spread:.1f}"
+
+
+Found = dict[str, dict[int, list[float]]]  # top-1 by contender, tokens and seed
+
+
+def by_tokens(outcomes: Sequence[Outcome], contenders: Sequence[Contender]) -> Found:
+    """In the contenders' order."""
+    return {
+        contender.name: {
+            tokens: [o.top1[tokens] for o in outcomes if o.name == contender.name]
+            for tokens in contender.tokens
+        }
+        for contender in contenders
+    }
+
+
+def means(found: Found) -> dict[str, dict[int, float]]:
+    return {
+        name: {tokens: statistics.fmean(values) for tokens, values in at.items()}
+        for name, at in found.items()
+    }
+
+
+def compare(
+    finding: Finding,
+    contenders: Sequence[Contender],
+    options: argparse.Namespace,
+    *,
+    summarise: Callable[[dict[str, dict[int, float]]], tuple[dict[str, Any], bool]],
+) -> None:
+    """Train contenders that share a budget, judge all at the same tokens, and publish.
+
+    summarise  from mean top-1 by contender and tokens to this finding's own numbers, and whether
+               they agree with the paper
+    """
+    found = by_tokens(train_all(finding, contenders, options), contenders)
+    mean = means(found)
+    ours, agrees = summarise(mean)
+    baseline = size_baseline(options.data)
+    tokens = contenders[0].tokens
+    table = [["top-1, %", *(f"{t} tokens" for t in tokens)]]
+    table += [[name, *(percent(at[t]) for t in tokens)] for name, at in found.items()]
+    table.append(["height and width alone", *[f"{100 * baseline:.1f}"] * len(tokens)])
+    publish(
+        finding,
+        options,
+        ours={**ours, "top1": mean, "size_baseline": baseline},
+        agrees=agrees,
+        table=table,
+        figure=draw_lines(found, baseline),
+    )
+
+
+def draw_lines(found: Found, baseline: float) -> bytes:
+    """Accuracy over tokens, a line for each contender."""
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, at) in enumerate(found.items()):
+        mean, spread = zip(*(mean_and_spread(values) for values in at.values()), strict=True)
+        axes.errorbar(
+            list(at), 100 * np.array(mean), 100 * np.array(spread), capsize=2, marker="o", ms=4,
+            color=COLOURS[number % len(COLOURS)], ls=("-", "--", ":")[number // len(COLOURS)],
+            label=name,
+        )  # fmt: skip
+    axes.axhline(100 * baseline, color="#888", lw=1, ls="-.", label="height and width alone")
+    tokens = list(next(iter(found.values())))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(tokens, map(str, tokens))
+    axes.set_xlabel("most tokens of an image")
+    axes.set_ylabel("test accuracy (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8,
+                  loc="outside right upper")  # fmt: skip
+    return png(figure)
+
+
+def budgeted(config: RunConfig, flops: float, step_flops: float) -> RunConfig:
+    """A run that ends with its budget, is judged at its end, and warms up for a tenth of it."""
+    train = replace(config.train, flops=flops, eval_every=10**9, save_every=100)
+    optim = replace(config.optim, warmup=max(1, round(0.1 * flops / step_flops)))
+    return replace(config, train=train, optim=optim)
 
 
 def size_baseline(data: Path, neighbours: int = 15) -> float:

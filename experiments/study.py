@@ -76,6 +76,11 @@ def recipe(name: str) -> RunConfig:
 
 
 def parse(description: str) -> argparse.Namespace:
+    """The options of a finding that has no others."""
+    return parser_of(description).parse_args()
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
     """The options that every finding takes."""
     parser = argparse.ArgumentParser(
         description=description.partition("\n")[0],
@@ -88,7 +93,7 @@ def parse(description: str) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="of every compute budget")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=int, default=cores, help="runs side by side on CPUs")
-    return parser.parse_args()
+    return parser
 
 
 def train_all(

@@ -38,6 +38,7 @@ from patchpack.model.navit import NaViTConfig, forward_flops
 from patchpack.serial import from_json, to_json
 from patchpack.serve.predictor import PACK_TOKENS, ModelCard, Predictor
 from patchpack.train.config import RunConfig
+from patchpack.train.initial import begin_with
 from patchpack.train.log import RunLog, read_log
 from patchpack.train.loop import Trainer, TrainingError, fit
 from patchpack.train.precision import autocast, choose_dtype
@@ -105,6 +106,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     with join_world() as world:
         torch.manual_seed(config.train.seed)
         task = Classifier(config.model, len(splits.classes), config.task)
+        if config.init and not resumed:
+            begin_with(task, config.init, splits.classes)
         dtype = choose_dtype(config.train.precision, world.device)
         trainer = Trainer(task, config, world, dtype)
         bad_before = _restore(trainer, config.out, splits) if resumed else {}

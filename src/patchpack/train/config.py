@@ -80,6 +80,7 @@ class RunConfig:
     """Everything about a run; saved with it as config.json."""
 
     out: Path = Path("runs/run")  # the run's folder
+    init: Path | None = None  # a run whose best weights to begin with; None: random ones
     data: DataConfig = field(default_factory=DataConfig)
     model: NaViTConfig = field(default_factory=lambda: model_config("navit_s16"))
     task: ClassificationConfig = field(default_factory=ClassificationConfig)

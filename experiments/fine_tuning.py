@@ -1,0 +1,99 @@
+"""Fine-tuning at several sizes, and at mixed sizes, after pretraining (Fig. 6).
+
+    python experiments/fine_tuning.py --data plankton33 --target caltech40
+
+A NaViT is pretrained at sizes from 64 to 160 px and a square ViT at 96 px squares, on DATA, with
+equal compute; then both are fine-tuned on TARGET at 64, 96, 128 px, and the NaViT at mixed sizes.
+Each is judged at the tokens of 64, 96, 128 and 160 px.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from study import Contender, Finding, budgeted, compare, parser_of, recipe, train_all
+
+from patchpack.data.dropping import NoDrop
+from patchpack.data.resolution import Fixed, Resolution, Sampled, Square
+from patchpack.model.positions import Interpolated
+from patchpack.train.config import RunConfig
+
+PRETRAINING, FINE_TUNING, STEP = 24e12, 4e12, 3.6e10  # operations; of a step, about
+SIDES = (64, 96, 128)  # px
+TOKENS = (16, 36, 64, 100)
+FINDING = Finding(
+    name="fine_tuning",
+    title="Fine-tuning at several sizes",
+    claim=(
+        "a NaViT fine-tuned once at mixed sizes is as good at each size as NaViTs fine-tuned at "
+        "that size, and both beat ViTs fine-tuned at each (Fig. 6)."
+    ),
+    paper={"mixed_as_good_as_each": True, "navit_beats_vit": True},
+)
+BEFORE = replace(FINDING, name="pretraining")
+
+
+def models() -> dict[str, RunConfig]:
+    """The two contenders' configurations before fine-tuning."""
+    native = recipe("caltech40")
+    sampled = replace(native.data, resolution=Sampled(low=64, high=160))
+    squares = replace(native.data, resolution=Square(grid=6), dropping=NoDrop())
+    table = replace(native.model, positions=Interpolated(side=6))
+    return {
+        "NaViT": replace(native, data=sampled),
+        "ViT": replace(native, data=squares, model=table),
+    }
+
+
+def pretraining() -> list[Contender]:
+    return [
+        Contender(name=name, config=budgeted(config, PRETRAINING, STEP), tokens=(36,))
+        for name, config in models().items()
+    ]
+
+
+def fine_tuning(runs: Path) -> list[Contender]:
+    rules: dict[str, tuple[str, Resolution]] = {}
+    for side in SIDES:
+        rules[f"NaViT at {side} px"] = "NaViT", Fixed(side=side)
+        rules[f"ViT at {side} px"] = "ViT", Square(grid=side // 16)
+    rules["NaViT, mixed sizes"] = "NaViT", Sampled(low=64, high=128)
+    found = []
+    for name, (model, rule) in rules.items():
+        config = models()[model]
+        config = replace(
+            config,
+            init=runs / model / "seed0",
+            data=replace(config.data, resolution=rule, dropping=NoDrop()),
+            optim=replace(config.optim, lr=config.optim.lr / 4),
+        )
+        found.append(
+            Contender(name=name, config=budgeted(config, FINE_TUNING, STEP), tokens=TOKENS)
+        )
+    return found
+
+
+def summarise(mean: dict[str, dict[int, float]]) -> tuple[dict, bool]:
+    own = {side: (side // 16) ** 2 for side in SIDES}
+    mixed = {str(s): mean["NaViT, mixed sizes"][own[s]] for s in SIDES}
+    each = {str(s): mean[f"NaViT at {s} px"][own[s]] for s in SIDES}
+    vit = {str(s): mean[f"ViT at {s} px"][own[s]] for s in SIDES}
+    agrees = all(mixed[s] > each[s] - 0.02 and each[s] > vit[s] for s in mixed)
+    return {"mixed": mixed, "each": each, "vit": vit}, agrees
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--target", type=Path, required=True, help="what is fine-tuned on")
+    options = parser.parse_args()
+    seeds, options.seeds = options.seeds, 1
+    train_all(BEFORE, pretraining(), options)
+    options.seeds, source, options.data = seeds, options.data, options.target
+    runs = (options.out / BEFORE.name).resolve()
+    compare(
+        replace(FINDING, remarks=f"Pretrained on {source.name}. {FINDING.remarks}".strip()),
+        fine_tuning(runs), options, summarise=summarise,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

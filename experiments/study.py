@@ -29,8 +29,9 @@ from matplotlib.figure import Figure
 from patchpack.checkpoint import candidates
 from patchpack.data.index import build_index
 from patchpack.evaluate.figures import COLOURS, png
+from patchpack.judge import evaluate_run
 from patchpack.recipe import load_recipe
-from patchpack.run import CHECKPOINTS, evaluate_run, load_config, resume, start
+from patchpack.run import CHECKPOINTS, load_config, resume, start
 from patchpack.serial import to_json
 from patchpack.serve.predictor import load
 from patchpack.train.config import RunConfig

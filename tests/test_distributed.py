@@ -16,7 +16,8 @@ from patchpack.data.index import build_index
 from patchpack.data.loader import Loaded
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
-from patchpack.run import resume, training_packs
+from patchpack.packs import training_packs
+from patchpack.run import resume
 from patchpack.train.loop import Trainer, TrainingError
 from patchpack.train.progress import Progress
 from runs import final_tensors, tiny

@@ -8,7 +8,7 @@ import patchpack
 SOURCE = Path(patchpack.__file__).parent
 EVERYTHING = {
     "batch", "losses", "distributed", "serial", "checkpoint", "data", "model", "heads", "train",
-    "evaluate", "serve", "run", "recipe", "demo", "cli",
+    "evaluate", "serve", "packs", "run", "judge", "recipe", "demo", "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
@@ -23,7 +23,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"batch", "data", "model", "heads", "losses", "distributed", "checkpoint"},
     "serve": {"batch", "data", "model", "heads", "checkpoint", "serial"},
     "recipe": {"serial", "train"},
-    "run": EVERYTHING - {"cli", "demo"},
+    "packs": {"data", "distributed", "model", "train"},
+    "run": EVERYTHING - {"cli", "demo", "judge"},
+    "judge": EVERYTHING - {"cli", "demo"},
     "demo": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
     "__main__": {"cli"},

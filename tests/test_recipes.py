@@ -10,8 +10,8 @@ import torch
 from patchpack.data.plan import make_plan
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
+from patchpack.packs import training_packs
 from patchpack.recipe import load_recipe
-from patchpack.run import training_packs
 from patchpack.serial import from_json, to_json
 from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer

@@ -367,7 +367,7 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     from patchpack.data.index import build_index
     from patchpack.distributed import World
     from patchpack.heads.classification import Classifier
-    from patchpack.run import training_packs
+    from patchpack.packs import training_packs
     from patchpack.train.loop import Trainer
     from patchpack.train.progress import Progress
 

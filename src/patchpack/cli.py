@@ -33,10 +33,11 @@ from patchpack.data.layouts import BadDataset
 from patchpack.data.resolution import Native, Resolution
 from patchpack.evaluate.classification import table
 from patchpack.evaluate.survey import QUANTILES, Survey, plan_all, survey
+from patchpack.judge import evaluate_run
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
 from patchpack.recipe import load_recipe
-from patchpack.run import evaluate_run, resume, start
+from patchpack.run import resume, start
 from patchpack.serve.files import image_files, read_groups
 from patchpack.serve.predictor import Prediction, load
 from patchpack.train.config import DataConfig, RunConfig

@@ -10,10 +10,9 @@ run/
 
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,19 +23,15 @@ from torch import nn
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import candidates, load_newest, write_text_atomic
 from patchpack.data.bad_images import BadImages
-from patchpack.data.dropping import NoDrop
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.layouts import EXPECTED, BadDataset
-from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
-from patchpack.data.plan import Plan, make_plan
-from patchpack.data.resolution import Resolution
 from patchpack.distributed import World, gather_over_ranks, join_world, sum_over_ranks
-from patchpack.evaluate.classification import Counts, classify
+from patchpack.evaluate.classification import classify
 from patchpack.heads.classification import Classifier
-from patchpack.model.navit import NaViTConfig, forward_flops
+from patchpack.packs import evaluation_packs, training_packs
 from patchpack.serial import from_json, to_json
-from patchpack.serve.predictor import PACK_TOKENS, ModelCard, Predictor
+from patchpack.serve.predictor import ModelCard
 from patchpack.train.config import RunConfig
 from patchpack.train.initial import begin_with
 from patchpack.train.log import RunLog, read_log
@@ -53,17 +48,13 @@ def start(config: RunConfig, *, live: bool = True) -> Progress:
     if config.data.root is None:
         raise TrainingError("there is no data: give a folder of images or a manifest (data.root)")
     # Absolute, so that the run can be resumed and judged from any folder.
-    config = replace(config, data=replace(config.data, root=config.data.root.resolve()))
+    init = config.init.resolve() if config.init else None
+    config = replace(config, init=init, data=replace(config.data, root=config.data.root.resolve()))
     if candidates(config.out / CHECKPOINTS, "last"):
         raise TrainingError(
             f"{config.out} already holds a run: continue it with --resume {config.out}, "
             "or choose another folder with --out"
         )
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(config.out / "config.json", json.dumps(to_json(config), indent=2) + "\n")
-    except OSError as error:
-        raise TrainingError(f"cannot write to {config.out}: {error.strerror}") from error
     return _train(config, resumed=False, live=live)
 
 
@@ -111,6 +102,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         dtype = choose_dtype(config.train.precision, world.device)
         trainer = Trainer(task, config, world, dtype)
         bad_before = _restore(trainer, config.out, splits) if resumed else {}
+        if world.is_main and not resumed:
+            _write_config(config)
         log = RunLog(
             config.out if world.is_main else None,
             resume_step=trainer.progress.step,
@@ -128,6 +121,15 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
             if world.is_main:
                 _draw(config.out)
         return trainer.progress
+
+
+def _write_config(config: RunConfig) -> None:
+    """Begin the run's folder, once all that may be wrong with the data is known to be right."""
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(config.out / "config.json", json.dumps(to_json(config), indent=2) + "\n")
+    except OSError as error:
+        raise TrainingError(f"cannot write to {config.out}: {error.strerror}") from error
 
 
 def _labelled(splits: Splits) -> tuple[Splits, int]:
@@ -182,71 +184,6 @@ def _fit(
     )
 
 
-def training_packs(
-    index: Index, config: RunConfig, world: World, progress: Progress
-) -> Iterator[Loaded]:
-    """This rank's packs, from where the run stands on."""
-    data = config.data
-
-    def plan_epoch(epoch: int) -> Plan:
-        return make_plan(
-            index.heights,
-            index.widths,
-            patch_size=config.model.patch_size,
-            max_tokens=data.max_tokens,
-            resolution=data.resolution,
-            dropping=data.dropping,
-            seed=config.train.seed,
-            epoch=epoch,
-            world_size=world.size,
-            window=data.window,
-            max_side=config.model.positions.max_side,
-            fill=data.fill,
-        )
-
-    packs = load_forever(
-        index,
-        plan_epoch,
-        Treatment(patch_size=config.model.patch_size, augment=data.augment, seed=config.train.seed),
-        data.loader,
-        start=(progress.epoch, progress.pack),
-        rank=world.rank,
-    )
-    if world.device.type != "cuda":
-        return packs
-    return (replace(pack, batch=pack.batch.pin_memory()) for pack in packs)
-
-
-def evaluation_packs(
-    index: Index,
-    model: NaViTConfig,
-    *,
-    resolution: Resolution,
-    tokens: int,
-    max_tokens: int,
-    world: World | None = None,
-    loader: LoaderConfig | None = None,
-) -> Iterator[Loaded]:
-    """Every image once, at most `tokens` of it, nothing dropped or trimmed."""
-    world = world or World()
-    plan = make_plan(
-        index.heights,
-        index.widths,
-        patch_size=model.patch_size,
-        max_tokens=max(max_tokens, tokens),
-        max_side=model.positions.max_side,
-        resolution=resolution.at(tokens),
-        dropping=NoDrop(),
-        seed=0,
-        epoch=0,
-        world_size=world.size,
-        fill=False,
-        shuffle=False,
-    )
-    treatment = Treatment(patch_size=model.patch_size)
-    return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)
-
-
 def _evaluate(
     module: nn.Module, val: Index, config: RunConfig, world: World, dtype: torch.dtype
 ) -> tuple[dict[str, float], list[BadImage]]:
@@ -299,85 +236,6 @@ def _restore(trainer: Trainer, folder: Path, splits: Splits) -> dict[str, str]:
         )
     trainer.restore(checkpoint)
     return checkpoint.state["bad_images"]
-
-
-@dataclass(frozen=True)
-class BudgetResult:
-    """What a run's best weights do at one token budget."""
-
-    max_tokens: int  # most tokens of an image
-    counts: Counts
-    gflops_per_image: float  # of a forward pass, the mean
-    images_per_s: float  # loading included
-    unreadable: tuple[str, ...]
-
-
-def evaluate_run(
-    predictor: Predictor,
-    folder: Path,
-    *,
-    data: Path | None,
-    split: str,
-    budgets: Sequence[int],
-    max_bad_fraction: float | None,
-) -> list[BudgetResult]:
-    """Accuracy on one split at each budget, of the run's own data or of another folder.
-
-    Another folder's classes must all be known to the model; raises BadDataset where one is not,
-    and where more than `max_bad_fraction` of the images cannot be read (the run's own, when None).
-    """
-    config = load_config(folder).data
-    if max_bad_fraction is None:
-        max_bad_fraction = config.max_bad_fraction
-    root = data or config.root
-    if root is None:
-        raise TrainingError(f"{folder} does not say where its data are: give --data")
-    index = build_index(root, max_bad_fraction=max_bad_fraction)
-    chosen = index.split(split)
-    index = _relabel(chosen, predictor.card.classes)
-    bad = BadImages(index.root, index.label_of, max_bad_fraction)
-    return [_evaluate_budget(predictor, index, tokens, bad) for tokens in budgets]
-
-
-def _evaluate_budget(
-    predictor: Predictor, index: Index, tokens: int, bad: BadImages
-) -> BudgetResult:
-    card = predictor.card
-    packs = evaluation_packs(
-        index,
-        card.model,
-        resolution=card.resolution,
-        tokens=tokens,
-        max_tokens=PACK_TOKENS,
-    )
-    flops = 0
-
-    def batches() -> Iterator[PackedBatch]:
-        nonlocal flops
-        for pack in packs:
-            flops += forward_flops(card.model, pack.batch.lengths)
-            bad.add(pack.bad)
-            yield pack.batch
-
-    began = time.perf_counter()
-    counts = classify(lambda batch: predictor.forward(batch)[1], batches(), len(card.classes))
-    seconds = time.perf_counter() - began
-    if not counts.images:
-        raise BadDataset(f"no image of {index.root} has a label that could be judged")
-    images = counts.images
-    unreadable = tuple(f"{key}: {reason}" for key, reason in bad.reasons.items())
-    return BudgetResult(tokens, counts, flops / images / 1e9, images / seconds, unreadable)
-
-
-def _relabel(index: Index, classes: tuple[str, ...]) -> Index:
-    """Number labels as the model does."""
-    numbers = {name: i for i, name in enumerate(classes)}
-    used = {index.classes[label] for label in index.labels if label >= 0}
-    foreign = sorted(used - set(classes))
-    if foreign:
-        raise BadDataset(f"{index.root} has classes that the model was not trained on: {foreign}")
-    table = np.array([numbers.get(name, -1) for name in index.classes] + [-1])
-    return replace(index, labels=table[index.labels], classes=classes)
 
 
 def fingerprint(index: Index) -> str:

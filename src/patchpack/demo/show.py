@@ -18,8 +18,9 @@ from patchpack.demo.shapes import CLASSES, write_images
 from patchpack.evaluate import figures
 from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows
 from patchpack.evaluate.survey import plan_all, survey
+from patchpack.judge import BudgetResult, evaluate_run
 from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
-from patchpack.run import BudgetResult, evaluate_run, start
+from patchpack.run import start
 from patchpack.serve.predictor import load
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig

@@ -1,0 +1,79 @@
+"""Which packs a run trains on and is judged by: where a config meets index, plan and loader."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from patchpack.data.dropping import NoDrop
+from patchpack.data.index import Index
+from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
+from patchpack.data.plan import Plan, make_plan
+from patchpack.data.resolution import Resolution
+from patchpack.distributed import World
+from patchpack.model.navit import NaViTConfig
+from patchpack.train.config import RunConfig
+from patchpack.train.progress import Progress
+
+
+def training_packs(
+    index: Index, config: RunConfig, world: World, progress: Progress
+) -> Iterator[Loaded]:
+    """This rank's packs, from where the run stands on."""
+    data = config.data
+
+    def plan_epoch(epoch: int) -> Plan:
+        return make_plan(
+            index.heights,
+            index.widths,
+            patch_size=config.model.patch_size,
+            max_tokens=data.max_tokens,
+            resolution=data.resolution,
+            dropping=data.dropping,
+            seed=config.train.seed,
+            epoch=epoch,
+            world_size=world.size,
+            window=data.window,
+            max_side=config.model.positions.max_side,
+            fill=data.fill,
+        )
+
+    packs = load_forever(
+        index,
+        plan_epoch,
+        Treatment(patch_size=config.model.patch_size, augment=data.augment, seed=config.train.seed),
+        data.loader,
+        start=(progress.epoch, progress.pack),
+        rank=world.rank,
+    )
+    if world.device.type != "cuda":
+        return packs
+    return (replace(pack, batch=pack.batch.pin_memory()) for pack in packs)
+
+
+def evaluation_packs(
+    index: Index,
+    model: NaViTConfig,
+    *,
+    resolution: Resolution,
+    tokens: int,
+    max_tokens: int,
+    world: World | None = None,
+    loader: LoaderConfig | None = None,
+) -> Iterator[Loaded]:
+    """Every image once, at most `tokens` of it, nothing dropped or trimmed."""
+    world = world or World()
+    plan = make_plan(
+        index.heights,
+        index.widths,
+        patch_size=model.patch_size,
+        max_tokens=max(max_tokens, tokens),
+        max_side=model.positions.max_side,
+        resolution=resolution.at(tokens),
+        dropping=NoDrop(),
+        seed=0,
+        epoch=0,
+        world_size=world.size,
+        fill=False,
+        shuffle=False,
+    )
+    treatment = Treatment(patch_size=model.patch_size)
+    return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)

@@ -47,9 +47,12 @@ BENCH := .venv-bench/bin
 HARDWARE ?= $(shell uname -m)-$(shell nproc)core
 RESULTS := benchmarks/results/%_$(HARDWARE)_$(shell date +%Y%m)
 
-bench: .venv-bench/.ready  ## models and loaders beside their peers; SIZES=file.csv DATA=folder for real images
+bench: .venv-bench/.ready  ## everything that is timed; SIZES=file.csv DATA=folder for real images
 	$(BENCH)/python benchmarks/models.py --out $(subst %,models,$(RESULTS))$(if $(SIZES), --sizes $(SIZES))
+	$(BENCH)/python benchmarks/huge.py --out $(subst %,huge,$(RESULTS)).md
 	$(BENCH)/python benchmarks/loader.py --out $(subst %,loader,$(RESULTS)).md$(if $(DATA), --data $(DATA))
+	$(BENCH)/python benchmarks/scaling.py --out $(subst %,scaling,$(RESULTS)).md
+	$(BENCH)/python benchmarks/runs.py --out $(subst %,runs,$(RESULTS))$(if $(DATA), --data $(DATA))
 
 clean:
 	rm -rf .venv .venv-bench demo

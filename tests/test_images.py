@@ -417,3 +417,8 @@ def test_pipes_are_refused_not_waited_for(tmp_path):
     for read in (read_size, lambda path: decode(path, key="pipe")):
         with pytest.raises(BadImage, match="is a pipe or a device"):
             read(pipe)
+
+
+def test_names_that_would_move_the_cursor_are_shown_escaped():
+    error = BadImage("a\n\x1b[2Jb\udcff é.png", "is empty")
+    assert str(error) == r"a\n\x1b[2Jb\udcff é.png: is empty"

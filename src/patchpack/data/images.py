@@ -50,7 +50,9 @@ class BadImage(ValueError):
         self.key, self.reason = key, reason
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.reason}"
+        """In one line, whatever the name of the file does to terminals."""
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.key)
+        return f"{''.join(shown)}: {self.reason}"
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:

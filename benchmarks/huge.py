@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,24 +69,29 @@ def main() -> None:
     parser.add_argument("--model", default="navit_ti16")
     parser.add_argument("--tokens", type=int, nargs="+", default=[4096, 16384])
     parser.add_argument("--small", type=int, default=500)
+    parser.add_argument("--out", type=Path, help="write the table to this file too")
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.model, *options.one)))
         return
-    print("| pack | s | MiB | of the sum of its parts |\n|---|---|---|---|")
+    lines = ["| pack | s | MiB | of the sum of its parts |", "|---|---|---|---|"]
     small = in_process(options.model, 0, options.small)
-    print(f"| {options.small} small images | {small['seconds']:.2f} | {small['mib']:,.0f} | |")
+    lines.append(
+        f"| {options.small} small images | {small['seconds']:.2f} | {small['mib']:,.0f} | |"
+    )
     for tokens in options.tokens:
         huge = in_process(options.model, tokens, 0)
         both = in_process(options.model, tokens, options.small)
         share = {key: both[key] / (huge[key] + small[key]) for key in both}
-        print(f"| one of {tokens:,} tokens | {huge['seconds']:.2f} | {huge['mib']:,.0f} | |")
-        print(
+        lines += [
+            f"| one of {tokens:,} tokens | {huge['seconds']:.2f} | {huge['mib']:,.0f} | |",
             f"| both | {both['seconds']:.2f} | {both['mib']:,.0f} | "
             f"{share['seconds']:.2f} of the time, {share['mib']:.2f} of the memory |",
-            flush=True,
-        )
+        ]
+    print("\n".join(lines))
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--contenders", nargs="+", choices=BUILDERS, default=_usual())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="write FILE.json and FILE.md")
+    parser.add_argument("--out", type=Path, help="FILE.json and FILE.md; other cases there stay")
     options = parser.parse_args()
     known = {**(read_sizes(options.sizes) if options.sizes else {}), "tiny": tiny_sizes()}
     (fallback,) = log_normal_sizes().values()
@@ -242,7 +242,9 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__, "sizes": str(options.sizes and options.sizes.name),
     }  # fmt: skip
-    rows = []
+    kept = options.out and options.out.with_suffix(".json")
+    rows = json.loads(kept.read_text())["rows"] if kept and kept.exists() else []
+    rows = [row for row in rows if row["case"] not in options.cases]
     for name in options.cases:
         sizes = known.get(CASES[name].dataset, fallback)
         rows += rows_of(name, sizes, options.contenders, options.rounds)

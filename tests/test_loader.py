@@ -130,7 +130,7 @@ def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
     treatment = Treatment(patch_size=4, augment=Augment(crop=0.01))
     spec = PackSpec(images=(image,), treatment=treatment, epoch=0, step=0)
     rng = np.random.default_rng([0, 0, 0, 1])
-    cut = random_crop(decode(path, key="a.jpg"), 0.01, rng)
+    cut = random_crop(decode(path, key="a.jpg"), treatment.augment, rng)
     expected = patchify(resize(cut, (64, 64)), 4).patches
     assert torch.equal(load_image(image, spec).patches, expected)
 

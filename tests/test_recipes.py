@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from patchpack.data.index import build_index
 from patchpack.data.plan import make_plan
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
@@ -41,8 +42,6 @@ def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
         ),
         train=replace(full.train, accumulate=1, compile_blocks=False),
     )
-    from patchpack.data.index import build_index
-
     index = build_index(folder)
     packs = training_packs(index, config, World(), Progress())
     torch.manual_seed(0)

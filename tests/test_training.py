@@ -422,9 +422,12 @@ def test_a_budget_of_operations_ends_the_run_and_its_schedule(root, tmp_path):
     budget = 0.999 * by_steps.flops
     by_flops = start(tiny(root, tmp_path / "flops", steps=1, flops=budget), live=False)
     assert by_flops.step == 12 and by_flops.flops == by_steps.flops
-    lines = read_log(tmp_path / "flops" / "log.jsonl", "train")
-    assert [line["flops"] for line in lines] == sorted(line["flops"] for line in lines)
-    assert lines[-1]["lr"] < 0.3 * max(line["lr"] for line in lines)
+    lines, expected = (
+        read_log(tmp_path / name / "log.jsonl", "train") for name in ("flops", "steps")
+    )
+    assert [line["flops"] for line in lines] == [line["flops"] for line in expected]
+    rates, expected_rates = ([line["lr"] for line in each] for each in (lines, expected))
+    assert rates == pytest.approx(expected_rates, rel=0.2)  # steps differ a little in operations
     assert read_log(tmp_path / "flops" / "log.jsonl", "eval")[-1]["step"] == 12
 
 

@@ -85,8 +85,10 @@ def launch(root: Path, out: Path, what: str, processes: int = 2) -> list[int]:
             str(out),
             what,
         ]
-        ranks.append(subprocess.Popen(words, env=env))
-    return [rank.wait(timeout=200) for rank in ranks]
+        ranks.append(subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True))
+    said = [rank.communicate(timeout=200)[1] for rank in ranks]
+    sys.stderr.write("".join(said))  # one after the other: their lines would mix
+    return [rank.returncode for rank in ranks]
 
 
 def test_gradients_equal_those_of_one_process(folder, tmp_path):

@@ -338,3 +338,4 @@ def fit(
             if sums.stop and done < 1:
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, step, trainer.config.out)
+    progress.seconds += meter.lap()  # the last step's; ranks need no longer agree

@@ -15,7 +15,7 @@ class Progress:
     images: int = 0  # trained on, over all ranks
     tokens: int = 0
     flops: float = 0.0  # operations of forward and backward passes
-    seconds: float = 0.0  # up to the last step, evaluation included
+    seconds: float = 0.0  # spent, evaluation included; in checkpoints, up to the last step
     best: float = -1.0  # best metric so far
     best_step: int = 0
 

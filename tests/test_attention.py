@@ -15,11 +15,11 @@ LENGTHS = {
 }
 
 
-def inputs(lengths, device="cpu", dtype=torch.float32, heads=2, head_dim=16):
+def inputs(lengths, device="cpu", dtype=torch.float32, heads=2, head_dim=16, causal=False):
     torch.manual_seed(0)
     shape = (sum(lengths), heads, head_dim)
     tensors = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
-    return tensors, Segments(lengths, torch.device(device))
+    return tensors, Segments(lengths, torch.device(device), causal)
 
 
 def output_and_gradients(attend, tensors, segments):
@@ -30,8 +30,9 @@ def output_and_gradients(attend, tensors, segments):
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_tiles_equal_dense(lengths, dtype):
-    tensors, segments = inputs(lengths, dtype=dtype)
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+def test_tiles_equal_dense(lengths, dtype, causal):
+    tensors, segments = inputs(lengths, dtype=dtype, causal=causal)
     atol = 1e-5 if dtype == torch.float32 else 4e-2
     found = output_and_gradients(attend_tiled, tensors, segments)
     reference = output_and_gradients(attend_dense, tensors, segments)
@@ -39,9 +40,10 @@ def test_tiles_equal_dense(lengths, dtype):
         torch.testing.assert_close(a, b, atol=atol, rtol=2e-2 if atol > 1e-3 else 1e-5)
 
 
-def test_long_images_in_half_precision_take_the_fused_kernel(monkeypatch):
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+def test_long_images_in_half_precision_take_the_fused_kernel(monkeypatch, causal):
     """Both sides of the switch give the same answer."""
-    tensors, segments = inputs((24, 40), dtype=torch.bfloat16)
+    tensors, segments = inputs((24, 40), dtype=torch.bfloat16, causal=causal)
     short = attend_tiled(*tensors, segments)
     monkeypatch.setattr(attention, "SHORT", 1)
     torch.testing.assert_close(attend_tiled(*tensors, segments), short, atol=2e-2, rtol=2e-2)
@@ -59,6 +61,17 @@ def test_no_image_sees_its_neighbours():
     assert not torch.equal(before[3:7], after[3:7])
 
 
+def test_causal_tokens_see_nothing_after_them():
+    tensors, segments = inputs((3, 4, 5), causal=True)
+    before = attend_tiled(*tensors, segments)
+    changed = [t.detach().clone() for t in tensors]
+    for t in changed:
+        t[5] = 1e4  # the third token of the second
+    after = attend_tiled(*changed, segments)
+    same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert same == [token not in (5, 6) for token in range(12)]
+
+
 def test_no_images_at_all():
     tensors, segments = inputs(())
     assert attend_tiled(*tensors, segments).shape == (0, 2, 16)
@@ -66,9 +79,12 @@ def test_no_images_at_all():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["attend_varlen", "attend_flex"])
-def test_cuda_kernels_equal_dense(name):
+@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+def test_cuda_kernels_equal_dense(name, causal):
     dtype = torch.bfloat16 if name == "attend_varlen" else torch.float32
-    tensors, segments = inputs((130, 1, 64, 64, 7), "cuda", dtype, heads=4, head_dim=64)
+    tensors, segments = inputs(
+        (130, 1, 64, 64, 7), "cuda", dtype, heads=4, head_dim=64, causal=causal
+    )
     found = output_and_gradients(getattr(attention, name), tensors, segments)
     reference = output_and_gradients(attend_dense, tensors, segments)
     for a, b in zip(found, reference, strict=True):

@@ -39,10 +39,11 @@ class Patches:
 
 @dataclass(frozen=True)
 class Segments:
-    """Where each image lies in the token stream."""
+    """Where each image, or each text, lies in its token stream."""
 
     lengths: tuple[int, ...]  # tokens of each image, on the host
     device: torch.device
+    causal: bool = False  # a token attends to itself and those before it only
 
     @cached_property
     def offsets(self) -> Int[Tensor, " image_plus_1"]:
@@ -70,7 +71,7 @@ class Segments:
 
     def with_prefix(self, count: int) -> "Segments":
         """The same images, each preceded by `count` more tokens."""
-        return Segments(tuple(length + count for length in self.lengths), self.device)
+        return replace(self, lengths=tuple(length + count for length in self.lengths))
 
 
 @dataclass(frozen=True, kw_only=True)

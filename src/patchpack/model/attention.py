@@ -13,10 +13,13 @@ handed the function and know nothing of devices.
                                        . . . x x
                                        . . . x x
 
+Where the segments are causal, as those of texts may be, it attends to none that come after it.
+
 Trap: FlexAttention has no backward on CPUs and the varlen kernel takes half precision only.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, lru_cache
 from itertools import groupby
 
@@ -37,6 +40,8 @@ Attend = Callable[[Tensor, Tensor, Tensor, Segments], Tensor]
 def attend_dense(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """The reference: one block-diagonal mask over the whole stream."""
     mask = segments.ids[:, None] == segments.ids[None, :]
+    if segments.causal:
+        mask = mask.tril()
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1)
 
@@ -49,17 +54,17 @@ def attend_tiled(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
         for part in (lengths,) if short else ((length,) for length in lengths):
             image = slice(start, start := start + sum(part))
             if short:
-                tokens = Segments(part, segments.device)
+                tokens = replace(segments, lengths=part)
                 outs.append(TiledAttention.apply(q[image], k[image], v[image], tokens))
             else:
-                outs.append(_attend_whole(q[image], k[image], v[image]))
+                outs.append(_attend_whole(q[image], k[image], v[image], segments.causal))
     return outs[0] if len(outs) == 1 else torch.cat(outs) if outs else _nothing(q, k, v)
 
 
-def _attend_whole(q: Stream, k: Stream, v: Stream) -> Stream:
-    """Every token attends to every other."""
+def _attend_whole(q: Stream, k: Stream, v: Stream, causal: bool) -> Stream:
+    """Every token attends to every other, or to every earlier one."""
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)[0].transpose(0, 1)
 
 
 def _nothing(q: Stream, k: Stream, v: Stream) -> Stream:
@@ -76,7 +81,10 @@ def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream
         return _nothing(q, k, v)
     longest = max(segments.lengths)
     offsets = segments.offsets
-    return varlen_attn(q, k, v, offsets, offsets, longest, longest)  # pyrefly: ignore
+    window = (-1, 0) if segments.causal else (-1, -1)  # tokens seen to the left, to the right
+    return varlen_attn(  # pyrefly: ignore
+        q, k, v, offsets, offsets, longest, longest, window_size=window
+    )
 
 
 def attend_flex(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
@@ -101,9 +109,12 @@ def _block_mask(segments: Segments) -> object:
 
     ids, n = segments.ids, segments.num_tokens
     with torch.inference_mode(False):  # kept, and perhaps trained with later
-        return create_block_mask(
-            lambda b, h, i, j: ids[i] == ids[j], None, None, n, n, device=str(ids.device)
+        inside = (
+            (lambda b, h, i, j: (ids[i] == ids[j]) & (j <= i))
+            if segments.causal
+            else (lambda b, h, i, j: ids[i] == ids[j])
         )
+        return create_block_mask(inside, None, None, n, n, device=str(ids.device))
 
 
 @cache

@@ -8,7 +8,8 @@
 A pack of small images has many different lengths. One product for each of them is mostly overhead;
 one product for all of them is mostly padding. `tile_lengths` finds the cheapest cut between the
 two. Tokens are moved into tiles and back by row numbers that are the same for every layer; what is
-padding is masked, takes its numbers from its own image, and gives no gradient.
+padding is masked, takes its numbers from its own image, and gives no gradient. In causal segments
+it comes after all that is real, so that the mask of what comes after hides it too.
 
 Axes: token, head, head_dim; row (a slot of a tile, for one head), tile.
 """
@@ -56,9 +57,8 @@ class Tiling:
     """Where every row of a stream lies in its tiles, and back."""
 
     shapes: tuple[tuple[int, int], ...]  # (images · heads, slots) of each tile
-    padded: tuple[
-        Bool[Tensor, "batch 1 slot"] | None, ...
-    ]  # slots to mask; None where all are used
+    # What to mask, [batch, 1, slot] or, in causal segments, [slot, slot]; None where all is seen.
+    hidden: tuple[Bool[Tensor, "..."] | None, ...]
     sources: Int[Tensor, " row"]  # token · heads + head that each row is filled from
     places: Int[Tensor, " token_head"]  # the row that holds each token and head
     padding: Int[Tensor, " padded_row"]  # rows that hold nothing
@@ -84,7 +84,7 @@ def tiling(segments: Segments, heads: int) -> Tiling:
     lengths = np.asarray(segments.lengths, dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
     head = np.arange(heads)[:, None]
-    shapes, padded, sources, unused = [], [], [], []
+    shapes, hidden, sources, unused = [], [], [], []
     for shortest, longest in tile_lengths(segments.lengths):
         images = np.flatnonzero((lengths >= shortest) & (lengths <= longest))
         length, slot = lengths[images, None, None], np.arange(longest)
@@ -93,13 +93,15 @@ def tiling(segments: Segments, heads: int) -> Tiling:
         shapes.append((len(images) * heads, longest))
         sources.append((token * heads + head).ravel())
         unused.append(pad.ravel())
-        padded.append(_tensor(pad.reshape(-1, 1, longest), segments) if pad.any() else None)
+        mask = np.triu(np.ones((longest, longest), bool), 1) if segments.causal else pad
+        shape = mask.shape if segments.causal else (-1, 1, longest)
+        hidden.append(_tensor(mask.reshape(shape), segments) if mask.any() else None)
     source, empty = np.concatenate(sources), np.concatenate(unused)
     places = np.empty(segments.num_tokens * heads, dtype=np.int64)
     places[source[~empty]] = np.flatnonzero(~empty)
     return Tiling(
         tuple(shapes),
-        tuple(padded),
+        tuple(hidden),
         *(_tensor(x, segments) for x in (source, places, np.flatnonzero(empty))),
     )
 
@@ -125,10 +127,10 @@ class TiledAttention(torch.autograd.Function):
         weights = []
         with torch.autocast(q.device.type, enabled=False):
             streams = zip(*map(tiles.split, (queries, keys, values, out)), strict=True)
-            for (query, key, value, mixed), padded in zip(streams, tiles.padded, strict=True):
+            for (query, key, value, mixed), hidden in zip(streams, tiles.hidden, strict=True):
                 scores = query @ key.mT
-                if padded is not None:
-                    scores.masked_fill_(padded, -torch.inf)
+                if hidden is not None:
+                    scores.masked_fill_(hidden, -torch.inf)
                 weights.append(scores.softmax(-1))
                 torch.bmm(weights[-1], value, out=mixed)
         ctx.save_for_backward(queries, keys, values, *weights)

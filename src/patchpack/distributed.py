@@ -59,11 +59,30 @@ def sum_over_ranks(values: Sequence[float], world: World) -> list[float]:
     return tensor.tolist()
 
 
-def reduce_over_ranks(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """The sum over all processes, on their devices; no host waits for it."""
+def reduce_over_ranks(value: Float[Tensor, "..."], op: str = "sum") -> Float[Tensor, "..."]:
+    """The sum, or the "max", over all processes, in place and on their devices: no host waits."""
     if dist.is_initialized():
-        dist.all_reduce(value)
+        dist.all_reduce(value, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op])
     return value
+
+
+def gather_rows(x: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "all dim"], slice]:
+    """The rows of all processes, in order of rank, and which of them are this process's own.
+
+    Processes may hold different numbers of rows, also none. No gradient flows through this.
+    """
+    if not dist.is_initialized():
+        return x, slice(0, len(x))
+    counts = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([len(x)]))  # between hosts
+    sizes = [int(count) for count in counts]
+    padded = x.new_zeros(max(sizes), x.shape[1])
+    padded[: len(x)] = x
+    gathered = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(gathered, padded)
+    start = sum(sizes[: dist.get_rank()])
+    rows = torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+    return rows, slice(start, start + len(x))
 
 
 def gather_over_ranks(items: Sequence[Item], world: World) -> list[Item]:

@@ -76,7 +76,7 @@ def table(title: str, model: Classifier, packs: dict[str, PackedBatch]) -> list[
     lines = [f"| {title} | images | ms/step | ms/image | µs/token | GFLOP/s |", "|" + "---|" * 6]
     for name, seconds in found.items():
         batch = packs[name]
-        flops = model.training_flops(batch.lengths)
+        flops = model.training_flops(batch)
         lines.append(
             f"| {name} | {batch.num_images} | {1e3 * seconds:.0f} | "
             f"{1e3 * seconds / batch.num_images:.2f} | {1e6 * seconds / batch.num_tokens:.1f} | "

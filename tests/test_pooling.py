@@ -6,15 +6,15 @@ from torch import nn
 
 from conftest import assert_packed_equals_alone, randomise
 from patchpack.batch import Segments
-from patchpack.model.pooling import MapPool, MeanPool, segment_mean, segment_softmax
+from patchpack.model.encoder import EncoderConfig
+from patchpack.model.pooling import LastPool, MapPool, MeanPool, segment_mean, segment_softmax
 
 
 def map_pool(bias: bool = True) -> MapPool:
-    mlp = nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.Linear(24, 12))
-    return MapPool(3, 12, nn.LayerNorm(12), mlp, bias)
+    return MapPool(EncoderConfig(dim=12, depth=1, heads=3, mlp_dim=24, bias=bias))
 
 
-@pytest.mark.parametrize("pool", [MeanPool(), map_pool(), map_pool(bias=False)])
+@pytest.mark.parametrize("pool", [MeanPool(), LastPool(), map_pool(), map_pool(bias=False)])
 def test_packed_equals_alone(pool):
     randomise(pool)
     assert_packed_equals_alone(
@@ -28,6 +28,11 @@ def test_mean():
     x = torch.tensor([[1.0], [2.0], [3.0], [10.0], [20.0], [7.0]])
     means = segment_mean(x, Segments((3, 2, 1), x.device))
     assert means.flatten().tolist() == [2, 15, 7]
+
+
+def test_last():
+    x = torch.arange(6.0)[:, None]
+    assert LastPool()(x, Segments((3, 2, 1), x.device)).flatten().tolist() == [2, 4, 5]
 
 
 def test_softmax_sums_to_one_in_each_image_and_survives_large_scores():

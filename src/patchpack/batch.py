@@ -1,4 +1,4 @@
-"""The words that everything else speaks: Patches of one image, PackedBatch of many.
+"""The words that everything else speaks: Patches of one image, PackedBatch of many, PackedTexts.
 
 A pack is one flat stream of tokens, the images back to back, with no padding anywhere:
 
@@ -9,6 +9,8 @@ A pack is one flat stream of tokens, the images back to back, with no padding an
 `data` makes packs and `model` consumes them; the two never import each other, they meet here.
 Numbers that the host needs (lengths, grids) are kept on the host, so nothing in a forward pass
 waits for the device.
+
+Texts that belong to images are a stream of their own, packed in the same way.
 
 Axes: token (all kept tokens of all images), image, patch_dim (ph · pw · channel, channel fastest).
 """
@@ -34,6 +36,7 @@ class Patches:
     coords: Int[Tensor, "token 2"]  # (y, x) of each kept patch in the full grid
     grid: tuple[int, int]  # full grid (h, w) in patches, before dropping
     key: str = ""  # names the image in every message about it
+    text: Int[Tensor, " text_token"] | None = None  # its caption, as numbers of a vocabulary
     targets: dict[str, Target] = field(default_factory=dict)
 
 
@@ -75,6 +78,37 @@ class Segments:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackedTexts:
+    """Many texts in one token stream."""
+
+    tokens: Int[Tensor, " token"]  # numbers of a vocabulary
+    lengths: tuple[int, ...]  # tokens of each text
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != sum(self.lengths) or 0 in self.lengths:
+            raise ValueError(f"{len(self.tokens)} tokens for texts of {self.lengths}")
+
+    def segments(self, causal: bool) -> Segments:
+        return Segments(self.lengths, self.tokens.device, causal)
+
+    def select(self, texts: Sequence[int]) -> "PackedTexts":
+        """Some of these texts, in the order given."""
+        pieces = self.tokens.split(list(self.lengths))
+        return pack_texts([pieces[i] for i in texts])
+
+    def to(self, device: torch.device | str) -> "PackedTexts":
+        return replace(self, tokens=self.tokens.to(device, non_blocking=True))
+
+
+def pack_texts(texts: Sequence[Int[Tensor, " _"]]) -> PackedTexts:
+    """Lay texts back to back in the order given."""
+    return PackedTexts(
+        tokens=torch.cat(list(texts)) if texts else torch.empty(0, dtype=torch.int32),
+        lengths=tuple(map(len, texts)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackedBatch:
     """Many images in one token stream: what the loader yields and a model takes."""
 
@@ -83,6 +117,7 @@ class PackedBatch:
     grids: Int[Tensor, "image 2"]  # full grid (h, w) of each image; stays on the host
     lengths: tuple[int, ...]  # kept tokens of each image
     keys: tuple[str, ...] = ()
+    texts: PackedTexts | None = None  # one for each image, in the same order
     targets: dict[str, Tensor | list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,6 +129,8 @@ class PackedBatch:
             )
         if len(self.grids) != len(self.lengths):
             raise ValueError(f"{len(self.grids)} grids for {len(self.lengths)} images")
+        if self.texts and len(self.texts.lengths) != len(self.lengths):
+            raise ValueError(f"{len(self.texts.lengths)} texts for {len(self.lengths)} images")
 
     @cached_property
     def segments(self) -> Segments:
@@ -121,6 +158,7 @@ class PackedBatch:
             grids=self.grids[list(images)],
             lengths=tuple(self.lengths[i] for i in images),
             keys=tuple(self.keys[i] for i in images) if self.keys else (),
+            texts=self.texts and self.texts.select(images),
             targets={name: each(value) for name, value in self.targets.items()},
         )
 
@@ -141,6 +179,7 @@ class PackedBatch:
             self,
             patches=move(self.patches),
             coords=move(self.coords),
+            texts=self.texts and replace(self.texts, tokens=move(self.texts.tokens)),
             targets={name: each(value) for name, value in self.targets.items()},
         )
 
@@ -154,12 +193,14 @@ def collate(images: Sequence[Patches], patch_dim: int) -> PackedBatch:
             grids=torch.empty(0, 2, dtype=torch.int32),
             lengths=(),
         )
+    texts = [image.text for image in images if image.text is not None]
     return PackedBatch(
         patches=torch.cat([image.patches for image in images]),
         coords=torch.cat([image.coords for image in images]),
         grids=torch.tensor([image.grid for image in images], dtype=torch.int32),
         lengths=tuple(len(image.patches) for image in images),
         keys=tuple(image.key for image in images),
+        texts=pack_texts(texts) if len(texts) == len(images) else None,
         targets={
             name: _stack([image.targets[name] for image in images]) for name in images[0].targets
         },

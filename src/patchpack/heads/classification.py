@@ -1,7 +1,7 @@
 """Image classification: an encoder, one linear layer, and a loss.
 
 A task module offers `forward(batch)` for predictions and `loss(batch)` for training; the training
-loop knows no more of it but how many operations that takes, `training_flops(lengths)`.
+loop knows no more of it but how many operations that takes, `training_flops(batch)`.
 
 Axes: image, label.
 """
@@ -66,9 +66,10 @@ class Classifier(nn.Module):
         """Operations of one forward pass over images of these lengths (`forward_flops`)."""
         return forward_flops(self.trunk.config, lengths) + self._head_flops(len(lengths))
 
-    def training_flops(self, lengths: Sequence[int]) -> int:
+    def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""
-        return training_flops(self.trunk.config, lengths) + 3 * self._head_flops(len(lengths))
+        trunk = training_flops(self.trunk.config, batch.lengths)
+        return trunk + 3 * self._head_flops(batch.num_images)
 
     def _head_flops(self, images: int) -> int:
         return 2 * self.head.weight.numel() * images if isinstance(self.head, nn.Linear) else 0

@@ -7,7 +7,7 @@ many images is regularised like a batch of them.
 Axes: token, image, head, dim.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
@@ -171,6 +171,31 @@ class Encoder(nn.Module):
             else:
                 x = block(x, segments, attend)
         return self.norm(x)
+
+
+def encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
+    """Operations of a stack's forward pass over segments of these lengths.
+
+    Matrix products only, a multiply-add counted as two; attention's Σ nᵢ² included, also where
+    the segments are causal and half of it is hidden.
+    """
+    c = config
+    linear = 2 * c.depth * (4 * c.dim**2 + 2 * c.dim * c.mlp_dim) * sum(lengths)
+    return linear + 4 * c.dim * c.depth * sum(n * n for n in lengths)
+
+
+@torch.no_grad()
+def init_parts(module: nn.Module) -> None:
+    """Set every parameter of a module's parts; one forgotten stays NaN and shows at once."""
+    for parameter in module.parameters():
+        parameter.fill_(torch.nan)
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear):
+            init_linear(part, {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1))
+        elif isinstance(part, nn.LayerNorm):
+            part.reset_parameters()
+        elif part is not module and hasattr(part, "init_weights"):
+            part.init_weights()  # pyrefly: ignore
 
 
 def init_linear(layer: nn.Linear, projections: int = 1) -> None:

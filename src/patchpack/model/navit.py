@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, Segments
 from patchpack.model.attention import Attend, backend
-from patchpack.model.encoder import Encoder, EncoderConfig, Mlp, init_linear, norm
-from patchpack.model.pooling import MapPool, MeanPool
+from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_parts
+from patchpack.model.pooling import build_pool, pool_flops
 from patchpack.model.positions import Factorized, Positions, Rotary
 from patchpack.model.rotary import Turned, rotary_angles
 
@@ -75,21 +75,13 @@ class NaViT(nn.Module):
         if config.registers:
             self.registers = nn.Parameter(torch.empty(config.registers, config.dim))
         self.encoder = Encoder(config)
-        self.pool = _build_pool(config)
+        self.pool = build_pool(config, config.pooling)
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Set every parameter; one forgotten stays NaN and shows at once."""
-        for parameter in self.parameters():
-            parameter.fill_(torch.nan)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                init_linear(module, {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1))
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
-            elif module is not self and hasattr(module, "init_weights"):
-                module.init_weights()  # pyrefly: ignore
+        """Set every parameter."""
+        init_parts(self)
         nn.init.normal_(self.embedding.weight, std=self.config.patch_dim**-0.5)
         if self.registers is not None:
             nn.init.normal_(self.registers, std=0.02)
@@ -157,13 +149,7 @@ def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
     tokens = sum(lengths)
     inner = [n + c.registers for n in lengths]
     embedding = (2 * c.patch_dim * c.dim + c.positions.flops(c.dim)) * tokens
-    linear = 2 * c.depth * (4 * c.dim**2 + 2 * c.dim * c.mlp_dim) * sum(inner)
-    attention = 4 * c.dim * c.depth * sum(n * n for n in inner)
-    pool = 0
-    if c.pooling == "map":
-        per_image = 2 * (c.dim**2 + 2 * c.dim * c.mlp_dim)
-        pool = 2 * c.dim**2 + 4 * c.dim**2 * sum(inner) + per_image * len(inner)
-    return embedding + linear + attention + pool
+    return embedding + encoder_flops(c, inner) + pool_flops(c, c.pooling, inner)
 
 
 def training_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
@@ -195,9 +181,3 @@ def _with_registers(
     stream = x.new_empty(len(x) + len(before), x.shape[-1]).index_copy(0, places, x)
     repeated = registers.to(x.dtype).repeat(segments.num_images, 1)
     return stream.index_copy(0, before, repeated), places
-
-
-def _build_pool(config: NaViTConfig) -> MapPool | MeanPool:
-    if config.pooling == "mean":
-        return MeanPool()
-    return MapPool(config.heads, config.dim, norm(config, config.dim), Mlp(config), config.bias)

@@ -8,11 +8,17 @@ Trap: the backward pass of `x[ids]` adds in no fixed order on CPUs; that of `ind
 Axes: token (all images of the pack), image, head, dim.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchpack.batch import Segments
+from patchpack.model.encoder import EncoderConfig, Mlp, norm
+
+Pooling = Literal["map", "mean", "last"]
 
 
 def segment_mean(x: Float[Tensor, "token dim"], segments: Segments) -> Float[Tensor, "image dim"]:
@@ -55,6 +61,18 @@ class MeanPool(nn.Module):
         return segment_mean(x, segments)
 
 
+class LastPool(nn.Module):
+    """The last token of each segment: the one that has seen all others where they are causal."""
+
+    def init_weights(self) -> None:
+        """Nothing to learn."""
+
+    def forward(
+        self, x: Float[Tensor, "token dim"], segments: Segments
+    ) -> Float[Tensor, "image dim"]:
+        return x.index_select(0, segments.offsets[1:] - 1)
+
+
 class MapPool(nn.Module):
     """Multihead attention pooling: a learned probe attends to the tokens of each image.
 
@@ -62,15 +80,16 @@ class MapPool(nn.Module):
     x = MHA(probe, tokens); x + MLP(LN(x)). The probe carries no residual.
     """
 
-    def __init__(self, heads: int, dim: int, norm: nn.Module, mlp: nn.Module, bias: bool) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.heads = heads
+        dim, bias = config.dim, config.bias
+        self.heads = config.heads
         self.probe = nn.Parameter(torch.empty(dim))
         self.q = nn.Linear(dim, dim, bias=bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=bias)
         self.out = nn.Linear(dim, dim, bias=bias)
-        self.norm = norm
-        self.mlp = mlp
+        self.norm = norm(config, dim)
+        self.mlp = Mlp(config)
 
     def init_weights(self) -> None:
         nn.init.normal_(self.probe, std=len(self.probe) ** -0.5)
@@ -85,3 +104,19 @@ class MapPool(nn.Module):
         pooled = segment_sum((weights[..., None] * v).flatten(1), segments)
         pooled = self.out(pooled)
         return pooled + self.mlp(self.norm(pooled))
+
+
+def build_pool(config: EncoderConfig, kind: Pooling) -> MapPool | MeanPool | LastPool:
+    """A pool with new weights for the tokens of this encoder."""
+    if kind == "map":
+        return MapPool(config)
+    return MeanPool() if kind == "mean" else LastPool()
+
+
+def pool_flops(config: EncoderConfig, kind: Pooling, lengths: Sequence[int]) -> int:
+    """Operations of pooling segments of these lengths; matrix products only."""
+    if kind != "map":
+        return 0
+    dim = config.dim
+    per_segment = 2 * (dim**2 + 2 * dim * config.mlp_dim)
+    return 2 * dim**2 + 4 * dim**2 * sum(lengths) + per_segment * len(lengths)

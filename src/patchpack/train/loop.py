@@ -12,7 +12,7 @@ step): a resumed run has nothing to remember but its weights, its optimizer and 
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
@@ -82,7 +82,7 @@ class Trainer:
         self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype
     ) -> None:
         self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
-        self.flops: Callable[[Sequence[int]], int] = task.training_flops  # pyrefly: ignore
+        self.flops: Callable[[PackedBatch], int] = task.training_flops  # pyrefly: ignore
         self.optimizers = build_optimizers(task, config.optim)
         self.average = deepcopy(self.task) if config.train.ema else None
         self.progress = Progress()
@@ -123,7 +123,7 @@ class Trainer:
         local = [
             sum(loss.count for loss in losses),
             sum(batch.num_tokens for batch in batches),
-            float(sum(self.flops(batch.lengths) for batch in batches)),
+            float(sum(self.flops(batch) for batch in batches)),
             float(stop),
             sum(len(pack.bad) for pack in loaded),
             seconds,

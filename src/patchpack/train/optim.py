@@ -56,6 +56,8 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimi
     """By name: AdamW over the body's matrices, the head's, and the rest; or Muon for the first."""
     body, head, rest = [], [], []
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.ndim < 2 or _is_table(name):
             rest.append(parameter)
         else:
@@ -79,4 +81,4 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimi
 
 def _is_table(name: str) -> bool:
     """Whether a parameter is looked up or broadcast rather than multiplied with."""
-    return ".positions." in name or name.endswith("registers")
+    return ".positions." in name or ".vocabulary." in name or name.endswith("registers")

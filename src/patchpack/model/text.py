@@ -1,0 +1,78 @@
+"""The text tower: the encoder of the images, over packed texts.
+
+    embed   tokens            → vocabulary[token] + positions[place in its text]
+    encode  tokens, segments  → tokens; attention within a text only
+    pool    tokens, segments  → one vector per text
+
+Texts lie back to back like images: a pack of short captions costs what its words cost.
+
+Axes: token, text, dim.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from patchpack.batch import PackedTexts, Segments
+from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_parts
+from patchpack.model.pooling import Pooling, build_pool, pool_flops
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(EncoderConfig):
+    """A transformer over texts: an encoder, its vocabulary, and what pools its tokens."""
+
+    vocab_size: int = 4096  # numbers that a token may have
+    max_length: int = 24  # most tokens of a text; longer ones are cut (the paper: 24, App. A.2)
+    causal: bool = False  # a token attends to itself and those before it only
+    pooling: Pooling = "map"
+
+    def __post_init__(self) -> None:
+        EncoderConfig.__post_init__(self)
+        for name in ("vocab_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+class TextTower(nn.Module):
+    """Packed texts in, one vector per text out."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = nn.Embedding(config.vocab_size, config.dim)
+        self.positions = nn.Embedding(config.max_length, config.dim)
+        self.encoder = Encoder(config)
+        self.pool = build_pool(config, config.pooling)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Set every parameter."""
+        init_parts(self)
+        for table in (self.vocabulary, self.positions):
+            nn.init.normal_(table.weight, std=self.config.dim**-0.5)
+
+    def forward(self, texts: PackedTexts) -> Float[Tensor, "text dim"]:
+        segments = texts.segments(self.config.causal)
+        x = self.vocabulary(texts.tokens) + self.positions(self._places(segments))
+        return self.pool(self.encoder(x, segments), segments)
+
+    def _places(self, segments: Segments) -> Int[Tensor, " token"]:
+        """The place of each token in its own text."""
+        longest = max(segments.lengths, default=0)
+        if longest > self.config.max_length:
+            raise ValueError(
+                f"a text has {longest} tokens, but this model reads {self.config.max_length}: "
+                "cut it when it is tokenized"
+            )
+        starts = segments.offsets.index_select(0, segments.ids)
+        return torch.arange(segments.num_tokens, device=segments.device) - starts
+
+
+def text_flops(config: TextConfig, lengths: Sequence[int]) -> int:
+    """Operations of one forward pass over texts of these lengths; matrix products only."""
+    return encoder_flops(config, lengths) + pool_flops(config, config.pooling, lengths)

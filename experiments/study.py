@@ -29,11 +29,11 @@ from matplotlib.figure import Figure
 from patchpack.checkpoint import candidates
 from patchpack.data.index import build_index
 from patchpack.evaluate.figures import COLOURS, png
-from patchpack.judge import evaluate_run
+from patchpack.judge import classify_at, data_of
 from patchpack.recipe import load_recipe
 from patchpack.run import CHECKPOINTS, load_config, resume, start
 from patchpack.serial import to_json
-from patchpack.serve.predictor import load
+from patchpack.serve.load import load_classifier
 from patchpack.train.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -154,9 +154,8 @@ def _outcome(config: RunConfig, name: str, seed: int, tokens: tuple[int, ...]) -
         progress = resume(config.out, live=False)
     else:
         progress = start(config, live=False)
-    results = evaluate_run(
-        load(config.out), config.out, data=None, split=TEST, budgets=tokens, max_bad_fraction=None
-    )
+    data = data_of(config.out, split=TEST)
+    results = classify_at(load_classifier(config.out), data, tokens)
     outcome = Outcome(
         name=name,
         seed=seed,

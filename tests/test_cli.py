@@ -235,5 +235,5 @@ def test_a_square_model_is_served_as_it_was_trained(root, tmp_path):
     config = tiny(root, tmp_path / "run", steps=2)
     config = replace(config, data=replace(config.data, resolution=Square(grid=4)))
     start(config, live=False)
-    packs = list(pp.load(tmp_path / "run")._packs([np.zeros((30, 90, 3), np.uint8)], 26))
+    packs = list(pp.load(tmp_path / "run").packs([np.zeros((30, 90, 3), np.uint8)], 26))
     assert packs[0].grids.tolist() == [[5, 5]]

@@ -7,23 +7,25 @@ import patchpack
 
 SOURCE = Path(patchpack.__file__).parent
 EVERYTHING = {
-    "batch", "losses", "distributed", "serial", "checkpoint", "data", "model", "heads", "train",
-    "evaluate", "serve", "packs", "run", "judge", "recipe", "demo", "cli",
+    "batch", "losses", "distributed", "contrast", "serial", "checkpoint", "data", "model", "heads",
+    "train", "evaluate", "serve", "packs", "tasks", "run", "judge", "recipe", "demo", "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "losses": set(),
     "distributed": set(),
+    "contrast": {"losses", "distributed"},
     "serial": set(),
     "checkpoint": set(),
     "data": {"batch"},
     "model": {"batch", "serial"},
-    "heads": {"batch", "model", "losses"},
+    "heads": {"batch", "model", "losses", "contrast"},
     "evaluate": {"batch", "data"},
     "train": {"batch", "data", "model", "heads", "losses", "distributed", "checkpoint"},
     "serve": {"batch", "data", "model", "heads", "checkpoint", "serial"},
     "recipe": {"serial", "train"},
     "packs": {"data", "distributed", "model", "train"},
+    "tasks": EVERYTHING - {"cli", "demo", "judge", "run"},
     "run": EVERYTHING - {"cli", "demo", "judge"},
     "judge": EVERYTHING - {"cli", "demo"},
     "demo": EVERYTHING - {"cli"},

@@ -297,8 +297,8 @@ BAD_MANIFESTS = [
     ("l.csv", "path,label\na.png\n", "line 2: not as many cells"),
     ("l.csv", "path,label\na.png,x,y\n", "line 2: not as many cells"),
     ("l.csv", 'path\n"' + "a" * 140_000 + '"\n', r"line 2: not CSV \(field larger"),
-    ("l.csv", "path\na.png\nb.png\na.png\n", r"line 4: a\.png is on line 2 already"),
-    ("l.csv", "path\na.png\nb/../a.png\n", r"line 3: a\.png is on line 2 already"),
+    ("l.csv", "path\na.png\nb.png\na.png\n", r"a\.png \(line 4\): is on line 2 already"),
+    ("l.csv", "path\na.png\nb/../a.png\n", r"a\.png \(line 3\): is on line 2 already"),
     ("l.csv", "", r"l\.csv is empty: expected"),
     ("l.csv", "path,label\n", r"l\.csv is empty: expected"),
     ("l.jsonl", "\n", r"l\.jsonl is empty: expected"),
@@ -319,8 +319,16 @@ def test_bad_manifests(root: Path, name: str, text: str, message: str) -> None:
 
 def test_an_absolute_and_a_relative_path_to_one_file_are_duplicates(root: Path) -> None:
     path = image(root / "a.png")
-    with pytest.raises(BadDataset, match=r"line 3: .* is on line 2 already"):
+    with pytest.raises(BadDataset, match=r"\(line 3\): is on line 2 already"):
         build_index(manifest(root, "l.csv", f"path\na.png\n{path}\n"))
+
+
+def test_duplicates_are_left_out_and_named_where_some_files_may_be_bad(root: Path) -> None:
+    image(root / "a.png")
+    rows = "path,label\na.png,cat\na.png,dog\n"
+    index = build_index(manifest(root, "l.csv", rows), max_bad_fraction=0.5)
+    assert index.keys == ("a.png",) and index.classes == ("cat",)
+    assert index.bad == (("a.png (line 3)", "is on line 2 already"),)
 
 
 def test_a_manifest_that_is_not_utf8(root: Path) -> None:

@@ -207,7 +207,7 @@ def test_spreading_the_last_step_never_passes_the_budget():
     packs = [[19, 11], [17, 13], [16, 14], [16, 14], [14, 9, 7], [12, 10, 8], [10, 10, 10]]
     lengths = np.concatenate(packs)
     full = Packing(np.arange(len(lengths)), lengths, np.cumsum([0] + [len(p) for p in packs]))
-    spread = _whole_steps(full, 30, 8)
+    spread = _whole_steps(full, [(full.lengths, 30)], 8)
     assert sorted(spread.order) == list(range(len(lengths)))
     used = np.add.reduceat(spread.lengths, spread.offsets[:-1])
     assert len(used) == 8 and used.max() == 30 and np.diff(spread.offsets).min() >= 1

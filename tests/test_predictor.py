@@ -6,7 +6,9 @@ from conftest import make_images, randomise
 from patchpack.batch import collate
 from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.model.navit import NaViTConfig
-from patchpack.serve.predictor import ModelCard, Predictor, _round_matrices
+from patchpack.serve.card import ModelCard
+from patchpack.serve.load import round_matrices
+from patchpack.serve.predictor import Predictor
 
 
 def predictor() -> Predictor:
@@ -22,17 +24,17 @@ def predictor() -> Predictor:
 def test_matrices_rounded_once_give_the_same_bits_as_rounded_in_each_pass():
     pack = collate(make_images(), 12)
     served = predictor()
-    before = served.forward(pack)
+    before = served.vectors(pack), served.logits(pack)
     size = sum(p.nbytes for p in served.model.parameters())
-    _round_matrices(served.model, torch.bfloat16)
+    round_matrices(served.model, torch.bfloat16)
     assert sum(p.nbytes for p in served.model.parameters()) < 0.7 * size
-    for a, b in zip(before, served.forward(pack), strict=True):
+    for a, b in zip(before, (served.vectors(pack), served.logits(pack)), strict=True):
         assert torch.equal(a, b) and a.dtype == torch.float32 and a.std() > 0.01
 
 
 def test_the_stream_stays_in_float32_beside_rounded_matrices():
     served = predictor()
-    _round_matrices(served.model, torch.bfloat16)
+    round_matrices(served.model, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert served.model.trunk.embed(collate(make_images(), 12)).dtype == torch.float32
 

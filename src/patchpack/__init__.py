@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from patchpack.model.navit import NaViTConfig as NaViTConfig
     from patchpack.model.presets import list_models as list_models
     from patchpack.model.presets import model_config as model_config
+    from patchpack.serve.load import load as load
+    from patchpack.serve.matcher import Matcher as Matcher
     from patchpack.serve.predictor import Predictor as Predictor
-    from patchpack.serve.predictor import load as load
 
 __version__ = "0.1.0"
 
@@ -32,7 +33,9 @@ _HOMES = {
     "heads.classification": ("Classifier", "create_model"),
     "model.navit": ("NaViT", "NaViTConfig"),
     "model.presets": ("list_models", "model_config"),
-    "serve.predictor": ("Predictor", "load"),
+    "serve.load": ("load",),
+    "serve.matcher": ("Matcher",),
+    "serve.predictor": ("Predictor",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,48 +1,56 @@
-"""A run's best weights on labelled images, at several token budgets."""
+"""A run's best weights on images they were not trained on, at several token budgets.
+
+data = data_of(run, split="test")
+classify_at(load(run), data, budgets=(64, 256))       a classifier: is the label right?
+retrieve_at(load(run), data, budgets)                 two towers: do texts find their images?
+zero_shot_at(load(run), data, templates, budgets)     … and images the name of their class?
+"""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from patchpack.batch import PackedBatch
 from patchpack.data.bad_images import BadImages
 from patchpack.data.index import Index, build_index
 from patchpack.data.layouts import BadDataset
+from patchpack.data.pairs import Pairs, pair_up, read_captions
 from patchpack.evaluate.classification import Counts, classify
+from patchpack.evaluate.retrieval import encode_captions, readable, recalls
 from patchpack.model.navit import forward_flops
 from patchpack.packs import evaluation_packs
 from patchpack.run import load_config
-from patchpack.serve.predictor import PACK_TOKENS, Predictor
+from patchpack.serve.images import PACK_TOKENS, ImageModel
+from patchpack.serve.matcher import Matcher
+from patchpack.serve.predictor import Predictor
 from patchpack.train.loop import TrainingError
 
 
-@dataclass(frozen=True)
-class BudgetResult:
-    """What a run's best weights do at one token budget."""
+class Data(NamedTuple):
+    """Images to judge with."""
 
-    max_tokens: int  # most tokens of an image
-    counts: Counts
-    gflops_per_image: float  # of a forward pass, the mean
-    images_per_s: float  # loading included
-    unreadable: tuple[str, ...]
+    index: Index
+    max_bad_fraction: float  # of them that may be unreadable
 
 
-def evaluate_run(
-    predictor: Predictor,
+def data_of(
     folder: Path,
     *,
-    data: Path | None,
     split: str,
-    budgets: Sequence[int],
-    max_bad_fraction: float | None,
-) -> list[BudgetResult]:
-    """Accuracy on one split at each budget, of the run's own data or of another folder.
+    data: Path | None = None,
+    where: Sequence[str] = (),
+    max_bad_fraction: float | None = None,
+) -> Data:
+    """One split of a run's own data, or of another folder.
 
-    Another folder's classes must all be known to the model; raises BadDataset where one is not,
-    and where more than `max_bad_fraction` of the images cannot be read (the run's own, when None).
+    where             "column=value" of a manifest: the images to take
+    max_bad_fraction  as the run has it, when None
     """
     config = load_config(folder).data
     if max_bad_fraction is None:
@@ -51,40 +59,155 @@ def evaluate_run(
     if root is None:
         raise TrainingError(f"{folder} does not say where its data are: give --data")
     index = build_index(root, max_bad_fraction=max_bad_fraction)
-    chosen = index.split(split)
-    index = _relabel(chosen, predictor.card.classes)
-    bad = BadImages(index.root, index.label_of, max_bad_fraction)
-    return [_evaluate_budget(predictor, index, tokens, bad) for tokens in budgets]
+    if not where and data is None:
+        where = config.where
+    return Data(index.where(where).split(split), max_bad_fraction)
 
 
-def _evaluate_budget(
-    predictor: Predictor, index: Index, tokens: int, bad: BadImages
-) -> BudgetResult:
-    card = predictor.card
-    packs = evaluation_packs(
-        index,
-        card.model,
-        resolution=card.resolution,
-        tokens=tokens,
-        max_tokens=PACK_TOKENS,
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What judging at one token budget took."""
+
+    max_tokens: int  # most tokens of an image
+    gflops_per_image: float  # of a forward pass of the image side, the mean
+    images_per_s: float  # loading included
+    unreadable: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetResult(Cost):
+    """How well images were classified at one token budget."""
+
+    counts: Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalResult(Cost):
+    """How well texts and images found each other at one token budget."""
+
+    recalls: dict[str, float]
+    images: int
+    texts: int  # distinct ones
+
+
+def classify_at(model: Predictor, data: Data, budgets: Sequence[int]) -> list[BudgetResult]:
+    """Accuracy of a classifier at each budget.
+
+    The classes of the data must all be known to the model; raises BadDataset where one is not,
+    and where too many images cannot be read.
+    """
+    index = _relabel(data.index, model.card.classes)
+    return _count_at(model, model.logits, data._replace(index=index), budgets)
+
+
+def zero_shot_at(
+    model: Matcher, data: Data, templates: Sequence[str], budgets: Sequence[int]
+) -> list[BudgetResult]:
+    """Accuracy at each budget of telling classes by the nearest of their names."""
+    classes = torch.from_numpy(model.embed_classes(data.index.classes, templates))
+    return _count_at(
+        model, lambda batch: model.scale * model.vectors(batch) @ classes.T, data, budgets
     )
-    flops = 0
+
+
+def pairs_of(model: Matcher, data: Data) -> Pairs:
+    """The images of the data that have texts, as the model reads them; raises BadDataset."""
+    assert model.card.tokenizer is not None
+    most = model.model.config.text.max_length
+    pairs = pair_up(data.index, read_captions(data.index), model.card.tokenizer, most)
+    alone = [f"{key}: {reason}" for key, reason in pairs.alone.items()]
+    if len(alone) > data.max_bad_fraction * len(data.index):
+        raise BadDataset(
+            f"{data.index.root}: {len(alone)} of {len(data.index)} images cannot be used "
+            f"(max_bad_fraction is {data.max_bad_fraction:g}): {'; '.join(alone[:10])}"
+        )
+    return pairs
+
+
+def retrieve_at(
+    model: Matcher, data: Data, pairs: Pairs, budgets: Sequence[int]
+) -> list[RetrievalResult]:
+    """Recall in both directions at each budget, over all texts of all images."""
+    assert pairs.index.captions is not None
+    with torch.inference_mode(), model.precision():
+        texts, owned = encode_captions(model.model, pairs.index.captions, model.device)
+    numbers = {key: number for number, key in enumerate(pairs.index.keys)}
+    index = replace(pairs.index, captions=None)
+    bad = BadImages(index.root, index.label_of, data.max_bad_fraction)
+    results = []
+    for tokens in budgets:
+        vectors: list[Tensor] = []
+        images: list[int] = []
+
+        def keep(batch: PackedBatch, vectors=vectors, images=images) -> None:
+            vectors.append(model.vectors(batch))
+            images.extend(numbers[key] for key in batch.keys)
+
+        cost = _judge(model, index, tokens, bad, lambda packs: [*map(keep, packs)])
+        if not images:
+            raise BadDataset(f"no image of {index.root} can be read")
+        sides = readable(torch.cat(vectors), texts.cpu(), owned, images)
+        results.append(
+            RetrievalResult(
+                **cost, recalls=recalls(*sides), images=len(images), texts=len(sides[1])
+            )
+        )
+    return results
+
+
+def _count_at(
+    model: ImageModel,
+    logits: Callable[[PackedBatch], Tensor],
+    data: Data,
+    budgets: Sequence[int],
+) -> list[BudgetResult]:
+    index = data.index
+    bad = BadImages(index.root, index.label_of, data.max_bad_fraction)
+    results = []
+    for tokens in budgets:
+        found: list[Counts] = []
+
+        def count(packs: Iterator[PackedBatch], found=found) -> None:
+            found.append(classify(logits, packs, len(index.classes)))
+
+        cost = _judge(model, index, tokens, bad, count)
+        if not found[0].images:
+            raise BadDataset(f"no image of {index.root} has a label that could be judged")
+        results.append(BudgetResult(**cost, counts=found[0]))
+    return results
+
+
+def _judge(
+    model: ImageModel,
+    index: Index,
+    tokens: int,
+    bad: BadImages,
+    use: Callable[[Iterator[PackedBatch]], object],
+) -> dict:
+    """Hand every image once to `use`; the fields of Cost."""
+    card = model.card
+    packs = evaluation_packs(
+        index, card.model, resolution=card.resolution, tokens=tokens, max_tokens=PACK_TOKENS
+    )
+    flops = images = 0
 
     def batches() -> Iterator[PackedBatch]:
-        nonlocal flops
+        nonlocal flops, images
         for pack in packs:
             flops += forward_flops(card.model, pack.batch.lengths)
+            images += pack.batch.num_images
             bad.add(pack.bad)
             yield pack.batch
 
     began = time.perf_counter()
-    counts = classify(lambda batch: predictor.forward(batch)[1], batches(), len(card.classes))
+    use(batches())
     seconds = time.perf_counter() - began
-    if not counts.images:
-        raise BadDataset(f"no image of {index.root} has a label that could be judged")
-    images = counts.images
-    unreadable = tuple(f"{key}: {reason}" for key, reason in bad.reasons.items())
-    return BudgetResult(tokens, counts, flops / images / 1e9, images / seconds, unreadable)
+    return {
+        "max_tokens": tokens,
+        "gflops_per_image": flops / max(1, images) / 1e9,
+        "images_per_s": images / seconds,
+        "unreadable": tuple(f"{key}: {reason}" for key, reason in bad.reasons.items()),
+    }
 
 
 def _relabel(index: Index, classes: tuple[str, ...]) -> Index:

@@ -18,9 +18,12 @@ def training_packs(
     index: Index, config: RunConfig, world: World, progress: Progress
 ) -> Iterator[Loaded]:
     """This rank's packs, from where the run stands on."""
-    data = config.data
+    data, seed, captions = config.data, config.train.seed, index.captions
 
     def plan_epoch(epoch: int) -> Plan:
+        texts = None
+        if captions is not None:
+            texts = captions.lengths[captions.choose(seed, epoch)]
         return make_plan(
             index.heights,
             index.widths,
@@ -28,18 +31,20 @@ def training_packs(
             max_tokens=data.max_tokens,
             resolution=data.resolution,
             dropping=data.dropping,
-            seed=config.train.seed,
+            seed=seed,
             epoch=epoch,
             world_size=world.size,
             window=data.window,
             max_side=config.model.positions.max_side,
             fill=data.fill,
+            texts=texts,
+            max_text_tokens=data.max_text_tokens,
         )
 
     packs = load_forever(
         index,
         plan_epoch,
-        Treatment(patch_size=config.model.patch_size, augment=data.augment, seed=config.train.seed),
+        Treatment(patch_size=config.model.patch_size, augment=data.augment, seed=seed),
         data.loader,
         start=(progress.epoch, progress.pack),
         rank=world.rank,
@@ -47,6 +52,20 @@ def training_packs(
     if world.device.type != "cuda":
         return packs
     return (replace(pack, batch=pack.batch.pin_memory()) for pack in packs)
+
+
+def validation_packs(val: Index, config: RunConfig, world: World) -> Iterator[Loaded]:
+    """This rank's share of what a run is judged by on its way."""
+    data = config.data
+    return evaluation_packs(
+        replace(val, captions=None),
+        config.model,
+        resolution=data.resolution,
+        tokens=data.evaluation_tokens(config.model.patch_size),
+        max_tokens=data.max_tokens,
+        world=world,
+        loader=data.loader,
+    )
 
 
 def evaluation_packs(

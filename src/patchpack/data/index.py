@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Int
 
 from patchpack.data.bad_images import BadImages
+from patchpack.data.captions import Captions
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.layouts import BadDataset, File, list_files, split_name
 
@@ -40,6 +41,7 @@ class Index:
     splits: tuple[str, ...]
     classes: tuple[str, ...]  # label i is classes[i]
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a manifest
+    captions: Captions | None = None  # where texts belong to the images (`data.captions`)
     bad: tuple[tuple[str, str], ...] = ()  # (key, reason) of files left out
 
     def __len__(self) -> int:
@@ -81,7 +83,27 @@ class Index:
             columns={
                 name: tuple(cells[i] for i in numbers) for name, cells in self.columns.items()
             },
+            captions=None if self.captions is None else self.captions.select(array),
         )
+
+    def where(self, conditions: Sequence[str]) -> "Index":
+        """The images whose columns have these values, each given as "column=value".
+
+        Raises BadDataset for a column that there is none of, and where no image is left.
+        """
+        numbers = list(range(len(self)))
+        for condition in conditions:
+            name, _, value = condition.partition("=")
+            if name not in self.columns:
+                there = ", ".join(self.columns) or "none"
+                raise BadDataset(f"{self.root} has no column {name!r}; it has {there}")
+            numbers = [i for i in numbers if self.columns[name][i] == value]
+            if not numbers:
+                values = ", ".join(sorted(set(self.columns[name]))[:10])
+                raise BadDataset(
+                    f"no image of {self.root} is left by {condition!r}; {name} is one of {values}"
+                )
+        return self.select(numbers) if conditions else self
 
 
 def build_index(
@@ -131,6 +153,9 @@ def _read_sizes(
     found: dict[str, tuple[Stamp, Size]] = {}
     reasons: dict[str, str] = {}
     for file in files:
+        if file.fault:
+            reasons[file.key] = file.fault
+            continue
         path = os.path.join(root, file.key)
         stamp, entry = _stamp(path), known.get(file.key)
         try:

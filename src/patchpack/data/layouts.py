@@ -46,6 +46,7 @@ class File:
     split: str = ""  # empty where the layout does not say
     label: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    fault: str = ""  # why it cannot be used, where the layout says so already
 
 
 def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
@@ -138,7 +139,9 @@ def _read_manifest(path: Path) -> list[File]:
         key = os.path.normpath(row.pop("path"))
         place = os.path.normpath(path.parent / key)
         if place in lines:
-            raise BadDataset(f"{path}, line {number}: {key} is on line {lines[place]} already")
+            fault = f"is on line {lines[place]} already"
+            files.append(File(key=f"{key} (line {number})", fault=fault))
+            continue
         lines[place] = number
         split = row.pop("split", "")
         label = row.pop("label", "") or None

@@ -13,13 +13,14 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from patchpack.batch import PackedBatch, Patches, Target, collate
 from patchpack.data.augment import Augment, augment, random_crop
@@ -39,6 +40,7 @@ class ImageSpec:
     number: int  # in its index: its random numbers follow from it
     grid: tuple[int, int]
     kept: int
+    text: Int[np.ndarray, " text_token"] | None = None
     targets: dict[str, Target] = field(default_factory=dict)
 
 
@@ -85,9 +87,16 @@ class LoaderConfig:
 
 
 def pack_spec(
-    index: Index, plan: Plan, treatment: Treatment, *, epoch: int, step: int, rank: int
+    index: Index,
+    plan: Plan,
+    treatment: Treatment,
+    *,
+    epoch: int,
+    step: int,
+    rank: int,
+    texts: Int[np.ndarray, " image"] | None = None,
 ) -> PackSpec:
-    """What to load for one step of one rank."""
+    """What to load for one step of one rank; `texts` says which caption goes with each image."""
     pack = plan.pack(step, rank)
     images = tuple(
         ImageSpec(
@@ -96,6 +105,7 @@ def pack_spec(
             number=int(i),
             grid=(int(h), int(w)),
             kept=int(kept),
+            text=None if texts is None else index.captions.text(texts[i]),  # pyrefly: ignore
             targets={"label": int(index.labels[i])},
         )
         for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True)
@@ -115,7 +125,10 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     pixels = resize(random_crop(pixels, todo.augment, rng), (h * p, w * p))
     pixels = augment(pixels, todo.augment, rng)
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
-    return patchify(pixels, p, kept=kept, key=image.key, targets=image.targets)
+    patches = patchify(pixels, p, kept=kept, key=image.key, targets=image.targets)
+    if image.text is None:
+        return patches
+    return replace(patches, text=torch.from_numpy(image.text))
 
 
 def load_pack(spec: PackSpec) -> Loaded:
@@ -161,8 +174,10 @@ def load_forever(
 def _specs(
     index: Index, plan: Plan, treatment: Treatment, epoch: int, start: int, rank: int
 ) -> Iterator[PackSpec]:
+    captions = index.captions
+    texts = None if captions is None else captions.choose(treatment.seed, epoch)
     for step in range(start, plan.num_steps):
-        yield pack_spec(index, plan, treatment, epoch=epoch, step=step, rank=rank)
+        yield pack_spec(index, plan, treatment, epoch=epoch, step=step, rank=rank, texts=texts)
 
 
 def _ahead(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[Loaded]:

@@ -12,6 +12,7 @@ the same plan and takes its own packs of it.
 Axes: image, pack. Lengths in tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from jaxtyping import Int
 from patchpack.data.dropping import Dropping, kept_counts
 from patchpack.data.packing import Packing, pack_lengths
 from patchpack.data.resolution import MAX_SIDE, Resolution
+from patchpack.data.second_stream import keep_within
 
 BALANCED = 64  # steps of packs that are sorted by cost together
 
@@ -89,6 +91,8 @@ def make_plan(
     max_side: int = MAX_SIDE,
     fill: bool = True,
     shuffle: bool = True,
+    texts: Int[np.ndarray, " image"] | None = None,
+    max_text_tokens: int | None = None,
 ) -> Plan:
     """Plan one epoch: every image exactly once, no pack over `max_tokens`.
 
@@ -100,9 +104,11 @@ def make_plan(
     max_side    longest side of a grid, in patches
     fill        trim the last image of a pack where that closes it exactly
     shuffle     a new order each epoch; without it the order of the index, but for packing
+    texts       tokens of the text of each image, where they have one …
+    max_text_tokens  … of which a pack holds no more than this; None: any number
 
     A pack is empty only where there are fewer images than packs. Raises ValueError for numbers
-    below 1, and where a resolution gives an image more than `max_tokens`.
+    below 1, and where an image takes more than `max_tokens`, or its text more than fits.
     """
     if min(patch_size, max_tokens, world_size, window, max_side) < 1:
         raise ValueError(
@@ -124,7 +130,12 @@ def make_plan(
     seen[images] = epoch * len(tokens) + np.arange(len(tokens))
     kept = kept_counts(tokens, dropping.rates(tokens, seen, drop_rng))
     packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=pack_rng)
-    packing = _whole_steps(packing, max_tokens, world_size)
+    if texts is not None and max_text_tokens is not None:
+        packing = keep_within(packing, texts[images], max_text_tokens, max_tokens)
+        weights, most = texts[images][packing.order], max_text_tokens
+    else:
+        weights, most = np.zeros_like(packing.lengths), 0
+    packing = _whole_steps(packing, [(packing.lengths, max_tokens), (weights, most)], world_size)
     if shuffle:
         packing = _balance(packing, world_size, order_rng)
     packing = _shortest_first(packing)
@@ -147,15 +158,20 @@ def _costs(
     return np.diff(total[offsets])
 
 
-def _whole_steps(packing: Packing, max_tokens: int, world_size: int) -> Packing:
-    """Spread what the last, incomplete step holds over one pack for each rank."""
+def _whole_steps(
+    packing: Packing, limits: Sequence[tuple[Int[np.ndarray, " image"], int]], world_size: int
+) -> Packing:
+    """Spread what the last, incomplete step holds over one pack for each rank.
+
+    limits  of each stream: what the images of the packing weigh, and how much a pack may hold
+    """
     over = (len(packing.offsets) - 1) % world_size
     if not over:
         return packing
     packs = np.split(np.arange(len(packing.order)), packing.offsets[1:-1])
     tail = packs[-over:]
     spread = _spread(np.concatenate(tail), packing.lengths, world_size)
-    if any(packing.lengths[pack].sum() > max_tokens for pack in spread):
+    if any(weights[pack].sum() > most for pack in spread for weights, most in limits):
         spread = tail + [np.empty(0, np.int64)] * (world_size - over)
     packs = _fill_empty(packs[:-over] + spread)
     places = np.concatenate(packs)

@@ -18,10 +18,10 @@ from patchpack.demo.shapes import CLASSES, write_images
 from patchpack.evaluate import figures
 from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows
 from patchpack.evaluate.survey import plan_all, survey
-from patchpack.judge import BudgetResult, evaluate_run
+from patchpack.judge import BudgetResult, classify_at, data_of
 from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
 from patchpack.run import start
-from patchpack.serve.predictor import load
+from patchpack.serve.load import load_classifier
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 from patchpack.train.progress import Progress
@@ -75,12 +75,9 @@ def show(out: Path, steps: int) -> dict:
 
     console.print("evaluating both at several token budgets")
     results = {
-        name: evaluate_run(
-            load(out / name), out / name, data=None, split="test", budgets=BUDGETS,
-            max_bad_fraction=0.0,
-        )
+        name: classify_at(load_classifier(out / name), data_of(out / name, split="test"), BUDGETS)
         for name in ("navit", "square")
-    }  # fmt: skip
+    }
     progress = {"navit": navit, "square": square}
     seconds = time.monotonic() - began
     report = out / "report.html"

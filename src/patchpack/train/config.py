@@ -13,9 +13,12 @@ from patchpack.data.dropping import Dropping, NoDrop
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Native, Resolution
 from patchpack.heads.classification import ClassificationConfig
+from patchpack.heads.contrastive import ContrastiveConfig
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.train.optim import OptimConfig
+
+Task = ClassificationConfig | ContrastiveConfig  # what a model is trained for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,10 @@ class DataConfig:
     root: Path | None = None  # a folder of images, or a .csv or .jsonl manifest
     train_split: str = "train"
     val_split: str = "val"
+    where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
     max_tokens: int = 4096  # tokens of a pack, on each device
+    max_text_tokens: int | None = None  # of the texts that go with a pack's images
+    tokenizer: Path | None = None  # of the texts; None: one trained on those of the training split
     resolution: Resolution = field(default_factory=Native)  # sizes in training
     eval_tokens: int | None = None  # most tokens of an image in evaluation; None: as in training
     dropping: Dropping = field(default_factory=NoDrop)  # tokens left out in training
@@ -36,7 +42,7 @@ class DataConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "eval_tokens", "window"):
+        for name in ("max_tokens", "max_text_tokens", "eval_tokens", "window"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.max_bad_fraction <= 1:
@@ -83,6 +89,6 @@ class RunConfig:
     init: Path | None = None  # a run whose best weights to begin with; None: random ones
     data: DataConfig = field(default_factory=DataConfig)
     model: NaViTConfig = field(default_factory=lambda: model_config("navit_s16"))
-    task: ClassificationConfig = field(default_factory=ClassificationConfig)
+    task: Task = field(default_factory=ClassificationConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,0 +1,78 @@
+"""The command `patchpack`: one verb a function.
+
+    patchpack inspect DIR                    what packing makes of a folder of images
+    patchpack train DIR|RECIPE.py [--…]      train; --resume RUN continues
+    patchpack eval RUN                       accuracy or recall, at token budgets
+    patchpack predict RUN IMAGE…             labels with probabilities
+    patchpack embed RUN IMAGE… -o FILE.npz   vectors, of texts too
+    patchpack search RUN DIR "a red heart"   the images that are nearest to a text
+    patchpack demo                           everything on generated images, and a report
+
+Every verb takes --help, and --json for output that programs read. What a user can get wrong ends
+in one line on stderr and exit status 2.
+"""
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from patchpack.cli.demo import Demo, run_demo
+from patchpack.cli.evaluate import Eval, run_eval
+from patchpack.cli.inspect import Inspect, run_inspect
+from patchpack.cli.train import run_train
+from patchpack.cli.use import Embed, Predict, Search, run_embed, run_predict, run_search
+from patchpack.data.layouts import BadDataset
+from patchpack.train.loop import Stopped, TrainingError
+
+VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
+    "inspect": (Inspect, run_inspect),
+    "eval": (Eval, run_eval),
+    "predict": (Predict, run_predict),
+    "embed": (Embed, run_embed),
+    "search": (Search, run_search),
+    "demo": (Demo, run_demo),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names may be any bytes at all
+            stream.reconfigure(errors="backslashreplace")
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = words[0] if words else "--help"
+    if verb in ("-h", "--help"):
+        print(__doc__)
+        sys.exit(0)
+    if verb != "train" and verb not in VERBS:
+        from patchpack.serial import nearest
+
+        _fail(f"there is no command {verb!r}{nearest(verb, ['train', *VERBS])}")
+    try:
+        if verb == "train":
+            run_train(words[1:])
+            return
+        options, function = VERBS[verb]
+        prog = f"patchpack {verb}"
+        parsed = tyro.cli(
+            options, args=words[1:], prog=prog, config=(tyro.conf.CascadeSubcommandArgs,)
+        )
+        sys.exit(function(parsed) or 0)
+    except Stopped as stop:
+        print(f"patchpack: {stop}; continue with: patchpack train --resume {stop.folder}",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except (ValueError, TrainingError, BadDataset, OSError, ImportError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"patchpack: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,23 @@
+"""`patchpack demo`: everything on generated images, and a report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Train a small NaViT and a square ViT on generated images, compare them, write a report."""
+
+    out: Path = Path("demo")  # images, runs and report.html go here
+    steps: int = 400  # of training the NaViT; the square ViT gets the same compute
+    json: bool = False  # print JSON
+
+
+def run_demo(options: Demo) -> None:
+    try:
+        from patchpack.demo.show import show
+    except ImportError as error:
+        raise ImportError("the demo draws pictures: pip install 'patchpack[report]'") from error
+    summary = show(options.out, options.steps)
+    print(json.dumps(summary) if options.json else f"look at {summary['report']}")

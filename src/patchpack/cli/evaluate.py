@@ -1,0 +1,186 @@
+"""`patchpack eval`: what a run's best weights do, at token budgets."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from patchpack.data.layouts import BadDataset
+from patchpack.evaluate.classification import Counts, table
+from patchpack.evaluate.retrieval import AT
+from patchpack.judge import (
+    BudgetResult,
+    Cost,
+    Data,
+    RetrievalResult,
+    classify_at,
+    data_of,
+    pairs_of,
+    retrieve_at,
+    zero_shot_at,
+)
+from patchpack.serve.load import load
+from patchpack.serve.matcher import PLAIN, Matcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Accuracy of a classifier's best weights; of models of images and texts recall, and where
+    images are labelled, accuracy by the names of the classes. At token budgets."""
+
+    run: Positional[Path]  # the run's folder
+    data: Path | None = None  # a folder or manifest; the run's own data when absent
+    split: str = "test"
+    where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
+    budgets: tuple[int, ...] = ()  # most tokens of an image; the run's own when empty
+    templates: Path | None = None  # a line each, with {} where a class's name goes
+    out: Path | None = None  # where eval-SPLIT.json goes; the run's folder when absent
+    max_bad_fraction: float | None = None  # share of unreadable images allowed; the run's own
+    json: bool = False  # print JSON
+
+
+def run_eval(options: Eval) -> None:
+    model = load(options.run)
+    data = data_of(
+        options.run,
+        data=options.data,
+        split=options.split,
+        where=options.where,
+        max_bad_fraction=options.max_bad_fraction,
+    )
+    budgets = options.budgets or (model.card.eval_tokens,)
+    if isinstance(model, Matcher):
+        retrieved, classified = _match(model, data, budgets, options.templates)
+    elif options.templates:
+        raise ValueError("templates are for models of images and texts; this is a classifier")
+    else:
+        retrieved, classified = [], classify_at(model, data, budgets)
+    _Report(options, data.index.classes if isinstance(model, Matcher) else model.card.classes).tell(
+        retrieved, classified
+    )
+
+
+def _match(
+    model: Matcher, data: Data, budgets: Sequence[int], templates: Path | None
+) -> tuple[list[RetrievalResult], list[BudgetResult]]:
+    """Whatever the data have texts for, and whatever they have labels for."""
+    retrieved: list[RetrievalResult] = []
+    try:
+        pairs = pairs_of(model, data)
+    except BadDataset:
+        if not data.index.classes:
+            raise
+    else:
+        retrieved = retrieve_at(model, data, pairs, budgets)
+    if not data.index.classes:
+        return retrieved, []
+    return retrieved, zero_shot_at(model, data, read_templates(templates), budgets)
+
+
+def read_templates(path: Path | None) -> Sequence[str]:
+    """The lines of a file, or the bare name of a class."""
+    if path is None:
+        return PLAIN
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What is printed, and what is left in the run's folder."""
+
+    options: Eval
+    classes: Sequence[str]
+
+    def tell(
+        self, retrieved: Sequence[RetrievalResult], classified: Sequence[BudgetResult]
+    ) -> None:
+        options = self.options
+        record: dict[str, Any] = {"run": str(options.run), "split": options.split}
+        if retrieved:
+            record["retrieval"] = [
+                {**_cost(r), "images": r.images, "texts": r.texts, **r.recalls} for r in retrieved
+            ]
+        if classified:
+            record["budgets"] = [{**_cost(r), **table(r.counts, self.classes)} for r in classified]
+        out = options.out or options.run
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"eval-{options.split}.json"
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        drawn = None
+        if classified:
+            drawn = out / f"confusion-{options.split}.png"
+            drawn = _draw_confusion(classified[-1].counts, self.classes, drawn)
+        if options.json:
+            print(json.dumps(record))
+            return
+        console = Console(markup=False, highlight=False)
+        if retrieved:
+            _print_retrieval(console, retrieved)
+        if classified:
+            _print_classes(console, classified, self.classes)
+        for error in (*retrieved, *classified)[-1].unreadable:
+            console.print(f"left out: {error}", soft_wrap=True)
+        console.print(f"{path}" + (f", {drawn}" if drawn else ""))
+
+
+def _cost(result: Cost) -> dict[str, Any]:
+    return {
+        "max_tokens": result.max_tokens,
+        "gflops_per_image": result.gflops_per_image,
+        "images_per_s": result.images_per_s,
+        "unreadable": list(result.unreadable),
+    }
+
+
+def _rows(*titles: str) -> Table:
+    rows = Table(box=None, padding=(0, 2), header_style="dim")
+    for title in titles:
+        rows.add_column(title, justify="right")
+    return rows
+
+
+def _print_retrieval(console: Console, results: Sequence[RetrievalResult]) -> None:
+    console.print(f"{results[-1].images:,} images and {results[-1].texts:,} texts; recall at k")
+    rows = _rows(
+        "tokens", *(f"image→text@{k}" for k in AT), *(f"text→image@{k}" for k in AT), "images/s"
+    )
+    for r in results:
+        shares = [r.recalls[f"{way}@{k}"] for way in ("image_to_text", "text_to_image") for k in AT]
+        rows.add_row(f"{r.max_tokens}", *(f"{s:.4f}" for s in shares), f"{r.images_per_s:,.0f}")
+    console.print(rows)
+
+
+def _print_classes(
+    console: Console, results: Sequence[BudgetResult], classes: Sequence[str]
+) -> None:
+    rows = _rows("tokens", "top-1", "top-5", "NLL", "GFLOP/image", "images/s", "images")
+    for r in results:
+        rows.add_row(
+            f"{r.max_tokens}", f"{r.counts.top1:.4f}", f"{r.counts.top5:.4f}",
+            f"{r.counts.mean_nll:.4f}", f"{r.gflops_per_image:.3f}", f"{r.images_per_s:,.0f}",
+            f"{r.counts.images}",
+        )  # fmt: skip
+    console.print(rows)
+    shares = results[-1].counts.per_class.tolist()
+    ordered = sorted(
+        (share, name) for share, name in zip(shares, classes, strict=True) if share == share
+    )
+    if len(ordered) > 10:
+        ordered = ordered[:5] + ordered[-5:]
+        console.print("the five worst and the five best classes:")
+    for share, name in ordered:
+        console.print(f"  {share:6.1%}  {name}")
+
+
+def _draw_confusion(counts: Counts, classes: Sequence[str], path: Path) -> Path | None:
+    try:
+        from patchpack.evaluate.figures import draw_confusion
+    except ImportError:  # the report extra is not installed
+        return None
+    path.write_bytes(draw_confusion(counts.confusion.numpy(), classes))
+    return path

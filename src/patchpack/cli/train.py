@@ -1,0 +1,74 @@
+"""`patchpack train`: a run from a folder or a recipe; --resume continues one."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from patchpack.model.presets import model_config
+from patchpack.recipe import load_recipe
+from patchpack.run import load_config, resume, start
+from patchpack.tasks.jobs import metric_of
+from patchpack.train.config import DataConfig, RunConfig
+from patchpack.train.progress import Progress
+
+
+def run_train(argv: Sequence[str]) -> None:
+    """`train` reads its positional argument first: it decides every option's default."""
+    argv = list(argv)
+    as_json = "--json" in argv
+    argv = [word for word in argv if word != "--json"]
+    folder = _take_option(argv, "--resume")
+    if folder is not None:
+        if argv:
+            raise ValueError(f"--resume takes no further options, not {' '.join(argv)}")
+        _report_training(resume(Path(folder)), Path(folder), as_json)
+        return
+    preset = _take_option(argv, "--preset")
+    default = RunConfig()
+    if argv and not argv[0].startswith("-") and ":" not in argv[0]:
+        source = Path(argv.pop(0))
+        if source.suffix == ".py":
+            default = load_recipe(source)
+        else:
+            default = dataclasses.replace(default, data=DataConfig(root=source))
+    if preset is not None:
+        default = dataclasses.replace(default, model=model_config(preset))
+    config = tyro.cli(
+        RunConfig,
+        default=default,
+        args=argv,
+        prog="patchpack train [DIR | RECIPE.py] [--resume RUN] [--preset NAME] [--json]",
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )
+    _report_training(start(config), config.out, as_json)
+
+
+def _take_option(argv: list[str], name: str) -> str | None:
+    """Remove `name VALUE` from the words, and give the value."""
+    if name not in argv:
+        return None
+    place = argv.index(name)
+    if place + 1 >= len(argv):
+        raise ValueError(f"{name} needs a value")
+    value = argv[place + 1]
+    del argv[place : place + 2]
+    return value
+
+
+def _report_training(progress: Progress, out: Path, as_json: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+        return
+    if as_json:
+        print(json.dumps({"out": str(out), **dataclasses.asdict(progress)}))
+        return
+    metric = metric_of(load_config(out).task)
+    print(
+        f"{progress.step} steps, {progress.images:,} images, {progress.flops / 1e12:,.1f} TFLOP "
+        f"in {progress.seconds:.0f} s; best {metric} {progress.best:.4f} at step "
+        f"{progress.best_step}\n"
+        f"patchpack eval {out}"
+    )

@@ -1,0 +1,179 @@
+"""`patchpack predict`, `embed` and `search`: a trained model on images, and on texts."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from patchpack.cli.evaluate import read_templates
+from patchpack.data.images import BadImage, decode
+from patchpack.serve.files import image_files, read_groups
+from patchpack.serve.images import ImageModel
+from patchpack.serve.load import load
+from patchpack.serve.matcher import Matcher
+from patchpack.serve.predictor import Prediction
+from patchpack.serve.sheet import Hit, draw_hits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """The likeliest labels of images, with probabilities."""
+
+    run: Positional[Path]  # the run's folder
+    images: Positional[tuple[Path, ...]]  # files, or folders of them
+    labels: tuple[str, ...] = ()  # to choose from, with a model of images and texts
+    templates: Path | None = None  # for these: a line each, with {} where the label goes
+    max_tokens: int | None = None  # most tokens of an image: the cost dial
+    top: int = 5  # labels of each image
+    json: bool = False  # print JSON, one object a line
+
+
+def run_predict(options: Predict) -> int:
+    model, labels, dial = load(options.run), options.labels, options.max_tokens
+    if isinstance(model, Matcher) and not labels:
+        raise ValueError(
+            f"{options.run} is a model of images and texts: give --labels to choose from"
+        )
+    if not isinstance(model, Matcher) and (labels or options.templates):
+        raise ValueError(f"{options.run} is a classifier: it has labels of its own")
+    bad: list[BadImage] = []
+    for paths, images in read_groups(image_files(options.images), bad):
+        if isinstance(model, Matcher):
+            templates = read_templates(options.templates)
+            answers = model.predict(
+                images, labels, templates=templates, max_tokens=dial, top=options.top
+            )
+        else:
+            answers = model.predict(images, max_tokens=dial, top=options.top)
+        for path, found in zip(paths, answers, strict=True):
+            _print_prediction(path, found, options.json)
+    return _complain(bad)
+
+
+def _print_prediction(path: Path, found: Prediction, as_json: bool) -> None:
+    pairs = list(zip(found.labels, found.probabilities, strict=True))
+    if as_json:
+        labels = [{"label": label, "probability": round(p, 6)} for label, p in pairs]
+        print(json.dumps({"image": str(path), "labels": labels}))
+    else:
+        print(f"{path}: " + ", ".join(f"{label} {p:.1%}" for label, p in pairs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed:
+    """The vector of each image, as arrays `keys` and `vectors` of an .npz file; of each line of a
+    text file too, as `texts` and `text_vectors`, with a model of images and texts."""
+
+    run: Positional[Path]  # the run's folder
+    images: Positional[tuple[Path, ...]] = ()  # files, or folders of them
+    output: Annotated[Path, arg(aliases=["-o"])]  # the .npz to write
+    texts: Path | None = None  # a file, a text a line
+    max_tokens: int | None = None  # most tokens of an image: the cost dial
+    json: bool = False  # print JSON
+
+
+def run_embed(options: Embed) -> int:
+    if options.output.is_dir():
+        raise ValueError(f"{options.output} is a folder: name the .npz file to write")
+    if not options.images and not options.texts:
+        raise ValueError("there is nothing to embed: give images, or --texts FILE")
+    model = load(options.run)
+    arrays: dict[str, np.ndarray] = {}
+    bad: list[BadImage] = []
+    if options.texts:
+        arrays |= _text_arrays(model, options.texts)
+    if options.images:
+        arrays |= _image_arrays(model, options.images, options.max_tokens, bad)
+    output = options.output.with_suffix(".npz")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".tmp-{output.name}")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)  # pyrefly: ignore
+    temporary.replace(output)
+    vectors = {name: list(array.shape) for name, array in arrays.items() if array.ndim == 2}
+    if options.json:
+        shapes = {"shape": vectors.get("vectors"), "text_shape": vectors.get("text_vectors")}
+        print(json.dumps({"output": str(output), **shapes}))
+    else:
+        said = {"vectors": "vectors", "text_vectors": "vectors of texts"}
+        parts = [f"{n} {said[name]} of {dim}" for name, (n, dim) in vectors.items()]
+        print(f"{output}: {', '.join(parts)}")
+    return _complain(bad)
+
+
+def _text_arrays(model: ImageModel, path: Path) -> dict[str, np.ndarray]:
+    if not isinstance(model, Matcher):
+        raise ValueError("this is a classifier: it reads no texts")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"{path} holds no text")
+    return {"texts": np.array(texts), "text_vectors": model.embed_texts(texts)}
+
+
+def _image_arrays(
+    model: ImageModel, images: Sequence[Path], max_tokens: int | None, bad: list[BadImage]
+) -> dict[str, np.ndarray]:
+    """Keys and vectors of what can be read; raises ValueError where nothing can."""
+    keys: list[str] = []
+    groups: list[np.ndarray] = []
+    for paths, pixels in read_groups(image_files(images), bad):
+        keys += map(str, paths)
+        groups.append(model.embed(pixels, max_tokens=max_tokens))
+    if not keys:
+        _complain(bad)
+        raise ValueError("none of the images can be read, so there is nothing to embed")
+    return {"keys": np.array(keys), "vectors": np.concatenate(groups)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The images that are nearest to a text, best first, and a picture of them."""
+
+    run: Positional[Path]  # the run's folder
+    images: Positional[Path]  # a folder of images
+    queries: Positional[tuple[str, ...]]  # texts, each in quotes
+    top: int = 8  # images for each
+    max_tokens: int | None = None  # most tokens of an image: the cost dial
+    picture: Path | None = None  # where they are shown; search.png in the run's folder when absent
+    json: bool = False  # print JSON, one object a line
+
+
+def run_search(options: Search) -> int:
+    if options.top < 1:
+        raise ValueError(f"top must be at least 1, not {options.top}")
+    model = load(options.run)
+    if not isinstance(model, Matcher):
+        raise ValueError(f"{options.run} is a classifier: it reads no texts")
+    texts = model.embed_texts(options.queries)
+    bad: list[BadImage] = []
+    found = _image_arrays(model, [options.images], options.max_tokens, bad)
+    keys, cosines = found["keys"], texts @ found["vectors"].T
+    rows = []
+    for query, scores in zip(options.queries, cosines, strict=True):
+        nearest = np.argsort(-scores, kind="stable")[: options.top]
+        hits = [(str(keys[i]), float(scores[i])) for i in nearest]
+        rows.append((query, [Hit(decode(key, key=key), Path(key).name) for key, _ in hits]))
+        if options.json:
+            images = [{"image": key, "cosine": round(score, 6)} for key, score in hits]
+            print(json.dumps({"query": query, "images": images}))
+        else:
+            print(query)
+            print("\n".join(f"  {score:6.3f}  {key}" for key, score in hits))
+    picture = options.picture or options.run / "search.png"
+    draw_hits(rows).save(picture)
+    if not options.json:
+        print(picture)
+    return _complain(bad)
+
+
+def _complain(bad: Sequence[BadImage]) -> int:
+    """Name what could not be read; gives the exit status."""
+    for error in bad:
+        print(f"patchpack: {error}", file=sys.stderr)
+    return 1 if bad else 0

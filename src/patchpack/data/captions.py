@@ -1,0 +1,57 @@
+"""The captions of images as tokens, and which of them an epoch takes.
+
+All are tokenized once, when a run begins, so that their lengths are known to the plan.
+
+Axes: image, caption (of all images, one after the other), token (of all captions).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+
+@dataclass(frozen=True, eq=False)
+class Captions:
+    """The tokens of every caption of every image."""
+
+    tokens: Int[np.ndarray, " token"]
+    starts: Int[np.ndarray, " caption_plus_1"]
+    first: Int[np.ndarray, " image_plus_1"]  # each image's first caption
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.first) - 1
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " caption"]:
+        """Tokens of each caption."""
+        return np.diff(self.starts)
+
+    @property
+    def owners(self) -> Int[np.ndarray, " caption"]:
+        """The image that each caption belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.first))
+
+    def text(self, caption: int) -> Int[np.ndarray, " _"]:
+        return self.tokens[self.starts[caption] : self.starts[caption + 1]]
+
+    def choose(self, seed: int, epoch: int) -> Int[np.ndarray, " image"]:
+        """One caption of each image, anew in each epoch."""
+        lots = np.random.default_rng([seed, epoch, 4]).random(len(self))
+        return self.first[:-1] + (lots * np.diff(self.first)).astype(np.int64)
+
+    def select(self, images: Int[np.ndarray, " _"]) -> "Captions":
+        """Those of some of the images, in the order given."""
+        chosen = [np.arange(self.first[i], self.first[i + 1]) for i in images]
+        captions = np.concatenate([np.empty(0, np.int64), *chosen])
+        tokens = [self.text(i) for i in captions]
+        return lay_out(tokens, [len(numbers) for numbers in chosen])
+
+
+def lay_out(tokens: Sequence[Sequence[int] | np.ndarray], counts: Sequence[int]) -> Captions:
+    """Captions from their tokens, and from how many of them each image has."""
+    flat = np.concatenate([np.empty(0, np.int32), *tokens]).astype(np.int32)
+    starts = np.cumsum([0, *map(len, tokens)])
+    return Captions(flat, starts, np.cumsum([0, *counts]))

@@ -1,0 +1,22 @@
+"""What weights need beside them to be used; kept in every checkpoint."""
+
+from dataclasses import dataclass, field
+
+from patchpack.data.resolution import Native, Resolution
+from patchpack.data.tokenizer import Tokenizer
+from patchpack.heads.classification import ClassificationConfig
+from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.model.navit import NaViTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """The model, what it was trained for, and how images are to be shown to it."""
+
+    model: NaViTConfig
+    task: ClassificationConfig | ContrastiveConfig
+    classes: tuple[str, ...] = ()  # of a classifier
+    tokenizer: Tokenizer | None = None  # of a model that reads texts
+    resolution: Resolution = field(default_factory=Native)  # of training
+    eval_tokens: int = 256  # most tokens of an image, where nothing else is asked
+    dtype: str = "float32"

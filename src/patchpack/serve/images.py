@@ -1,0 +1,72 @@
+"""What all trained models can do: turn images of any size into vectors."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchpack.batch import PackedBatch, Patches, collate
+from patchpack.data.pack import AnyImage, check_list, to_patches
+from patchpack.serve.card import ModelCard
+
+PACK_TOKENS = 8192  # at most, in one forward pass
+
+
+class ImageModel:
+    """A model ready for use, on one device."""
+
+    def __init__(self, model: Any, card: ModelCard, device: torch.device) -> None:
+        self.model, self.card, self.device = model.to(device).eval(), card, device
+        self.dtype: torch.dtype = getattr(torch, card.dtype)
+
+    @property
+    def dim(self) -> int:
+        """Numbers in the vector of an image."""
+        return self.card.model.dim
+
+    def embed(
+        self, images: Sequence[AnyImage], *, max_tokens: int | None = None
+    ) -> Float[np.ndarray, "image dim"]:
+        """The vector of each image, float32, in the order given.
+
+        Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
+        """
+        vectors = [self.vectors(batch) for batch in self.packs(images, max_tokens)]
+        if not vectors:
+            return np.empty((0, self.dim), np.float32)
+        return torch.cat(vectors).numpy()
+
+    @torch.inference_mode()
+    def vectors(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
+        """The vectors of a pack, float32 on the host."""
+        with self.precision():
+            return self.model.encode(batch.to(self.device)).pooled.float().cpu()
+
+    def precision(self) -> torch.autocast:
+        """The precision that the model was trained in."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def packs(self, images: Sequence[AnyImage], max_tokens: int | None) -> Iterator[PackedBatch]:
+        """Packs of at most PACK_TOKENS, or of one larger image, in the order given."""
+        check_list(images)
+        if max_tokens is not None and max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+        tokens = max_tokens or self.card.eval_tokens
+        model, resolution = self.card.model, self.card.resolution.at(tokens)
+        waiting: list[Patches] = []
+        room = PACK_TOKENS
+        for number, image in enumerate(images):
+            patches = to_patches(
+                image, f"image {number}", model.patch_size, tokens, resolution,
+                model.positions.max_side,
+            )  # fmt: skip
+            if waiting and len(patches.patches) > room:
+                yield collate(waiting, model.patch_dim)
+                waiting, room = [], PACK_TOKENS
+            waiting.append(patches)
+            room -= len(patches.patches)
+        if waiting:
+            yield collate(waiting, model.patch_dim)

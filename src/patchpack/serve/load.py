@@ -1,0 +1,60 @@
+"""A run's best weights, as whatever they were trained to be."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
+from patchpack.heads.classification import ClassificationConfig, Classifier
+from patchpack.heads.contrastive import Contrastive
+from patchpack.serial import ConfigError, from_json
+from patchpack.serve.card import ModelCard
+from patchpack.serve.matcher import Matcher
+from patchpack.serve.predictor import Predictor
+
+
+def load(folder: str | Path, *, device: str | torch.device | None = None) -> Predictor | Matcher:
+    """The best weights of a run, ready for use: a Predictor, or a Matcher of images and texts.
+
+    folder  a run's folder
+    device  a GPU where there is one, when None
+
+    Raises CheckpointError for a folder that holds no good checkpoint.
+    """
+    folder = Path(folder)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not candidates(folder / "checkpoints", "best"):
+        raise CheckpointError(
+            f"{folder} holds no weights to use: it is not a run, or was stopped before its first "
+            "evaluation; continue it with patchpack train --resume"
+        )
+    checkpoint = load_newest(folder / "checkpoints", "best")
+    try:
+        card = from_json(ModelCard, checkpoint.state["card"])
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(f"{folder} does not say how its weights are used: {error}") from error
+    if isinstance(card.task, ClassificationConfig):
+        model = Classifier(card.model, len(card.classes), card.task)
+        served = Predictor(model, card, device)
+    else:
+        model = Contrastive(card.model, card.task)
+        served = Matcher(model, card, device)
+    load_into(model, checkpoint.tensors["model"], str(folder))
+    round_matrices(model, served.dtype)
+    return served
+
+
+def load_classifier(folder: Path) -> Predictor:
+    """The best weights of a run that was to be a classifier; raises CheckpointError for others."""
+    served = load(folder)
+    if not isinstance(served, Predictor):
+        raise CheckpointError(f"{folder} is a model of images and texts, not a classifier")
+    return served
+
+
+def round_matrices(model: nn.Module, dtype: torch.dtype) -> None:
+    """Once, to what autocast would round them to in each pass: same answers, half the memory."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.to(dtype)

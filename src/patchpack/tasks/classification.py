@@ -1,0 +1,92 @@
+"""Training a classifier on labelled images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from patchpack.batch import PackedBatch
+from patchpack.data.images import BadImage
+from patchpack.data.index import Index
+from patchpack.data.layouts import EXPECTED, BadDataset
+from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
+from patchpack.evaluate.classification import classify
+from patchpack.heads.classification import ClassificationConfig, Classifier
+from patchpack.packs import validation_packs
+from patchpack.serve.card import ModelCard
+from patchpack.tasks.job import Judged
+from patchpack.train.config import RunConfig
+from patchpack.train.precision import autocast
+
+
+class Classification:
+    """A Job: images to one label each. Raises BadDataset for data without labels to learn."""
+
+    metric = "top1"
+
+    def __init__(self, index: Index, config: RunConfig, task: ClassificationConfig) -> None:
+        self.config, self.task, self.classes = config, task, index.classes
+        if not self.classes:
+            raise BadDataset(f"{index.root} has no labels to learn: {EXPECTED}")
+        if len(self.classes) == 1:
+            raise BadDataset(
+                f"{index.root} has one class only, {self.classes[0]!r}: nothing to tell apart"
+            )
+        train = index.split(config.data.train_split)
+        self.train = _labelled(train, "training")
+        self.val = _labelled(index.split(config.data.val_split), "validation")
+        self.left_out: list[BadImage] = []
+        lost = len(train) - len(self.train)
+        self.notes = [f"left out: {lost:,} images for training without a label"] if lost else []
+
+    def build(self) -> nn.Module:
+        return Classifier(self.config.model, len(self.classes), self.task)
+
+    def continues(self, card: dict[str, Any]) -> bool:
+        return card.get("classes") == list(self.classes)
+
+    def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
+        """Accuracy on the validation split."""
+        module.eval()
+        errors: list[BadImage] = []
+
+        @torch.inference_mode()
+        def predict(batch: PackedBatch) -> torch.Tensor:
+            with autocast(world.device, dtype):
+                return module(batch.to(world.device))
+
+        def batches() -> Iterator[PackedBatch]:
+            for pack in validation_packs(self.val, self.config, world):
+                errors.extend(pack.bad)
+                yield pack.batch
+
+        mine = classify(predict, batches(), len(self.classes))
+        sums = sum_over_ranks([mine.right, mine.in_top5, mine.nll, mine.images], world)
+        images = sums.pop()
+        means = [value / images for value in sums] if images else []
+        values = dict(zip(("top1", "top5", "nll"), means, strict=False))
+        return Judged(values, gather_over_ranks(errors, world))
+
+    def card(self, dtype: str) -> ModelCard:
+        data, model = self.config.data, self.config.model
+        return ModelCard(
+            model=model,
+            task=self.task,
+            classes=self.classes,
+            resolution=data.resolution,
+            eval_tokens=data.evaluation_tokens(model.patch_size),
+            dtype=dtype,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Nothing: labels are read again with the data."""
+
+
+def _labelled(split: Index, name: str) -> Index:
+    found = split.select(np.flatnonzero(split.labels >= 0).tolist())
+    if not len(found):
+        raise BadDataset(f"no image of the {name} split of {split.root} has a label")
+    return found

@@ -1,0 +1,117 @@
+"""Training two towers on images and their texts.
+
+A run's tokenizer is kept in its folder, and read from there when it is resumed.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from patchpack.data.bad_images import BadImages
+from patchpack.data.images import BadImage
+from patchpack.data.index import Index
+from patchpack.data.layouts import BadDataset
+from patchpack.data.pairs import pair_up, read_captions
+from patchpack.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer, write_tokenizer
+from patchpack.distributed import World, gather_over_ranks, gather_rows
+from patchpack.evaluate.retrieval import encode_captions, readable, recalls
+from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
+from patchpack.packs import validation_packs
+from patchpack.serve.card import ModelCard
+from patchpack.tasks.job import Judged
+from patchpack.train.config import RunConfig
+from patchpack.train.precision import autocast
+
+
+class ContrastivePretraining:
+    """A Job: images and texts to near vectors. Raises BadDataset for data without pairs."""
+
+    metric = "recall@1"
+
+    def __init__(
+        self, index: Index, config: RunConfig, task: ContrastiveConfig, world: World
+    ) -> None:
+        self.config, self.task = config, task
+        texts = read_captions(index)
+        self.tokenizer = self._tokenizer(index, texts, world)
+        size, most = self.tokenizer.vocab_size, task.text.vocab_size
+        if size > most:
+            raise BadDataset(
+                f"the tokenizer has {size:,} tokens, but the model's vocabulary {most:,}: "
+                f"set task.text.vocab_size to {size}"
+            )
+        pairs = pair_up(index, texts, self.tokenizer, task.text.max_length)
+        self.left_out = [BadImage(key, reason) for key, reason in pairs.alone.items()]
+        bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
+        bad.add(self.left_out)
+        self.train = pairs.index.split(config.data.train_split)
+        self.val = pairs.index.split(config.data.val_split)
+        self.notes = []
+        if pairs.cut:
+            self.notes.append(
+                f"{pairs.cut:,} of {len(pairs.index.captions.lengths):,} texts were "  # pyrefly: ignore
+                f"longer than {task.text.max_length} tokens, and are cut"
+            )
+
+    def _tokenizer(self, index: Index, texts: list[tuple[str, ...]], world: World) -> Tokenizer:
+        """The run's own where it is resumed, the user's, or one of the texts of the train split."""
+        data = self.config.data
+        kept = [self.config.out / name for name in ("tokenizer.json", "tokenizer.model")]
+        path = next((path for path in kept if path.exists()), data.tokenizer)
+        if path is not None:
+            return load_tokenizer(path)
+        names = set(index.split(data.train_split).keys)
+        learned = [text for key, many in zip(index.keys, texts, strict=True) if key in names
+                   for text in many]  # fmt: skip
+        found = train_tokenizer(learned, self.task.text.vocab_size)
+        return gather_over_ranks([found], world)[0]
+
+    def build(self) -> nn.Module:
+        return Contrastive(self.config.model, self.task)
+
+    def continues(self, card: dict[str, Any]) -> bool:
+        return (card.get("tokenizer") or {}).get("content") == self.tokenizer.content
+
+    def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
+        """Recall of the validation split's pairs, in both directions."""
+        module.eval()
+        found = Found()
+        numbers = {key: number for number, key in enumerate(self.val.keys)}
+        with torch.inference_mode(), autocast(world.device, dtype):
+            for pack in validation_packs(self.val, self.config, world):
+                found.bad.extend(pack.bad)
+                found.vectors.append(module(pack.batch.to(world.device)))
+                found.images += [numbers[key] for key in pack.batch.keys]
+            assert self.val.captions is not None
+            texts, pairs = encode_captions(module, self.val.captions, world.device)
+        mine = torch.cat(found.vectors) if found.vectors else texts.new_empty(0, texts.shape[1])
+        vectors, _ = gather_rows(mine)
+        images = gather_over_ranks(found.images, world)
+        values = recalls(*readable(vectors, texts, pairs, images)) if images else {}
+        return Judged(values, gather_over_ranks(found.bad, world))
+
+    def card(self, dtype: str) -> ModelCard:
+        data, model = self.config.data, self.config.model
+        return ModelCard(
+            model=model,
+            task=self.task,
+            tokenizer=self.tokenizer,
+            resolution=data.resolution,
+            eval_tokens=data.evaluation_tokens(model.patch_size),
+            dtype=dtype,
+        )
+
+    def write(self, folder: Path) -> None:
+        write_tokenizer(self.tokenizer, folder)
+
+
+@dataclass
+class Found:
+    """What one process encodes in an evaluation."""
+
+    vectors: list[Tensor] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)  # numbers in the index
+    bad: list[BadImage] = field(default_factory=list)

@@ -1,0 +1,168 @@
+"""Captions: found where users put them, tokenized once, one taken an epoch, packed to a budget."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from patchpack.data.augment import Augment
+from patchpack.data.captions import lay_out
+from patchpack.data.dropping import NoDrop
+from patchpack.data.index import build_index
+from patchpack.data.layouts import BadDataset
+from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
+from patchpack.data.packing import Packing
+from patchpack.data.pairs import pair_up, read_captions
+from patchpack.data.plan import make_plan
+from patchpack.data.resolution import Native
+from patchpack.data.second_stream import keep_within
+from patchpack.data.tokenizer import train_tokenizer
+
+
+def write_images(root: Path, names: list[str]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", (16 + number, 12), (number * 20, 0, 0)).save(root / name)
+
+
+def manifest(root: Path, rows: list[dict]) -> Path:
+    write_images(root, [row["path"] for row in rows])
+    path = root / "captions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_texts_of_a_manifest(tmp_path):
+    rows = [
+        {"path": "a.png", "captions": [" one ", "", "two"]},
+        {"path": "b.png", "captions": "[x] alone"},
+        {"path": "c.png", "captions": []},
+    ]
+    assert read_captions(build_index(manifest(tmp_path, rows))) == [
+        ("one", "two"), ("[x] alone",), (),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["caption", "text"])
+def test_texts_of_a_csv(tmp_path, column):
+    write_images(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "m.csv").write_text(f'path,{column}\na.png,"red, round"\nb.png,blue\n')
+    assert read_captions(build_index(tmp_path / "m.csv")) == [("red, round",), ("blue",)]
+
+
+def test_texts_beside_images(tmp_path):
+    write_images(tmp_path / "train", ["a.png", "b.png", "c.png"])
+    (tmp_path / "train/a.txt").write_text("one\n\n two\n")
+    (tmp_path / "train/b.txt").write_bytes(b"\xef\xbb\xbfthree\r\n")
+    assert read_captions(build_index(tmp_path)) == [("one", "two"), ("three",), ()]
+
+
+def test_no_texts_at_all(tmp_path):
+    write_images(tmp_path, ["a.png"])
+    with pytest.raises(BadDataset, match=r"no text for any image: expected a manifest .* \.txt"):
+        read_captions(build_index(tmp_path))
+
+
+def test_texts_that_are_no_text(tmp_path):
+    write_images(tmp_path, ["a.png"])
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadDataset, match=r"a\.txt cannot be read as text"):
+        read_captions(build_index(tmp_path))
+
+
+def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):
+    rows = [
+        {"path": "a.png", "captions": ["a small red box", "red"]},
+        {"path": "b.png", "captions": [" "]},
+        {"path": "c.png", "captions": ["a long tale of a box that is red and small and old"]},
+    ]
+    index = build_index(manifest(tmp_path, rows))
+    texts = read_captions(index)
+    tokenizer = train_tokenizer([text for many in texts for text in many], 300)
+    pairs = pair_up(index, texts, tokenizer, 8)
+    assert pairs.index.keys == ("a.png", "c.png") and pairs.alone == {"b.png": "has no text"}
+    captions = pairs.index.captions
+    assert captions.first.tolist() == [0, 2, 3] and captions.owners.tolist() == [0, 0, 1]
+    whole = tokenizer.encode(["red", rows[2]["captions"][0]], 1000).tokens
+    assert captions.text(1).tolist() == whole[0]
+    assert pairs.cut >= 1 and captions.text(2).tolist() == [*whole[1][:7], whole[1][-1]]
+    only = pairs.index.select([1]).captions
+    assert only.text(0).tolist() == captions.text(2).tolist() and len(only) == 1
+
+
+def test_an_epoch_takes_one_caption_of_each_image():
+    captions = lay_out([[1], [2, 2], [3, 3, 3], [4]], [1, 3])
+    chosen = np.stack([captions.choose(0, epoch) for epoch in range(200)])
+    assert set(chosen[:, 0]) == {0}
+    counts = np.bincount(chosen[:, 1], minlength=4)
+    assert counts[0] == 0 and counts[1:].min() > 40
+    assert (captions.choose(0, 5) == captions.choose(0, 5)).all()
+
+
+def test_texts_of_a_pack_are_those_of_its_images(tmp_path):
+    rows = [{"path": f"{n}.png", "captions": [f"{n}", f"{n} {n} {n}"]} for n in range(9)]
+    index = build_index(manifest(tmp_path, rows))
+    texts = read_captions(index)
+    index = pair_up(index, texts, train_tokenizer(["0 1 2"], 300), 16).index
+    captions = index.captions
+    chosen = captions.choose(7, 0)
+    plan = make_plan(
+        index.heights, index.widths, patch_size=4, max_tokens=40, resolution=Native(),
+        dropping=NoDrop(), seed=7, epoch=0, texts=captions.lengths[chosen], max_text_tokens=12,
+    )  # fmt: skip
+    treatment = Treatment(patch_size=4, augment=Augment(), seed=7)
+    seen = {}
+    for pack in load_epoch(index, plan, treatment, LoaderConfig(workers=0)):
+        stream = pack.batch.texts
+        assert len(stream.tokens) <= 12 and len(stream.lengths) == pack.batch.num_images
+        seen |= dict(zip(pack.batch.keys, stream.tokens.split(stream.lengths), strict=True))
+    assert sorted(seen) == sorted(index.keys)
+    for number, key in enumerate(index.keys):
+        assert seen[key].tolist() == captions.text(chosen[number]).tolist()
+
+
+@pytest.mark.parametrize("budget", [20, 33, 1000])
+def test_a_second_budget_holds_and_nothing_is_lost(budget):
+    rng = np.random.default_rng(0)
+    lengths, texts = rng.integers(5, 40, 300), rng.integers(1, 20, 300)
+    offsets = np.append(np.arange(0, 300, 5), 300)
+    full = Packing(rng.permutation(300), lengths, offsets)
+    kept = keep_within(full, texts, budget, 200)
+    assert sorted(kept.order) == list(range(300))
+    by_position = dict(zip(full.order.tolist(), lengths.tolist(), strict=True))
+    assert [by_position[i] for i in kept.order.tolist()] == kept.lengths.tolist()
+    for pack in np.split(np.arange(300), kept.offsets[1:-1]):
+        assert texts[kept.order[pack]].sum() <= budget and kept.lengths[pack].sum() <= 200
+    if budget == 1000:
+        assert kept.order.tolist() == full.order.tolist()
+
+
+def test_a_text_longer_than_the_budget_is_refused():
+    full = Packing(np.arange(2), np.array([3, 3]), np.array([0, 2]))
+    with pytest.raises(ValueError, match="9 tokens, but a pack may hold 8"):
+        keep_within(full, np.array([4, 9]), 8, 10)
+
+
+def test_conditions_choose_images(tmp_path):
+    rows = [{"path": f"{n}.png", "caption": "x", "vendor": "ab"[n % 2]} for n in range(4)]
+    index = build_index(manifest(tmp_path, rows))
+    assert index.where(["vendor=b"]).keys == ("1.png", "3.png") and index.where([]) is index
+    with pytest.raises(BadDataset, match="no column 'seller'; it has caption, vendor"):
+        index.where(["seller=b"])
+    with pytest.raises(BadDataset, match="left by 'vendor=c'; vendor is one of a, b"):
+        index.where(["vendor=c"])
+
+
+def test_packed_texts_follow_their_images_when_some_are_selected(tmp_path):
+    rows = [{"path": f"{n}.png", "caption": "x " * (n + 1)} for n in range(3)]
+    index = build_index(manifest(tmp_path, rows))
+    index = pair_up(index, read_captions(index), train_tokenizer(["x"], 300), 16).index
+    plan = make_plan(index.heights, index.widths, patch_size=4, max_tokens=100, resolution=Native(),
+                     dropping=NoDrop(), seed=0, epoch=0)  # fmt: skip
+    batch = next(load_epoch(index, plan, Treatment(patch_size=4), LoaderConfig(workers=0))).batch
+    some = batch.select([2, 0])
+    pieces = batch.texts.tokens.split(batch.texts.lengths)
+    assert torch.equal(some.texts.tokens, torch.cat([pieces[2], pieces[0]]))

@@ -1,0 +1,92 @@
+"""Tokenizers: trained, of Hugging Face, SentencePiece's and CLIP's; kept whole in a checkpoint."""
+
+import gzip
+import io
+import json
+
+import pytest
+
+from patchpack.data.tokenizer import (
+    END,
+    Tokenizer,
+    TokenizerError,
+    load_tokenizer,
+    train_tokenizer,
+    write_tokenizer,
+)
+from patchpack.serial import from_json, to_json
+
+TEXTS = ["a red box", "a blue box", "the boxes are red and blue"] * 5
+
+
+def test_a_trained_one_tells_any_text_and_ends_it():
+    tokenizer = train_tokenizer(TEXTS, 270)
+    assert tokenizer == train_tokenizer(TEXTS, 270) and tokenizer.vocab_size == 270
+    found = tokenizer.encode(["a red box", "naïve 🃏", ""], 50)
+    assert [tokens[-1] for tokens in found.tokens] == [0, 0, 0] and not any(found.cut)
+    assert len(found.tokens[0]) < len("a red box") and len(found.tokens[1]) > 5
+    cut = tokenizer.encode(["naïve 🃏"], 4)
+    assert cut.cut == [True] and cut.tokens[0] == [*found.tokens[1][:3], 0]
+
+
+def test_a_vocabulary_too_small_for_bytes_is_refused():
+    with pytest.raises(TokenizerError, match="needs more than 256"):
+        train_tokenizer(TEXTS, 256)
+
+
+def test_it_survives_a_checkpoint_and_a_file(tmp_path):
+    tokenizer = train_tokenizer(TEXTS, 270)
+    again = from_json(Tokenizer, json.loads(json.dumps(to_json(tokenizer))))
+    assert again == load_tokenizer(write_tokenizer(tokenizer, tmp_path)) == tokenizer
+    assert again.encode(TEXTS, 9) == tokenizer.encode(TEXTS, 9)
+
+
+def test_sentencepiece(tmp_path):
+    spm = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=20, minloglevel=2
+    )
+    (tmp_path / "spiece.model").write_bytes(model.getvalue())
+    tokenizer = load_tokenizer(tmp_path / "spiece.model")
+    assert tokenizer.vocab_size == 20
+    engine = spm.SentencePieceProcessor(model_proto=model.getvalue())
+    found = tokenizer.encode(["a red box", "   "], 50)
+    assert found.tokens == [[*engine.encode("a red box"), engine.eos_id()], []]
+    assert tokenizer.encode(["a red box"], 3).tokens == [[*engine.encode("a red box")[:2], 2]]
+    assert load_tokenizer(write_tokenizer(tokenizer, tmp_path)) == tokenizer
+
+
+def test_clip_merges(tmp_path):
+    """Letters of `low` are 75, 78 and, at the end of a word, 256 + 86 in CLIP's vocabulary."""
+    path = tmp_path / "merges.txt.gz"
+    path.write_bytes(gzip.compress(b"#version: 0.2\nl o\nlo w</w>\ne r</w>\n"))
+    tokenizer = load_tokenizer(path)
+    start, end = 515, 516  # after 2 · 256 letters and three merges
+    assert tokenizer.vocab_size == 517
+    assert tokenizer.encode(["LOW  lower"], 50).tokens == [[start, 513, 512, 86, 514, end]]
+    assert tokenizer.encode(["ow"], 50).tokens == [[start, 78, 256 + 86, end]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.json", b"{}", "not a tokenizer of tokenizers"),
+        ("t.json", b"\xff", "t.json: .*decode"),
+        ("t.model", b"no model", "not a tokenizer of sentencepiece"),
+        ("m.txt", b"", "not a file of merges"),
+        ("m.txt", b"#version\na b c\n", "not a file of merges"),
+        ("m.txt.gz", b"no gzip", "m.txt.gz"),
+    ],
+)
+def test_files_that_are_no_tokenizer(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TokenizerError, match=says):
+        load_tokenizer(tmp_path / name)
+    with pytest.raises(TokenizerError, match="cannot be read"):
+        load_tokenizer(tmp_path / "absent.json")
+
+
+def test_end_of_text_is_part_of_the_vocabulary():
+    content = json.loads(train_tokenizer(TEXTS, 300).content)
+    assert content["model"]["vocab"][END] == 0

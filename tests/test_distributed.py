@@ -125,4 +125,4 @@ def test_an_image_that_one_process_cannot_read_stops_both(tmp_path, capfd):
     path = root / "train" / "plain" / "002.png"
     path.write_bytes(path.read_bytes()[:90])
     assert launch(root, tmp_path / "two", "run") == [1, 1]
-    assert capfd.readouterr().err.count("1 of 48 images cannot be read") == 2
+    assert capfd.readouterr().err.count("1 of 48 images cannot be used") == 2

@@ -399,7 +399,7 @@ def test_too_many_bad_files_are_an_error(root: Path) -> None:
         image(root / "cat" / f"{number}.ppm")
     for number in range(12):
         broken(root / "cat" / f"bad{number:02}.jpg")
-    with pytest.raises(BadDataset, match="12 of 100 images cannot be read") as error:
+    with pytest.raises(BadDataset, match="12 of 100 images cannot be used") as error:
         build_index(root)
     assert str(error.value).count(": is not an image") == 10
     assert "cat/bad09.jpg: is not" in str(error.value) and "and 2 more" in str(error.value)
@@ -417,7 +417,7 @@ def test_a_class_of_bad_files_only_is_an_error(root: Path) -> None:
 
 def test_bad_files_only_are_an_error_whatever_is_allowed(root: Path) -> None:
     broken(root / "1.jpg")
-    with pytest.raises(BadDataset, match="1 of 1 images cannot be read"):
+    with pytest.raises(BadDataset, match="1 of 1 images cannot be used"):
         build_index(root, max_bad_fraction=1.0)
 
 

@@ -280,7 +280,7 @@ def test_unreadable_images_are_counted_and_limited(tmp_path):
     config = replace(
         config, out=tmp_path / "many", data=replace(config.data, max_bad_fraction=0.03)
     )
-    with pytest.raises(BadDataset, match=r"2 of 48 images cannot be read.*plain/00[25]\.png"):
+    with pytest.raises(BadDataset, match=r"2 of 48 images cannot be used.*plain/00[25]\.png"):
         start(config, live=False)
 
 
@@ -324,7 +324,7 @@ def test_validation_images_that_cannot_be_read_stop_the_run(tmp_path):
     root = write_folder(tmp_path / "images", {"train": 8, "val": 2})
     for path in (root / "val").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:90])
-    with pytest.raises(BadDataset, match=r"6 of 6 images cannot be read.*: val/"):
+    with pytest.raises(BadDataset, match=r"6 of 6 images cannot be used.*: val/"):
         start(tiny(root, tmp_path / "run"), live=False)
 
 

@@ -94,7 +94,7 @@ def classify_at(model: Predictor, data: Data, budgets: Sequence[int]) -> list[Bu
     """Accuracy of a classifier at each budget.
 
     The classes of the data must all be known to the model; raises BadDataset where one is not,
-    and where too many images cannot be read.
+    and where too many images cannot be used.
     """
     index = _relabel(data.index, model.card.classes)
     return _count_at(model, model.logits, data._replace(index=index), budgets)

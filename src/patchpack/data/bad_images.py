@@ -44,7 +44,7 @@ class BadImages:
         bad, total = len(self.reasons), len(self.labels)
         if bad > self.max_fraction * total or bad == total:
             raise BadDataset(
-                f"{self.source}: {bad} of {total} images cannot be read "
+                f"{self.source}: {bad} of {total} images cannot be used "
                 f"(max_bad_fraction is {self.max_fraction:g}): {self._name(self.reasons)}"
             )
         readable = {label for key, label in self.labels.items() if key not in self.reasons}

@@ -19,6 +19,7 @@ from patchpack.data.patchify import unpatchify
 
 Record = Mapping[str, Any]  # a line of a run's log
 COLOURS = ("#1b6ca8", "#d1603d", "#4f9d69", "#8a5a9e", "#b8912f", "#5b6770")
+SHARES = ("top1", "top5", "recall@1", "recall@5", "recall@10")  # of what evaluations find
 
 
 def png(figure: Figure) -> bytes:
@@ -41,21 +42,24 @@ def _tidy(axes: Axes, x: str, y: str) -> None:
 
 
 def draw_curves(train: Sequence[Record], evals: Sequence[Record]) -> bytes:
-    """Loss, accuracy, and speed of a run over its steps, from the lines of its record."""
+    """Loss, accuracy or recall, and speed of a run over its steps, from the lines of its record."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     loss, accuracy, speed = figure.subplots(1, 3)
     steps = [record["step"] for record in train]
     loss.plot(steps, [record["loss"] for record in train], color=COLOURS[0], lw=1, label="train")
     if evals:
         at = [record["step"] for record in evals]
-        loss.plot(at, [r["nll"] for r in evals], color=COLOURS[1], marker=".", label="validation")
-        for name, colour in (("top1", COLOURS[1]), ("top5", COLOURS[2])):
+        if "nll" in evals[0]:
+            nll = [record["nll"] for record in evals]
+            loss.plot(at, nll, color=COLOURS[1], marker=".", label="validation")
+        shown = [name for name in SHARES if name in evals[0]]
+        for name, colour in zip(shown, COLOURS[1:], strict=False):
             accuracy.plot(at, [r[name] for r in evals], color=colour, marker=".", label=name)
         accuracy.legend(frameon=False)
     loss.legend(frameon=False)
     speed.plot(steps, [record["images_per_s"] for record in train], color=COLOURS[0], lw=1)
     _tidy(loss, "step", "loss (nats)")
-    _tidy(accuracy, "step", "validation accuracy")
+    _tidy(accuracy, "step", "share of the validation split")
     _tidy(speed, "step", "images/s")
     speed.set_ylim(bottom=0)
     return png(figure)

@@ -91,7 +91,7 @@ class Matcher(ImageModel):
     @property
     def scale(self) -> float:
         """Of the logits, as learned."""
-        return float(self.model.scale)
+        return float(self.model.scale.detach())
 
 
 def check_templates(templates: Sequence[str]) -> None:

@@ -293,7 +293,7 @@ def fit(
     extra     JSON kept in every checkpoint, beside the images that could not be read
 
     Raises Stopped after saving when asked to stop, TrainingError when the run cannot go on,
-    BadDataset when too many images cannot be read.
+    BadDataset when too many images cannot be used.
     """
     train, progress, world = trainer.config.train, trainer.progress, trainer.world
     slots = trainer.config.data.max_tokens * train.accumulate * world.size

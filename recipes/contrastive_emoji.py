@@ -1,0 +1,35 @@
+"""Images and texts of emoji, both packed, trained together from nothing.
+
+patchpack train recipes/contrastive_emoji.py --data.root DIR/captions.jsonl
+patchpack eval runs/contrastive_emoji --split test --budgets 16 36 64
+patchpack search runs/contrastive_emoji DIR "a red heart"
+"""
+
+from pathlib import Path
+
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import BetaDrop
+from patchpack.data.resolution import Sampled
+from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.model.text import TextConfig
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+config = RunConfig(
+    out=Path("runs/contrastive_emoji"),
+    data=DataConfig(
+        max_tokens=8192,
+        resolution=Sampled(low=64, high=128),
+        dropping=BetaDrop(mean=0.3, max=0.7),
+        augment=Augment(symmetry="flip", crop=0.6, colour=0.3, operations=1, magnitude=0.5),
+        eval_tokens=64,
+    ),
+    model=NaViTConfig(dim=192, depth=6, heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
+    task=ContrastiveConfig(
+        text=TextConfig(dim=192, depth=4, heads=3, mlp_dim=768, vocab_size=1024, dropout=0.1),
+        dim=192,
+    ),
+    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
+    train=TrainConfig(steps=600, ema=0.995, eval_every=100, save_every=100),
+)

@@ -2,7 +2,7 @@
 
     python experiments/fine_tuning.py --data plankton33 --target caltech40
 
-A NaViT is pretrained at sizes from 64 to 160 px and a square ViT at 96 px squares, on DATA, with
+A small NaViT is pretrained at sizes from 64 to 160 px and a square ViT at 96 px, on DATA, with
 equal compute; then both are fine-tuned on TARGET at 64, 96, 128 px, and the NaViT at mixed sizes.
 Each is judged at the tokens of 64, 96, 128 and 160 px.
 """
@@ -10,14 +10,14 @@ Each is judged at the tokens of 64, 96, 128 and 160 px.
 from dataclasses import replace
 from pathlib import Path
 
-from study import Contender, Finding, budgeted, compare, parser_of, recipe, train_all
+from study import Contender, Finding, budgeted, compare, parser_of, recipe, small, train_all
 
 from patchpack.data.dropping import NoDrop
 from patchpack.data.resolution import Fixed, Resolution, Sampled, Square
 from patchpack.model.positions import Interpolated
 from patchpack.train.config import RunConfig
 
-PRETRAINING, FINE_TUNING, STEP = 24e12, 4e12, 3.6e10  # operations; of a step, about
+PRETRAINING, FINE_TUNING, STEP = 12e12, 2e12, 1.15e10  # operations; of a step, about
 SIDES = (64, 96, 128)  # px
 TOKENS = (16, 36, 64, 100)
 FINDING = Finding(
@@ -34,7 +34,7 @@ BEFORE = replace(FINDING, name="pretraining")
 
 def models() -> dict[str, RunConfig]:
     """The two contenders' configurations before fine-tuning."""
-    native = recipe("caltech40")
+    native = small(recipe("caltech40"))
     sampled = replace(native.data, resolution=Sampled(low=64, high=160))
     squares = replace(native.data, resolution=Square(grid=6), dropping=NoDrop())
     table = replace(native.model, positions=Interpolated(side=6))

@@ -2,13 +2,13 @@
 
     python experiments/positions.py --data caltech40
 
-The recipe `caltech40.py`, sizes uniform in 64 to 160 px (16 to 100 tokens), judged from 9 to 400
-tokens; and a square ViT trained at 96 px alone, its table interpolated.
+A small model by the recipe `caltech40.py`, sizes uniform in 64 to 160 px (16 to 100 tokens), judged
+from 9 to 400 tokens; and a square ViT trained at 96 px alone, its table interpolated.
 """
 
 from dataclasses import replace
 
-from study import Contender, Finding, budgeted, compare, parse, recipe
+from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
 from patchpack.data.resolution import Sampled, Square
 from patchpack.model.positions import (
@@ -21,7 +21,7 @@ from patchpack.model.positions import (
     Sinusoidal,
 )
 
-BUDGET, STEP = 8e12, 3.6e10  # operations of a run, and of a step, about
+BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
 TRAINED = (16, 36, 64, 100)  # tokens, within the sizes of training
 TOKENS = (9, *TRAINED, 196, 400)
 FINDING = Finding(
@@ -61,7 +61,7 @@ KINDS: dict[str, Positions] = {
 
 
 def contenders() -> list[Contender]:
-    base = recipe("caltech40")
+    base = small(recipe("caltech40"))
     base = replace(base, data=replace(base.data, resolution=Sampled(low=64, high=160)))
     configs = {
         name: replace(base, model=replace(base.model, positions=kind))

@@ -2,17 +2,18 @@
 
     python experiments/resolution_sampling.py --data caltech40
 
-The recipe `caltech40.py`, sizes in 64 to 160 px: the draw is uniform, or a truncated normal around
-the middle, below or above it, in side or in area; and images at their native size.
+A small model by the recipe `caltech40.py`, sizes in 64 to 160 px: the draw is uniform, or a
+truncated normal around the middle, below or above it, in side or in area; and images at their
+native size.
 """
 
 from dataclasses import replace
 
-from study import Contender, Finding, budgeted, compare, parse, recipe
+from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
 from patchpack.data.resolution import Native, Resolution, Sampled
 
-BUDGET, STEP = 8e12, 3.6e10  # operations of a run, and of a step, about
+BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
 TOKENS = (16, 36, 64, 100)
 DRAWS = {"uniform": None, "normal 0": 0.0, "normal -0.5": -0.5, "normal +0.5": 0.5}
 FINDING = Finding(
@@ -30,7 +31,7 @@ FINDING = Finding(
 
 
 def contenders() -> list[Contender]:
-    config = recipe("caltech40")
+    config = small(recipe("caltech40"))
     rules: dict[str, Resolution] = {
         f"{by}, {name}": Sampled(low=64, high=160, by=by, mean=mean)
         for by in ("side", "area")

@@ -2,13 +2,13 @@
 
     python experiments/token_dropping.py --data caltech40
 
-The recipe `caltech40.py` at equal compute, so that dropping more means seeing more images. Judged
-with all tokens.
+A small model by the recipe `caltech40.py` at equal compute, so that dropping more means seeing more
+images. Judged with all tokens.
 """
 
 from dataclasses import replace
 
-from study import Contender, Finding, budgeted, compare, parse, recipe
+from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
 from patchpack.data.dropping import (
     BetaDrop,
@@ -19,8 +19,8 @@ from patchpack.data.dropping import (
     ScheduledDrop,
 )
 
-BUDGET, STEP = 8e12, 3.6e10  # operations of a run, and of a step, about
-IMAGES = 17_000  # that a run with half of the tokens dropped sees, about
+BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
+IMAGES = 35_000  # that a run with half of the tokens dropped sees, about
 TOKENS = (36, 64, 100)
 FINDING = Finding(
     name="token_dropping",
@@ -57,7 +57,7 @@ def rules() -> dict[str, Dropping]:
 
 
 def contenders() -> list[Contender]:
-    config = recipe("caltech40")
+    config = small(recipe("caltech40"))
     return [
         Contender(
             name=name,

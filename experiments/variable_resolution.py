@@ -2,18 +2,19 @@
 
     python experiments/variable_resolution.py --data caltech40
 
-The recipe `caltech40.py` without token dropping, at one size R, or at sizes uniform in 64 px to R;
-each is judged at the sizes 64, 96, 128 and 160 px (16, 36, 64 and 100 tokens of 16 px).
+A small model by the recipe `caltech40.py` without token dropping, at one size R, or at sizes
+uniform in 64 px to R; each is judged at the sizes 64, 96, 128 and 160 px (16, 36, 64 and 100 tokens
+of 16 px).
 """
 
 from dataclasses import replace
 
-from study import Contender, Finding, budgeted, compare, parse, recipe
+from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
 from patchpack.data.dropping import NoDrop
 from patchpack.data.resolution import Fixed, Resolution, Sampled
 
-BUDGET, STEP = 10e12, 3.6e10  # operations of a run, and of a step, about
+BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
 SIDES = (96, 128, 160)  # px
 TOKENS = (16, 36, 64, 100)
 FINDING = Finding(
@@ -28,7 +29,7 @@ FINDING = Finding(
 
 
 def contenders() -> list[Contender]:
-    native = recipe("caltech40")
+    native = small(recipe("caltech40"))
     rules: dict[str, Resolution] = {}
     for side in SIDES:
         rules[f"fixed {side} px"] = Fixed(side=side)

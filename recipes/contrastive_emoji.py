@@ -27,7 +27,9 @@ config = RunConfig(
     ),
     model=NaViTConfig(dim=192, depth=6, heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
     task=ContrastiveConfig(
-        text=TextConfig(dim=192, depth=4, heads=3, mlp_dim=768, vocab_size=1024, dropout=0.1),
+        text=TextConfig(
+            dim=192, depth=4, heads=3, mlp_dim=768, vocab_size=1024, max_length=40, dropout=0.1
+        ),
         dim=192,
     ),
     optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import randomise
+from pairs import write_pairs
 from patchpack.data.index import build_index
 from patchpack.data.plan import make_plan
 from patchpack.distributed import World
@@ -15,6 +16,7 @@ from patchpack.heads.classification import Classifier
 from patchpack.packs import training_packs
 from patchpack.recipe import load_recipe
 from patchpack.serial import from_json, to_json
+from patchpack.tasks.jobs import prepare
 from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer
 from patchpack.train.progress import Progress
@@ -51,6 +53,30 @@ def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
     assert sums.count > 0 and torch.isfinite(sums.loss)
     assert trainer.learning_rate == pytest.approx(8e-4 / 10_000)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
+
+
+def test_the_full_scale_contrastive_recipe_takes_a_step_at_reduced_width(tmp_path):
+    full = load_recipe(next(path for path in RECIPES if path.stem == "contrastive_l16"))
+    assert full.task.text.max_length == 24 and full.task.text.vocab_size >= 32_000
+    shape = {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32}
+    config = replace(
+        full,
+        model=replace(full.model, **shape),
+        data=replace(
+            full.data, root=write_pairs(tmp_path, {"train": 12, "val": 4}), max_tokens=512,
+            loader=replace(full.data.loader, workers=0),
+        ),
+        task=replace(full.task, text=replace(full.task.text, **shape), dim=8),
+        train=replace(full.train, compile_blocks=False),
+    )  # fmt: skip
+    job = prepare(build_index(config.data.root), config, World())
+    packs = training_packs(job.train, config, World(), Progress())
+    trainer = Trainer(randomise(job.build()), config, World(), torch.bfloat16)
+    sums = trainer.step([next(packs)], stop=False)
+    assert sums.count > 0 and torch.isfinite(sums.loss)
+    assert trainer.learning_rate == pytest.approx(3e-3 / 10_000)
+    trained = [p for p in trainer.task.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
 
 
 @pytest.mark.parametrize("name", LARGE)

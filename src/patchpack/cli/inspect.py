@@ -67,7 +67,8 @@ def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
 def _print_survey(found: Survey, bad: Sequence[tuple[str, str]]) -> None:
     console = Console(markup=False, highlight=False)
     splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items())
-    console.print(f"{found.images:,} images in {found.classes} classes ({splits})")
+    classes = f" in {found.classes} classes" if found.classes else ""
+    console.print(f"{found.images:,} images{classes} ({splits})")
     for key, reason in bad:
         console.print(f"unreadable: {key}: {reason}", soft_wrap=True)
     rows = Table(box=None, padding=(0, 2), header_style="dim")

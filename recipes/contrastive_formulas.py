@@ -1,0 +1,41 @@
+"""Rendered formulas and their LaTeX, trained together: images up to 26 times as wide as high.
+
+    patchpack train recipes/contrastive_formulas.py --data.root DIR/captions.jsonl
+    patchpack eval runs/contrastive_formulas --split test --budgets 64 256
+    patchpack inspect DIR/captions.jsonl --max-tokens 8192        (sizes, and how full packs are)
+
+Every image keeps its aspect ratio and, up to 256 tokens, its pixels: black strokes of one or two.
+"""
+
+from pathlib import Path
+
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import BetaDrop
+from patchpack.data.resolution import Native
+from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.model.text import TextConfig
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+config = RunConfig(
+    out=Path("runs/contrastive_formulas"),
+    data=DataConfig(
+        max_tokens=8192,
+        max_text_tokens=16_384,
+        resolution=Native(max_tokens=256),
+        dropping=BetaDrop(mean=0.2, max=0.5),
+        augment=Augment(symmetry="none", colour=0.2),
+        eval_tokens=256,
+        max_bad_fraction=0.05,
+    ),
+    model=NaViTConfig(
+        dim=192, depth=4, heads=3, mlp_dim=768, patch_size=8, pixel_mean=255.0, pixel_std=64.0
+    ),
+    task=ContrastiveConfig(
+        text=TextConfig(dim=192, depth=3, heads=3, mlp_dim=768, vocab_size=1024, max_length=128),
+        dim=192,
+    ),
+    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
+    train=TrainConfig(steps=400, ema=0.99, eval_every=100, save_every=100),
+)

@@ -75,6 +75,17 @@ def test_chunks_equal_the_whole_matrix(kind, cells, monkeypatch):
     assert_equal([loss.sum, *found], [reference, *gradients])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", NAIVE)
+def test_on_a_gpu_as_on_a_cpu(kind, monkeypatch):
+    monkeypatch.setattr(contrast, "CELLS", 40)
+    tensors = [t.detach().cuda().requires_grad_() for t in inputs(13)]
+    loss = chunked(kind, *tensors).sum
+    reference, gradients = expected(kind, 13)
+    found = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
+    assert_equal([t.cpu() for t in (loss, *found)], [reference, *gradients])
+
+
 @pytest.mark.parametrize("kind", NAIVE)
 def test_large_logits_do_not_overflow(kind):
     images, texts, _, bias = inputs(6)

@@ -7,7 +7,7 @@
 Axes: image, text, dim (of the vectors that the two share).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 from typing import Literal
 
@@ -27,9 +27,16 @@ from patchpack.model.text import TextConfig, TextTower, text_flops
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig:
-    """The text side, and how the two sides are trained together."""
+    """The text side, and how the two sides are trained together.
 
-    text: TextConfig
+    The wrong texts of an image are all others of its pack and of the packs that other processes
+    train on at the same time; packs of one process that a step accumulates see nothing of each
+    other.
+    """
+
+    text: TextConfig = field(
+        default_factory=lambda: TextConfig(dim=384, depth=6, heads=6, mlp_dim=1536)
+    )
     dim: int = 256  # of the vectors that images and texts share
     loss: Literal["softmax", "sigmoid"] = "softmax"  # of CLIP and the paper, or of SigLIP
     scale: float = 14.3  # of the logits, 1 / temperature, at the start; learned (CLIP: 1 / 0.07)

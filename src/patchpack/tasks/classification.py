@@ -12,6 +12,7 @@ from patchpack.batch import PackedBatch
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.layouts import EXPECTED, BadDataset
+from patchpack.data.pairs import COLUMNS
 from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
 from patchpack.evaluate.classification import classify
 from patchpack.heads.classification import ClassificationConfig, Classifier
@@ -30,7 +31,9 @@ class Classification:
     def __init__(self, index: Index, config: RunConfig, task: ClassificationConfig) -> None:
         self.config, self.task, self.classes = config, task, index.classes
         if not self.classes:
-            raise BadDataset(f"{index.root} has no labels to learn: {EXPECTED}")
+            texts = "; to learn from its texts, add task:contrastive-config"
+            hint = texts if any(name in index.columns for name in COLUMNS) else ""
+            raise BadDataset(f"{index.root} has no labels to learn: {EXPECTED}{hint}")
         if len(self.classes) == 1:
             raise BadDataset(
                 f"{index.root} has one class only, {self.classes[0]!r}: nothing to tell apart"

@@ -76,7 +76,7 @@ class ContrastivePretraining:
         return (card.get("tokenizer") or {}).get("content") == self.tokenizer.content
 
     def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
-        """Recall of the validation split's pairs, in both directions."""
+        """Recall of the validation split's pairs, the mean of both directions."""
         module.eval()
         found = Found()
         numbers = {key: number for number, key in enumerate(self.val.keys)}
@@ -90,7 +90,8 @@ class ContrastivePretraining:
         mine = torch.cat(found.vectors) if found.vectors else texts.new_empty(0, texts.shape[1])
         vectors, _ = gather_rows(mine)
         images = gather_over_ranks(found.images, world)
-        values = recalls(*readable(vectors, texts, pairs, images)) if images else {}
+        found_at = recalls(*readable(vectors, texts, pairs, images)) if images else {}
+        values = {name: share for name, share in found_at.items() if name.startswith("recall")}
         return Judged(values, gather_over_ranks(found.bad, world))
 
     def card(self, dtype: str) -> ModelCard:

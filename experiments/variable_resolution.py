@@ -14,7 +14,7 @@ from study import Contender, Finding, budgeted, compare, parse, recipe, small
 from patchpack.data.dropping import NoDrop
 from patchpack.data.resolution import Fixed, Resolution, Sampled
 
-BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
+BUDGET, STEP = 3e12, 1.15e10  # operations of a run, and of a step, about
 SIDES = (96, 128, 160)  # px
 TOKENS = (16, 36, 64, 100)
 FINDING = Finding(

@@ -145,10 +145,11 @@ def _rows(*titles: str) -> Table:
 
 
 def _print_retrieval(console: Console, results: Sequence[RetrievalResult]) -> None:
-    console.print(f"{results[-1].images:,} images and {results[-1].texts:,} texts; recall at k")
-    rows = _rows(
-        "tokens", *(f"image→text@{k}" for k in AT), *(f"text→image@{k}" for k in AT), "images/s"
+    console.print(
+        f"{results[-1].images:,} images and {results[-1].texts:,} texts: share that find, among "
+        "their k nearest, a text of theirs, and an image of theirs"
     )
+    rows = _rows("tokens", *(f"text@{k}" for k in AT), *(f"image@{k}" for k in AT), "images/s")
     for r in results:
         shares = [r.recalls[f"{way}@{k}"] for way in ("image_to_text", "text_to_image") for k in AT]
         rows.add_row(f"{r.max_tokens}", *(f"{s:.4f}" for s in shares), f"{r.images_per_s:,.0f}")

@@ -185,7 +185,7 @@ def test_eval(capsys, run):
     assert record["retrieval"][1]["recall@5"] > 0.5 and record["retrieval"][1]["texts"] == 16
     assert record["budgets"][1]["top1"] > 0.5  # by the names of the labels
     status, out, _ = patchpack(capsys, "eval", run, "--where", "side=1")
-    assert status == 0 and "8 images and 8 texts" in out and "text@10" in out and "top-1" in out
+    assert status == 0 and "8 images, 8 texts" in out and "recall@10" in out and "top-1" in out
 
 
 def test_zero_shot_with_templates(capsys, run, tmp_path):

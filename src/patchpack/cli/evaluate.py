@@ -27,6 +27,8 @@ from patchpack.judge import (
 from patchpack.serve.load import load
 from patchpack.serve.matcher import PLAIN, Matcher
 
+WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
@@ -145,14 +147,13 @@ def _rows(*titles: str) -> Table:
 
 
 def _print_retrieval(console: Console, results: Sequence[RetrievalResult]) -> None:
-    console.print(
-        f"{results[-1].images:,} images and {results[-1].texts:,} texts: share that find, among "
-        "their k nearest, a text of theirs, and an image of theirs"
-    )
-    rows = _rows("tokens", *(f"text@{k}" for k in AT), *(f"image@{k}" for k in AT), "images/s")
+    images, texts = results[-1].images, results[-1].texts
+    console.print(f"{images:,} images, {texts:,} texts; right ones among the k nearest")
+    rows = _rows("tokens", "from … to", *(f"recall@{k}" for k in AT), "images/s")
     for r in results:
-        shares = [r.recalls[f"{way}@{k}"] for way in ("image_to_text", "text_to_image") for k in AT]
-        rows.add_row(f"{r.max_tokens}", *(f"{s:.4f}" for s in shares), f"{r.images_per_s:,.0f}")
+        for way, title in WAYS.items():
+            shares = [f"{r.recalls[f'{way}@{k}']:.4f}" for k in AT]
+            rows.add_row(f"{r.max_tokens}", title, *shares, f"{r.images_per_s:,.0f}")
     console.print(rows)
 
 

@@ -19,8 +19,8 @@ from patchpack.data.dropping import (
     ScheduledDrop,
 )
 
-BUDGET, STEP = 3e12, 1.15e10  # operations of a run, and of a step, about
-IMAGES = 26_000  # that a run with half of the tokens dropped sees, about
+BUDGET, STEP = 2e12, 1.15e10  # operations of a run, and of a step, about
+IMAGES = 17_000  # that a run with half of the tokens dropped sees, about
 TOKENS = (36, 64, 100)
 FINDING = Finding(
     name="token_dropping",

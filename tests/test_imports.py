@@ -8,7 +8,8 @@ import patchpack
 SOURCE = Path(patchpack.__file__).parent
 EVERYTHING = {
     "batch", "losses", "distributed", "contrast", "serial", "checkpoint", "data", "model", "heads",
-    "train", "evaluate", "serve", "packs", "tasks", "run", "judge", "recipe", "demo", "cli",
+    "train", "evaluate", "serve", "packs", "tasks", "run", "judge", "suites", "recipe", "demo",
+    "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
@@ -22,12 +23,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "heads": {"batch", "model", "losses", "contrast"},
     "evaluate": {"batch", "data"},
     "train": {"batch", "data", "model", "heads", "losses", "distributed", "checkpoint"},
-    "serve": {"batch", "data", "model", "heads", "checkpoint", "serial"},
+    "serve": {"batch", "data", "model", "heads", "checkpoint", "serial", "evaluate"},
     "recipe": {"serial", "train"},
     "packs": {"data", "distributed", "model", "train"},
-    "tasks": EVERYTHING - {"cli", "demo", "judge", "run"},
-    "run": EVERYTHING - {"cli", "demo", "judge"},
-    "judge": EVERYTHING - {"cli", "demo"},
+    "tasks": EVERYTHING - {"cli", "demo", "suites", "judge", "run"},
+    "run": EVERYTHING - {"cli", "demo", "suites", "judge"},
+    "judge": EVERYTHING - {"cli", "demo", "suites"},
+    "suites": EVERYTHING - {"cli", "demo"},
     "demo": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
     "__main__": {"cli"},

@@ -7,7 +7,7 @@ zero_shot_at(load(run), data, templates, budgets)     … and images the name of
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +96,7 @@ def classify_at(model: Predictor, data: Data, budgets: Sequence[int]) -> list[Bu
     The classes of the data must all be known to the model; raises BadDataset where one is not,
     and where too many images cannot be used.
     """
-    index = _relabel(data.index, model.card.classes)
+    index = relabel(data.index, model.card.classes)
     return _count_at(model, model.logits, data._replace(index=index), budgets)
 
 
@@ -210,12 +210,35 @@ def _judge(
     }
 
 
-def _relabel(index: Index, classes: tuple[str, ...]) -> Index:
-    """Number labels as the model does."""
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something; raises ValueError where none does."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ValueError(f"{path} holds no text")
+    return found
+
+
+def relabel(
+    index: Index, classes: tuple[str, ...], label_map: Mapping[str, str] | None = None
+) -> Index:
+    """Number labels as the model does.
+
+    label_map  from the data's classes to the model's; images of the others are not judged
+
+    Raises BadDataset for a class that the model was not trained on.
+    """
+    names = [label_map.get(name, "") if label_map else name for name in index.classes]
     numbers = {name: i for i, name in enumerate(classes)}
-    used = {index.classes[label] for label in index.labels if label >= 0}
+    used = {names[label] for label in index.labels if label >= 0} - {""}
     foreign = sorted(used - set(classes))
     if foreign:
-        raise BadDataset(f"{index.root} has classes that the model was not trained on: {foreign}")
-    table = np.array([numbers.get(name, -1) for name in index.classes] + [-1])
+        raise BadDataset(
+            f"{index.root} has classes that the model was not trained on: {foreign}; a --label-map "
+            "says which of its classes they are"
+        )
+    table = np.array([numbers.get(name, -1) for name in names] + [-1])
     return replace(index, labels=table[index.labels], classes=classes)

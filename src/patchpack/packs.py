@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from patchpack.data.dropping import NoDrop
+from patchpack.data.alter import Alteration
+from patchpack.data.dropping import Dropping, NoDrop
 from patchpack.data.index import Index
 from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
 from patchpack.data.plan import Plan, make_plan
@@ -77,22 +78,24 @@ def evaluation_packs(
     max_tokens: int,
     world: World | None = None,
     loader: LoaderConfig | None = None,
+    alter: Alteration | None = None,
+    dropping: Dropping | None = None,
 ) -> Iterator[Loaded]:
-    """Every image once, at most `tokens` of it, nothing dropped or trimmed."""
+    """Every image once, at most `tokens` of it; nothing trimmed, or dropped unless told."""
     world = world or World()
+    heights, widths = index.heights, index.widths
     plan = make_plan(
-        index.heights,
-        index.widths,
+        *(alter.sizes(heights, widths) if alter else (heights, widths)),
         patch_size=model.patch_size,
         max_tokens=max(max_tokens, tokens),
         max_side=model.positions.max_side,
         resolution=resolution.at(tokens),
-        dropping=NoDrop(),
+        dropping=dropping or NoDrop(),
         seed=0,
         epoch=0,
         world_size=world.size,
         fill=False,
         shuffle=False,
     )
-    treatment = Treatment(patch_size=model.patch_size)
+    treatment = Treatment(patch_size=model.patch_size, alter=alter)
     return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)

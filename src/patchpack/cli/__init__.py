@@ -3,6 +3,7 @@
     patchpack inspect DIR                    what packing makes of a folder of images
     patchpack train DIR|RECIPE.py [--…]      train; --resume RUN continues
     patchpack eval RUN                       accuracy or recall, at token budgets
+    patchpack compare RUN RUN…               the same of several runs, side by side
     patchpack predict RUN IMAGE…             labels with probabilities
     patchpack embed RUN IMAGE… -o FILE.npz   vectors, of texts too
     patchpack search RUN DIR "a red heart"   the images that are nearest to a text
@@ -22,6 +23,7 @@ import tyro
 from patchpack.cli.demo import Demo, run_demo
 from patchpack.cli.evaluate import Eval, run_eval
 from patchpack.cli.inspect import Inspect, run_inspect
+from patchpack.cli.suites import Compare, run_compare
 from patchpack.cli.train import run_train
 from patchpack.cli.use import Embed, Predict, Search, run_embed, run_predict, run_search
 from patchpack.data.layouts import BadDataset
@@ -30,6 +32,7 @@ from patchpack.train.loop import Stopped, TrainingError
 VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
     "inspect": (Inspect, run_inspect),
     "eval": (Eval, run_eval),
+    "compare": (Compare, run_compare),
     "predict": (Predict, run_predict),
     "embed": (Embed, run_embed),
     "search": (Search, run_search),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from patchpack.cli.suites import default_budgets, read_label_map, report_suites, suites_of
 from patchpack.data.layouts import BadDataset
 from patchpack.evaluate.classification import Counts, table
 from patchpack.evaluate.retrieval import AT
@@ -21,11 +22,15 @@ from patchpack.judge import (
     classify_at,
     data_of,
     pairs_of,
+    read_lines,
     retrieve_at,
     zero_shot_at,
 )
 from patchpack.serve.load import load
 from patchpack.serve.matcher import PLAIN, Matcher
+from patchpack.serve.predictor import Predictor
+from patchpack.suites.robustness import SEVERITIES
+from patchpack.suites.run import Request
 
 WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
@@ -41,13 +46,31 @@ class Eval:
     where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
     budgets: tuple[int, ...] = ()  # most tokens of an image; the run's own when empty
     templates: Path | None = None  # a line each, with {} where a class's name goes
-    out: Path | None = None  # where eval-SPLIT.json goes; the run's folder when absent
+    suite: str = ""  # of cost, calibration, robustness, fewshot, fairness, with commas between
+    max_ms: float | None = None  # of an image: keep the best budget or cascade within it …
+    max_gflops: float | None = None  # … or within these operations …
+    min_accuracy: float | None = None  # … or the cheapest that is so accurate on val; for predict
+    fit_temperature: bool = False  # of the logits, on val, and keep it for predict
+    severities: tuple[int, ...] = SEVERITIES  # of corruptions
+    shifted: Path | None = None  # another rendition of the same classes, for robustness
+    attributes: tuple[str, ...] = ()  # columns of a manifest, for fairness
+    label_map: Path | None = None  # JSON: {class of the data: class of the model}
+    out: Path | None = None  # where the results go; the run's folder when absent
     max_bad_fraction: float | None = None  # share of unreadable images allowed; the run's own
     json: bool = False  # print JSON
 
 
 def run_eval(options: Eval) -> None:
     model = load(options.run)
+    limits = {n: getattr(options, n) for n in ("max_ms", "max_gflops", "min_accuracy")}
+    chooses = any(limit is not None for limit in limits.values())
+    if options.suite or chooses or options.fit_temperature:
+        report_suites(
+            options.run, model, _request(options, model, chooses),
+            limits=limits if chooses else {}, templates=options.templates,
+            out=options.out or options.run, as_json=options.json,
+        )  # fmt: skip
+        return
     data = data_of(
         options.run,
         data=options.data,
@@ -64,6 +87,26 @@ def run_eval(options: Eval) -> None:
         retrieved, classified = [], classify_at(model, data, budgets)
     _Report(options, data.index.classes if isinstance(model, Matcher) else model.card.classes).tell(
         retrieved, classified
+    )
+
+
+def _request(options: Eval, model: Predictor | Matcher, chooses: bool) -> Request:
+    """The suites asked for, and those that an option needs."""
+    suites = suites_of(options.suite) or (("cost",) if chooses else ())
+    if options.fit_temperature and "calibration" not in suites:
+        suites = (*suites, "calibration")
+    return Request(
+        suites=suites,
+        budgets=options.budgets or default_budgets(model),
+        data=options.data,
+        split=options.split,
+        where=options.where,
+        max_bad_fraction=options.max_bad_fraction,
+        label_map=read_label_map(options.label_map),
+        severities=options.severities,
+        shifted=options.shifted,
+        attributes=options.attributes,
+        fit_temperature=options.fit_temperature,
     )
 
 
@@ -86,9 +129,7 @@ def _match(
 
 def read_templates(path: Path | None) -> Sequence[str]:
     """The lines of a file, or the bare name of a class."""
-    if path is None:
-        return PLAIN
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return PLAIN if path is None else read_lines(path)
 
 
 @dataclass(frozen=True)

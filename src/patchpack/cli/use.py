@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from patchpack.cli.evaluate import read_templates
 from patchpack.data.images import BadImage, decode
+from patchpack.judge import read_lines
 from patchpack.serve.files import image_files, read_groups
 from patchpack.serve.images import ImageModel
 from patchpack.serve.load import load
@@ -109,10 +110,7 @@ def run_embed(options: Embed) -> int:
 def _text_arrays(model: ImageModel, path: Path) -> dict[str, np.ndarray]:
     if not isinstance(model, Matcher):
         raise ValueError("this is a classifier: it reads no texts")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
-        raise ValueError(f"{path} holds no text")
+    texts = read_lines(path)
     return {"texts": np.array(texts), "text_vectors": model.embed_texts(texts)}
 
 

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Int
 
 from patchpack.batch import PackedBatch, Patches, Target, collate
+from patchpack.data.alter import Alteration
 from patchpack.data.augment import Augment, augment, random_crop
 from patchpack.data.dropping import kept_tokens
 from patchpack.data.images import BadImage, decode, resize
@@ -50,6 +51,7 @@ class Treatment:
 
     patch_size: int  # pixels
     augment: Augment = field(default_factory=Augment)
+    alter: Alteration | None = None  # before all else, and to images as they are on disk
     seed: int = 0
 
 
@@ -121,7 +123,9 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     p = todo.patch_size
     # Decoded at a fraction of its size only where the smallest crop still has pixels enough.
     whole = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
-    pixels = decode(image.path, key=image.key, target=whole)
+    pixels = decode(image.path, key=image.key, target=None if todo.alter else whole)
+    if todo.alter:
+        pixels = todo.alter(pixels, np.random.default_rng([todo.seed, image.number, 5]))
     pixels = resize(random_crop(pixels, todo.augment, rng), (h * p, w * p))
     pixels = augment(pixels, todo.augment, rng)
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)

@@ -34,7 +34,7 @@ def png_of(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     return stream.getvalue()
 
 
-def _tidy(axes: Axes, x: str, y: str) -> None:
+def tidy(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
@@ -58,9 +58,9 @@ def draw_curves(train: Sequence[Record], evals: Sequence[Record]) -> bytes:
         accuracy.legend(frameon=False)
     loss.legend(frameon=False)
     speed.plot(steps, [record["images_per_s"] for record in train], color=COLOURS[0], lw=1)
-    _tidy(loss, "step", "loss (nats)")
-    _tidy(accuracy, "step", "share of the validation split")
-    _tidy(speed, "step", "images/s")
+    tidy(loss, "step", "loss (nats)")
+    tidy(accuracy, "step", "share of the validation split")
+    tidy(speed, "step", "images/s")
     speed.set_ylim(bottom=0)
     return png(figure)
 
@@ -97,7 +97,7 @@ def draw_budgets(
         axes.plot(xs, ys, marker="o", ms=4, color=colour, label=name)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    _tidy(axes, x, y)
+    tidy(axes, x, y)
     return png(figure)
 
 

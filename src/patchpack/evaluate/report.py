@@ -21,6 +21,23 @@ th:first-child, td:first-child { text-align: left; white-space: nowrap; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; } .row > figure { flex: 1 1 20rem; }
 figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .88rem; }
+th { cursor: pointer; } th[aria-sort=ascending]::after { content: " ↑"; }
+th[aria-sort=descending]::after { content: " ↓"; }
+"""
+# A click on a head sorts its table by that column; figures by size, all else by letters.
+SCRIPT = """
+document.querySelectorAll('th').forEach(head => head.addEventListener('click', () => {
+  const table = head.closest('table'), column = head.cellIndex;
+  const down = head.ariaSort !== 'descending';
+  const key = row => row.cells[column].textContent;
+  const number = text => parseFloat(text.replace(/,/g, ''));
+  const order = (a, b) => isNaN(number(a)) || isNaN(number(b))
+    ? a.localeCompare(b) : number(a) - number(b);
+  [...table.rows].slice(1).sort((a, b) => (down ? -1 : 1) * order(key(a), key(b)))
+    .forEach(row => table.tBodies[0].append(row));
+  table.querySelectorAll('th').forEach(other => other.ariaSort = null);
+  head.ariaSort = down ? 'descending' : 'ascending';
+}));
 """
 
 
@@ -41,7 +58,8 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><h1>{html.escape(title)}</h1>{paragraph(lead)}{body}</body></html>\n"
+        f"<body><h1>{html.escape(title)}</h1>{paragraph(lead)}{body}"
+        f"<script>{SCRIPT}</script></body></html>\n"
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from patchpack.batch import PackedBatch, Patches, collate
 from patchpack.data.pack import AnyImage, check_list, to_patches
 from patchpack.serve.card import ModelCard
+from patchpack.serve.serving import Serving
 
 PACK_TOKENS = 8192  # at most, in one forward pass
 
@@ -18,8 +19,11 @@ PACK_TOKENS = 8192  # at most, in one forward pass
 class ImageModel:
     """A model ready for use, on one device."""
 
-    def __init__(self, model: Any, card: ModelCard, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, card: ModelCard, device: torch.device, serving: Serving | None = None
+    ) -> None:
         self.model, self.card, self.device = model.to(device).eval(), card, device
+        self.serving = serving or Serving()
         self.dtype: torch.dtype = getattr(torch, card.dtype)
 
     @property
@@ -54,7 +58,7 @@ class ImageModel:
         check_list(images)
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-        tokens = max_tokens or self.card.eval_tokens
+        tokens = max_tokens or self.serving.max_tokens or self.card.eval_tokens
         model, resolution = self.card.model, self.card.resolution.at(tokens)
         waiting: list[Patches] = []
         room = PACK_TOKENS

@@ -12,6 +12,7 @@ from patchpack.serial import ConfigError, from_json
 from patchpack.serve.card import ModelCard
 from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Predictor
+from patchpack.serve.serving import read_serving
 
 
 def load(folder: str | Path, *, device: str | torch.device | None = None) -> Predictor | Matcher:
@@ -34,12 +35,13 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Pre
         card = from_json(ModelCard, checkpoint.state["card"])
     except (KeyError, ConfigError) as error:
         raise CheckpointError(f"{folder} does not say how its weights are used: {error}") from error
+    serving = read_serving(folder)
     if isinstance(card.task, ClassificationConfig):
         model = Classifier(card.model, len(card.classes), card.task)
-        served = Predictor(model, card, device)
+        served = Predictor(model, card, device, serving)
     else:
         model = Contrastive(card.model, card.task)
-        served = Matcher(model, card, device)
+        served = Matcher(model, card, device, serving)
     load_into(model, checkpoint.tensors["model"], str(folder))
     round_matrices(model, served.dtype)
     return served

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
+from patchpack.evaluate.outputs import Answer
 from patchpack.serve.images import ImageModel
 
 
@@ -43,15 +44,34 @@ class Predictor(ImageModel):
     ) -> list[Prediction]:
         """The `top` likeliest labels of each image, in the order given.
 
-        Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
+        Without `max_tokens`, as was chosen for the model: images that it is not sure of may be
+        shown again with more tokens. Raises BadImage for a file that cannot be read, ValueError
+        for anything else wrong.
         """
-        answers: list[Prediction] = []
-        for batch in self.packs(images, max_tokens):
-            logits = self.logits(batch)
-            sigmoid = self.card.task.loss == "sigmoid"
-            probabilities = logits.sigmoid() if sigmoid else logits.softmax(1)
-            answers += likeliest(probabilities, self.card.classes, top)
-        return answers
+        logits = self._logits(images, max_tokens)
+        chosen = self.serving
+        if max_tokens is None and chosen.again is not None:
+            unsure = (logits.softmax(1).amax(1) < chosen.threshold).nonzero()[:, 0].tolist()
+            logits[unsure] = self._logits([images[i] for i in unsure], chosen.again)
+        logits = logits / chosen.temperature
+        sigmoid = self.card.task.loss == "sigmoid"
+        probabilities = logits.sigmoid() if sigmoid else logits.softmax(1)
+        return likeliest(probabilities, self.card.classes, top)
+
+    def _logits(
+        self, images: Sequence[AnyImage], max_tokens: int | None
+    ) -> Float[Tensor, "image label"]:
+        """The logits of images, in one pass over them."""
+        found = [self.logits(batch) for batch in self.packs(images, max_tokens)]
+        return torch.cat(found) if found else torch.empty(0, len(self.card.classes))
+
+    @torch.inference_mode()
+    def answer(self, batch: PackedBatch) -> Answer:
+        """Logits and pooled features of a pack, float32 on the host."""
+        with self.precision():
+            pooled = self.model.encode(batch.to(self.device)).pooled
+            logits = self.model.head(pooled)
+        return Answer(logits.float().cpu(), pooled.float().cpu())
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch) -> Float[Tensor, "image label"]:

@@ -1,0 +1,1 @@
+"""Suites of evaluation: what a trained model is worth, one file a question."""

@@ -1,0 +1,168 @@
+"""Suites on one run: what each needs of the data, in one place, and the report that they make."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from patchpack.checkpoint import write_text_atomic
+from patchpack.data.layouts import BadDataset
+from patchpack.evaluate.cost import Point, choose
+from patchpack.evaluate.report import page
+from patchpack.evaluate.section import Section
+from patchpack.judge import Data, data_of, relabel
+from patchpack.serve.matcher import Matcher
+from patchpack.serve.predictor import Predictor
+from patchpack.serve.serving import Serving, read_serving, write_serving
+from patchpack.suites.calibration import calibration, temperature_of
+from patchpack.suites.cost import cost, points_of
+from patchpack.suites.fairness import fairness
+from patchpack.suites.fewshot import fewshot
+from patchpack.suites.robustness import SEVERITIES, robustness
+from patchpack.suites.trial import Trial, trial_of
+
+SUITES = ("cost", "calibration", "robustness", "fewshot", "fairness")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be found out, and about what."""
+
+    suites: tuple[str, ...]
+    budgets: tuple[int, ...]  # most tokens of an image
+    data: Path | None = None  # the run's own, when None
+    split: str = "test"
+    train_split: str = "train"
+    val_split: str = "val"
+    where: tuple[str, ...] = ()
+    max_bad_fraction: float | None = None
+    label_map: Mapping[str, str] | None = None
+    severities: tuple[int, ...] = SEVERITIES
+    shifted: Path | None = None  # another rendition of the same classes
+    attributes: tuple[str, ...] = ()  # columns of a manifest, for the suite fairness
+    fit_temperature: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.suites if name not in SUITES]
+        if unknown or not self.suites:
+            raise ValueError(f"there is no suite {unknown}: choose among {', '.join(SUITES)}")
+        if "fairness" in self.suites and not self.attributes:
+            raise ValueError("the suite fairness needs --attributes, columns of the manifest")
+        if min(self.budgets, default=0) < 1:
+            raise ValueError(f"budgets must be at least 1, not {self.budgets}")
+
+
+class Runner:
+    """One run, and the images that it is asked about."""
+
+    def __init__(
+        self,
+        run: Path,
+        model: Predictor | Matcher,
+        request: Request,
+        *,
+        templates: tuple[str, ...] = ("{}",),
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.run, self.model, self.request, self.tell = run, model, request, tell
+        self.templates = templates
+
+    def sections(self) -> list[Section]:
+        """What each suite found, in the order asked for."""
+        return [self._section(name) for name in self.request.suites]
+
+    def points(self) -> list[Point]:
+        """Every budget and cascade, as measured on the validation split, for a choice."""
+        return points_of(self._trial(self.request.val_split), self.request.budgets)
+
+    def singles(self) -> list[Point]:
+        """Every budget by itself, on the split that is judged."""
+        points = points_of(self._trial(self.request.split), self.request.budgets)
+        return [point for point in points if point.again is None]
+
+    def _section(self, name: str) -> Section:
+        asked, budgets = self.request, sorted(self.request.budgets)
+        if name == "fairness":
+            return self._fairness(budgets)
+        trial = self._trial(asked.split)
+        if name == "cost":
+            return cost(trial, budgets)
+        if name == "calibration":
+            temperature = None
+            if asked.fit_temperature:
+                temperature = temperature_of(self._trial(asked.val_split), budgets[-1])
+                write_serving(self.run, replace(read_serving(self.run), temperature=temperature))
+            return calibration(trial, budgets, temperature)
+        if name == "robustness":
+            shifted = self._labelled(asked.split, asked.shifted) if asked.shifted else None
+            return robustness(trial, budgets[-1], asked.severities, shifted)
+        return fewshot(trial, self._labelled(asked.train_split), budgets)
+
+    def _fairness(self, budgets: Sequence[int]) -> Section:
+        asked = self.request
+        train, test = (self._data(split) for split in (asked.train_split, asked.split))
+        trial = Trial(
+            self.run, self.model, test, self._features(), ("",), self.tell
+        )  # classes do not matter
+        return fairness(trial, train, test, asked.attributes, budgets)
+
+    def _features(self) -> Callable:
+        from patchpack.evaluate.outputs import Answer
+
+        def answer(batch):
+            vectors = self.model.vectors(batch)
+            return Answer(vectors[:, :1], vectors)
+
+        return answer
+
+    def _trial(self, split: str) -> Trial:
+        data = self._labelled(split)
+        return trial_of(self.run, self.model, data, templates=self.templates, tell=self.tell)
+
+    def _data(self, split: str, data: Path | None = None) -> Data:
+        asked = self.request
+        return data_of(
+            self.run, split=split, data=data or asked.data,
+            where=() if data else asked.where, max_bad_fraction=asked.max_bad_fraction,
+        )  # fmt: skip
+
+    def _labelled(self, split: str, data: Path | None = None) -> Data:
+        found = self._data(split, data)
+        if not found.index.classes:
+            raise BadDataset(f"{found.index.root} has no labels to judge by")
+        if isinstance(self.model, Matcher):
+            return found
+        classes = self.model.card.classes
+        index = relabel(found.index, classes, self.request.label_map)
+        return found._replace(index=index)
+
+
+def keep_choice(run: Path, points: Sequence[Point], **limits: float | None) -> Point:
+    """Choose within limits, and keep the choice with the model."""
+    point = choose(points, **limits)
+    chosen = Serving(
+        max_tokens=point.tokens,
+        again=point.again,
+        threshold=point.threshold,
+        temperature=read_serving(run).temperature,
+    )
+    write_serving(run, chosen)
+    return point
+
+
+def write_report(
+    folder: Path, name: str, title: str, lead: str, sections: Sequence[Section]
+) -> Path:
+    """<name>.html, .md and .json in a folder, and the pictures of the second in <name>/."""
+    pictures = folder / name
+    pictures.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for file, picture in zip(section.picture_names(), section.pictures, strict=True):
+            (pictures / file).write_bytes(picture.png)
+    markdown = [f"# {title}\n", f"{lead}\n", *(s.markdown(name) for s in sections)]
+    numbers = {section.name: section.numbers for section in sections}
+    write_text_atomic(folder / f"{name}.md", "\n".join(markdown))
+    write_text_atomic(folder / f"{name}.json", json.dumps(numbers, indent=1) + "\n")
+    html = page(title, lead, [(section.title, section.html()) for section in sections])
+    write_text_atomic(folder / f"{name}.html", html)
+    return folder / f"{name}.html"

@@ -1,0 +1,154 @@
+"""A model on trial: its outputs in any way of showing it images, each asked for once.
+
+What it says is kept in the run's folder, so that suites share it and a stopped evaluation goes on
+where it was. What is kept names the weights, the images and the way, and is no use to others.
+"""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from patchpack.batch import PackedBatch
+from patchpack.checkpoint import MANIFEST, candidates
+from patchpack.data.alter import Alteration
+from patchpack.data.bad_images import BadImages
+from patchpack.data.dropping import ConstantDrop
+from patchpack.data.resolution import Fit
+from patchpack.evaluate.outputs import Answer, Outputs, collect
+from patchpack.judge import Data
+from patchpack.model.navit import forward_flops
+from patchpack.packs import evaluation_packs
+from patchpack.run import CHECKPOINTS, fingerprint
+from patchpack.serve.images import PACK_TOKENS, ImageModel
+from patchpack.serve.matcher import Matcher
+from patchpack.serve.predictor import Predictor
+
+KEPT = "outputs"  # the folder, in the run's
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of showing images to a model."""
+
+    tokens: int  # most of an image
+    enlarge: bool = False  # small images too, to so many
+    drop: float = 0.0  # share of tokens left out
+    alter: Alteration | None = None
+
+    @property
+    def name(self) -> str:
+        parts = [f"{self.tokens} tokens"]
+        parts += ["enlarged"] if self.enlarge else []
+        parts += [f"{self.drop:.0%} dropped"] if self.drop else []
+        return ", ".join(parts + ([self.alter.name] if self.alter else []))
+
+
+class Trial:
+    """One model, one set of labelled images, and what was said of them so far."""
+
+    def __init__(
+        self,
+        run: Path,
+        model: ImageModel,
+        data: Data,
+        answer: Callable[[PackedBatch], Answer],
+        classes: tuple[str, ...],
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.run, self.model, self.data, self.classes = run, model, data, classes
+        self.answer, self.tell = answer, tell
+        manifest = candidates(run / CHECKPOINTS, "best")[0] / MANIFEST
+        self._weights = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        self.unreadable: dict[str, str] = {}
+
+    def outputs(self, way: Way, data: Data | None = None) -> Outputs:
+        """What the model says, images in the order of their keys; of other images, if given."""
+        data = data or self.data
+        path = self.run / KEPT / f"{self._name(way, data)}.npz"
+        found = _read(path)
+        if found is None:
+            self.tell(f"{len(data.index):,} images at {way.name}")
+            found = self._ask(way, data).sorted()
+            _write(path, found, with_features=way.alter is None)
+        return found
+
+    def _name(self, way: Way, data: Data) -> str:
+        parts = (self._weights, fingerprint(data.index), repr(way), self.classes)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def _ask(self, way: Way, data: Data) -> Outputs:
+        card, index = self.model.card, data.index
+        resolution = card.resolution.at(way.tokens)
+        if way.enlarge:
+            resolution = Fit(tokens=way.tokens)
+        bad = BadImages(index.root, index.label_of, data.max_bad_fraction)
+        packs = evaluation_packs(
+            replace(index, captions=None),
+            card.model,
+            resolution=resolution,
+            tokens=way.tokens,
+            max_tokens=PACK_TOKENS,
+            alter=way.alter,
+            dropping=ConstantDrop(rate=way.drop) if way.drop else None,
+        )
+
+        def batches() -> Iterator[PackedBatch]:
+            for pack in packs:
+                bad.add(pack.bad)
+                yield pack.batch
+
+        found = collect(
+            self.answer, batches(), flops=lambda batch: forward_flops(card.model, batch.lengths)
+        )
+        self.unreadable |= bad.reasons
+        return found
+
+
+def trial_of(
+    run: Path,
+    model: Predictor | Matcher,
+    data: Data,
+    *,
+    templates: tuple[str, ...] = ("{}",),
+    tell: Callable[[str], None] = lambda line: None,
+) -> Trial:
+    """A classifier by its logits, two towers by the names of the data's classes."""
+    if isinstance(model, Predictor):
+        return Trial(run, model, data, model.answer, model.card.classes, tell)
+    names = torch.from_numpy(model.embed_classes(data.index.classes, templates))
+
+    def answer(batch: PackedBatch) -> Answer:
+        vectors = model.vectors(batch)
+        return Answer(model.scale * vectors @ names.T, vectors)
+
+    return Trial(run, model, data, answer, data.index.classes, tell)
+
+
+def _write(path: Path, outputs: Outputs, *, with_features: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    arrays = {"logits": outputs.logits, "labels": outputs.labels, "keys": np.array(outputs.keys)}
+    if with_features and outputs.features is not None:
+        arrays["features"] = outputs.features
+    cost = np.array([outputs.gflops, outputs.ms])
+    with temporary.open("wb") as file:
+        np.savez(file, cost=cost, **arrays)  # pyrefly: ignore
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> Outputs | None:
+    """What was kept; None where nothing was, or it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            features = kept["features"] if "features" in kept else None
+            gflops, ms = kept["cost"].tolist()
+            keys = tuple(kept["keys"].tolist())
+            return Outputs(kept["logits"], kept["labels"], keys, features, gflops, ms)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None

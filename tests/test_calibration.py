@@ -1,0 +1,98 @@
+"""Calibration against torchmetrics, scikit-learn, and cases that break careless code."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import brier_score_loss, log_loss
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from patchpack.evaluate.calibration import (
+    adaptive_bins,
+    brier_score,
+    even_bins,
+    fit_temperature,
+    negative_log_likelihood,
+    softmax,
+)
+
+
+def random_answers(images: int = 500, labels: int = 7, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(images, labels)) * 3
+    noisy = logits + rng.gumbel(size=logits.shape) * 2
+    return logits, noisy.argmax(1)
+
+
+def confidences(logits, labels):
+    p = softmax(logits)
+    return p.max(1), p.argmax(1) == labels
+
+
+@pytest.mark.parametrize("bins", [1, 10, 30])
+def test_ece_is_that_of_torchmetrics(bins):
+    logits, labels = random_answers()
+    reference = multiclass_calibration_error(
+        torch.tensor(softmax(logits)), torch.tensor(labels), 7, n_bins=bins, norm="l1"
+    )
+    assert even_bins(*confidences(logits, labels), bins).error == pytest.approx(float(reference))
+
+
+def test_adaptive_bins_hold_equally_many():
+    found = adaptive_bins(*confidences(*random_answers(images=605)), bins=30)
+    assert set(found.counts) == {20, 21} and found.counts.sum() == 605
+    assert (np.diff(found.confidence) > 0).all()
+
+
+def test_nll_and_brier_are_those_of_scikit_learn():
+    logits, labels = random_answers()
+    p = softmax(logits)
+    expected = log_loss(labels, p, labels=range(7))
+    assert negative_log_likelihood(p, labels) == pytest.approx(expected)
+    truth = np.eye(7)[labels]
+    expected = sum(brier_score_loss(truth[:, k], p[:, k]) for k in range(7))
+    assert brier_score(p, labels) == pytest.approx(expected)
+
+
+def test_the_temperature_is_the_likeliest():
+    logits, labels = random_answers()
+    best = minimize_scalar(
+        lambda t: negative_log_likelihood(softmax(logits, t), labels), bounds=(0.05, 20),
+        method="bounded", options={"xatol": 1e-6},
+    )  # fmt: skip
+    assert fit_temperature(logits, labels) == pytest.approx(best.x, rel=1e-3)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * best.x, rel=1e-3)
+
+
+def test_a_model_that_is_always_right_or_always_wrong():
+    logits = np.eye(4)[[0, 1, 2, 3] * 5] * 5
+    right, wrong = np.arange(20) % 4, (np.arange(20) + 1) % 4
+    assert even_bins(*confidences(logits, right)).error == pytest.approx(1 - softmax(logits).max())
+    assert even_bins(*confidences(logits, wrong)).error == pytest.approx(softmax(logits).max())
+    assert fit_temperature(logits, right) == pytest.approx(0.05)  # as sharp as it may be
+    assert fit_temperature(logits, wrong) == pytest.approx(20)
+
+
+def test_certain_and_wrong_has_a_finite_likelihood():
+    p = np.array([[1.0, 0.0]])
+    assert np.isfinite(negative_log_likelihood(p, np.array([1]))) and brier_score(p, [1]) == 2
+
+
+def test_one_class_one_image_and_none():
+    one = np.ones((1, 1))
+    assert even_bins(one[:, 0], np.array([True])).error == 0
+    assert brier_score(one, np.array([0])) == 0 == negative_log_likelihood(one, np.array([0]))
+    none = np.empty(0)
+    for bins in (even_bins, adaptive_bins):
+        assert bins(none, none.astype(bool)).error == 0
+    with pytest.raises(ValueError, match="without images"):
+        fit_temperature(np.empty((0, 3)), np.empty(0, int))
+
+
+def test_ties_fall_into_bins_once():
+    confidence = np.full(90, 0.5)
+    right = np.arange(90) % 2 == 0
+    assert even_bins(confidence, right).counts.tolist() == [90]
+    assert adaptive_bins(confidence, right).counts.tolist() == [3] * 30
+    edges = np.array([0.0, 1 / 30, 1.0])
+    assert even_bins(edges, np.array([True, True, True])).counts.tolist() == [2, 1]

@@ -1,0 +1,195 @@
+"""Suites from the command: reports that agree with eval, kept outputs, choices that are used."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import patchpack as pp
+from conftest import write_folder
+from pairs import tiny_pairs, write_pairs
+from patchpack.run import start
+from patchpack.suites import trial
+from runs import tiny
+from test_cli import patchpack
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    sizes = {"train": 16, "val": 8, "test": 8}
+    return write_folder(tmp_path_factory.mktemp("data") / "images", sizes)
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    start(tiny(root, out, steps=40, eval_every=40, ema=0.0), live=False)
+    return out
+
+
+def test_all_suites_make_one_report(capsys, run, tmp_path):
+    status, out, err = patchpack(
+        capsys, "eval", run, "--suite", "cost,calibration,robustness,fewshot", "--budgets", 9, 36,
+        "--severities", 2, "--out", tmp_path, "--json",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert status == 0 and "24 images at 9 tokens" in err
+    plain = json.loads(patchpack(capsys, "eval", run, "--budgets", 9, 36, "--json")[1])["budgets"]
+    for budget, expected in zip(("9", "36"), plain, strict=True):
+        measured = found["calibration"]["budgets"][budget]
+        assert measured["top1"] == pytest.approx(expected["top1"])
+        assert found["cost"]["ways"][f"{budget} tokens"]["top1"] == pytest.approx(expected["top1"])
+        assert found["cost"]["ways"][f"{budget} tokens"]["gflops"] == pytest.approx(
+            expected["gflops_per_image"]
+        )
+    assert len(found["robustness"]["corrupted"]) == 15
+    assert found["fewshot"]["36"]["10"]["classes"] == 3
+    html = (tmp_path / "report-test.html").read_text()
+    assert html.count("<section>") == 4 and "http" not in html  # works offline
+    markdown = (tmp_path / "report-test.md").read_text()
+    for line in markdown.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / line.partition("](")[2].rstrip(")")).exists()
+    assert json.loads((tmp_path / "report-test.json").read_text())["cost"] == found["cost"]
+
+
+def test_what_was_said_is_kept_and_not_asked_again(capsys, run, tmp_path, monkeypatch):
+    words = ("eval", run, "--suite", "calibration", "--budgets", 4, "--out", tmp_path, "--json")
+    first = patchpack(capsys, *words)
+    kept = sorted((run / trial.KEPT).iterdir())
+    second = patchpack(capsys, *words)
+    assert first[1] == second[1] and "images at 4 tokens" in first[2] and second[2] == ""
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:50])  # damaged: asked again
+    assert patchpack(capsys, *words)[1] == first[1]
+
+
+def test_a_choice_is_kept_and_used(capsys, run, root, tmp_path):
+    images = sorted((root / "test").rglob("*.png"))
+    before = pp.load(run).predict(images)
+    status, out, _ = patchpack(
+        capsys, "eval", run, "--min-accuracy", "0.3", "--budgets", 4, 9, 36, "--out", tmp_path
+    )
+    serving = json.loads((run / "serving.json").read_text())
+    assert status == 0 and "chosen on val" in out and serving["max_tokens"] in (4, 9, 36)
+    chosen = pp.load(run)
+    assert [p.label for p in chosen.predict(images)] == [
+        p.label for p in cascade_by_hand(chosen, images, serving)
+    ]
+    assert [p.label for p in chosen.predict(images, max_tokens=64)] == [p.label for p in before]
+    status, _, err = patchpack(capsys, "eval", run, "--max-gflops", "1e-9", "--budgets", 4)
+    assert status == 2 and "no token budget is within the limits" in err
+    (run / "serving.json").write_text("{")
+    assert "serving.json is damaged" in patchpack(capsys, "predict", run, images[0])[2]
+    (run / "serving.json").unlink()
+
+
+def cascade_by_hand(model, images, serving):
+    first = model.predict(images, max_tokens=serving["max_tokens"])
+    if serving["again"] is None:
+        return first
+    second = model.predict(images, max_tokens=serving["again"])
+    return [
+        b if a.probability < serving["threshold"] else a for a, b in zip(first, second, strict=True)
+    ]
+
+
+def test_a_cascade_shows_again_what_it_is_not_sure_of(run, root):
+    images = sorted((root / "test").rglob("*.png"))
+    model = pp.load(run)
+    sure = [p.probability for p in model.predict(images, max_tokens=4)]
+    model.serving = replace(model.serving, max_tokens=4, again=36, threshold=float(np.median(sure)))
+    found = model.predict(images)
+    few, many = (model.predict(images, max_tokens=n) for n in (4, 36))
+    for i, p in enumerate(found):
+        expected = many[i] if sure[i] < model.serving.threshold else few[i]
+        assert p.label == expected.label
+        assert p.probability == pytest.approx(expected.probability, abs=1e-5)
+
+
+def test_a_fitted_temperature_changes_probabilities_and_no_label(capsys, run, root, tmp_path):
+    images = sorted((root / "test").rglob("*.png"))
+    before = pp.load(run).predict(images)
+    status, out, _ = patchpack(capsys, "eval", run, "--fit-temperature", "--budgets", 36,
+                               "--out", tmp_path, "--json")  # fmt: skip
+    temperature = json.loads(out)["calibration"]["temperature"]
+    after = pp.load(run).predict(images)
+    assert status == 0 and temperature != 1
+    assert [p.labels for p in before] == [p.labels for p in after]
+    assert any(
+        abs(a.probability - b.probability) > 1e-3 for a, b in zip(before, after, strict=True)
+    )
+    (run / "serving.json").unlink()
+
+
+def test_compare(capsys, run, root, tmp_path):
+    other = tmp_path / "other"
+    start(tiny(root, other, steps=3), live=False)
+    options = ["--budgets", 9, 36, "--severities", 1, "--json"]
+    suites = ("--suite", "calibration,robustness", "--out", tmp_path / "report")
+    found = json.loads(patchpack(capsys, "compare", run, other, *suites, *options)[1])
+    corrupted = []
+    for each in (run, other):
+        _, out, _ = patchpack(capsys, "eval", each, "--suite", "robustness", *options)
+        corrupted.append(json.loads(out)["robustness"]["corrupted"])
+    first, second = corrupted
+    ratios = [(1 - second[k]["1"]) / (1 - v["1"]) for k, v in first.items() if v["1"] < 1]
+    assert found["robustness"]["mce"]["run"] == 1
+    assert found["robustness"]["mce"]["other"] == pytest.approx(np.mean(ratios))
+    assert [point["tokens"] for point in found["cost"]["other"]] == [9, 36]
+    assert (tmp_path / "report/compare.html").exists()
+    status, _, err = patchpack(capsys, "compare", run)
+    assert status == 2 and "two runs or more" in err
+
+
+def test_fairness_and_zero_shot_suites_of_two_towers(capsys, tmp_path):
+    manifest = write_pairs(tmp_path / "data", {"train": 40, "val": 16, "test": 40})
+    start(tiny_pairs(manifest, tmp_path / "run", steps=20), live=False)
+    status, out, _ = patchpack(
+        capsys, "eval", tmp_path / "run", "--suite", "fairness,calibration", "--budgets", 16,
+        "--attributes", "side", "--json",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert status == 0 and set(found["fairness"]["probes"]) == {"16 ridge", "16 logistic"}
+    assert set(found["fairness"]["groups"]["side"]) == {"side 0", "side 1"}
+    assert "may not be used to" in (tmp_path / "run/report-test.html").read_text()
+    assert 0 <= found["calibration"]["budgets"]["16"]["top1"] <= 1
+
+
+def test_label_maps(capsys, run, root, tmp_path):
+    """Another folder's classes, told which of the model's they are; the others are not judged."""
+    other = tmp_path / "other"
+    for split in ("train", "val", "test"):
+        (other / split).mkdir(parents=True)
+        for new, old in (("rows", "across"), ("columns", "along"), ("dots", "plain")):
+            (other / split / new).symlink_to(root / split / old)
+    words = ["eval", run, "--suite", "calibration", "--budgets", 36, "--data", other, "--json",
+             "--out", tmp_path]  # fmt: skip
+    assert "a --label-map says which" in patchpack(capsys, *words)[2]
+    names = tmp_path / "map.json"
+    names.write_text(json.dumps({"rows": "across", "columns": "along", "dots": "plain"}))
+    status, out, _ = patchpack(capsys, *words, "--label-map", names)
+    own = json.loads(patchpack(capsys, *words[:6], "--json", "--out", tmp_path)[1])
+    assert status == 0 and json.loads(out)["calibration"] == own["calibration"]
+    names.write_text("[]")
+    assert "must be an object of texts" in patchpack(capsys, *words, "--label-map", names)[2]
+
+
+WRONG = [
+    (["--suite", "speed"], "there is no suite ['speed']: choose among cost, calibration"),
+    (["--suite", "fairness"], "needs --attributes"),
+    (["--suite", "fairness", "--attributes", "age"], "no column 'age'; it has none"),
+    (["--suite", "cost", "--budgets", "0"], "budgets must be at least 1"),
+    (["--suite", "robustness", "--severities", "7"], "of severity 7"),
+    (["--suite", "robustness", "--shifted", "nowhere"], "neither a folder nor a manifest"),
+    (["--suite", "cost", "--split", "tset"], "did you mean 'test'"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG, ids=lambda w: str(w)[:40])
+def test_wrong_requests_say_what_to_do(capsys, run, words, says):
+    status, _, err = patchpack(capsys, "eval", run, *words)
+    last = [line for line in err.splitlines() if " images at " not in line]
+    assert status == 2 and len(last) == 1 and says in last[0]

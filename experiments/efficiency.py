@@ -45,7 +45,7 @@ FINDING = Finding(
     remarks=(
         "Squares that stand to NaViT's largest size as in the paper need 3.0 times its compute, "
         "not 4: for the same compute a NaViT sees 4.2 times as many images here, in the paper "
-        "about five times. Squares of 96 px, beside which it sees 1.8 times as many, need 1.5 times "
+        "about five. Squares of 96 px, beside which it sees 1.8 times as many, need 1.5 times "
         "its compute: most of the gain is in seeing more, smaller images, which a square ViT can "
         "have too, at that one size alone. Twelve hundred photographs are few, and worth less "
         "each time they are seen again."

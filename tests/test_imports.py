@@ -1,6 +1,8 @@
 """The house: who may import whom, no cycles, and the limits that keep files small."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import patchpack
@@ -120,3 +122,11 @@ def test_public_names_exist():
     for name in patchpack.__all__:
         assert getattr(patchpack, name) is not None
     assert set(patchpack.__all__) <= set(dir(patchpack))
+
+
+def test_the_command_starts_without_what_only_reports_need():
+    """matplotlib, tokenizers and scikit-learn are extras."""
+    code = "import sys, patchpack.cli; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    extras = {"matplotlib", "tokenizers", "sentencepiece", "sklearn", "scipy", "tensorboard"}
+    assert not extras & set(found.stdout.split())

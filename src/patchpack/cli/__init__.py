@@ -20,10 +20,10 @@ from typing import Any
 
 import tyro
 
+from patchpack.cli.compare import Compare, run_compare
 from patchpack.cli.demo import Demo, run_demo
 from patchpack.cli.evaluate import Eval, run_eval
 from patchpack.cli.inspect import Inspect, run_inspect
-from patchpack.cli.suites import Compare, run_compare
 from patchpack.cli.train import run_train
 from patchpack.cli.use import Embed, Predict, Search, run_embed, run_predict, run_search
 from patchpack.data.layouts import BadDataset

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from patchpack.cli.suites import default_budgets, read_label_map, report_suites, suites_of
+from patchpack.data.corruptions import SEVERITIES
 from patchpack.data.layouts import BadDataset
 from patchpack.evaluate.classification import Counts, table
 from patchpack.evaluate.retrieval import AT
@@ -29,8 +29,13 @@ from patchpack.judge import (
 from patchpack.serve.load import load
 from patchpack.serve.matcher import PLAIN, Matcher
 from patchpack.serve.predictor import Predictor
-from patchpack.suites.robustness import SEVERITIES
-from patchpack.suites.run import Request
+from patchpack.suites.request import (
+    NEEDS_REPORT,
+    Request,
+    default_budgets,
+    read_label_map,
+    suites_of,
+)
 
 WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
@@ -65,8 +70,13 @@ def run_eval(options: Eval) -> None:
     limits = {n: getattr(options, n) for n in ("max_ms", "max_gflops", "min_accuracy")}
     chooses = any(limit is not None for limit in limits.values())
     if options.suite or chooses or options.fit_temperature:
+        request = _request(options, model, chooses)
+        try:
+            from patchpack.cli.report import report_suites
+        except ImportError as error:
+            raise ImportError(f"{NEEDS_REPORT} ({error})") from error
         report_suites(
-            options.run, model, _request(options, model, chooses),
+            options.run, model, request,
             limits=limits if chooses else {}, templates=options.templates,
             out=options.out or options.run, as_json=options.json,
         )  # fmt: skip

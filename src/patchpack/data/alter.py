@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int
 
-from patchpack.data.corruptions import CORRUPTIONS
+from patchpack.data.corruptions import CORRUPTIONS, SEVERITIES
 from patchpack.data.images import Pixels, resize
 
 Sides = Int[np.ndarray, " image"]
@@ -103,7 +103,7 @@ class Corrupt:
     severity: int  # 1 to 5
 
     def __post_init__(self) -> None:
-        if self.kind not in CORRUPTIONS or not 1 <= self.severity <= 5:
+        if self.kind not in CORRUPTIONS or self.severity not in SEVERITIES:
             raise ValueError(f"there is no corruption {self.kind!r} of severity {self.severity}")
 
     @property

@@ -24,6 +24,7 @@ Picture = Float[np.ndarray, "height width 3"]
 Field = Float[np.ndarray, "height width"]
 Rng = np.random.Generator
 SIDE = 224  # pixels that the strengths are given for
+SEVERITIES = (1, 2, 3, 4, 5)
 
 
 def gaussian_noise(x: Picture, severity: int, rng: Rng) -> Picture:

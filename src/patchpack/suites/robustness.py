@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from patchpack.data.alter import Alteration, CentreCrop, Corrupt, LoseDetail, Stretch
-from patchpack.data.corruptions import CORRUPTIONS
+from patchpack.data.corruptions import CORRUPTIONS, SEVERITIES
 from patchpack.evaluate.section import Section, Table
 from patchpack.judge import Data
 from patchpack.suites.pictures import draw_bars
 from patchpack.suites.trial import Trial, Way
 
-SEVERITIES = (1, 2, 3, 4, 5)
 STRETCHES = (0.5, 0.7, 1.4, 2.0)
 DETAIL = (0.5, 0.25, 0.125)  # of the median side
 

@@ -1,13 +1,15 @@
 """Suites on one run: what each needs of the data, in one place, and the report that they make."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from patchpack.batch import PackedBatch
 from patchpack.checkpoint import write_text_atomic
 from patchpack.data.layouts import BadDataset
 from patchpack.evaluate.cost import Point, choose
+from patchpack.evaluate.outputs import Answer
 from patchpack.evaluate.report import page
 from patchpack.evaluate.section import Section
 from patchpack.judge import Data, data_of, relabel
@@ -18,38 +20,9 @@ from patchpack.suites.calibration import calibration, temperature_of
 from patchpack.suites.cost import cost, points_of
 from patchpack.suites.fairness import fairness
 from patchpack.suites.fewshot import fewshot
-from patchpack.suites.robustness import SEVERITIES, robustness
+from patchpack.suites.request import Request
+from patchpack.suites.robustness import robustness
 from patchpack.suites.trial import Trial, trial_of
-
-SUITES = ("cost", "calibration", "robustness", "fewshot", "fairness")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is to be found out, and about what."""
-
-    suites: tuple[str, ...]
-    budgets: tuple[int, ...]  # most tokens of an image
-    data: Path | None = None  # the run's own, when None
-    split: str = "test"
-    train_split: str = "train"
-    val_split: str = "val"
-    where: tuple[str, ...] = ()
-    max_bad_fraction: float | None = None
-    label_map: Mapping[str, str] | None = None
-    severities: tuple[int, ...] = SEVERITIES
-    shifted: Path | None = None  # another rendition of the same classes
-    attributes: tuple[str, ...] = ()  # columns of a manifest, for the suite fairness
-    fit_temperature: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.suites if name not in SUITES]
-        if unknown or not self.suites:
-            raise ValueError(f"there is no suite {unknown}: choose among {', '.join(SUITES)}")
-        if "fairness" in self.suites and not self.attributes:
-            raise ValueError("the suite fairness needs --attributes, columns of the manifest")
-        if min(self.budgets, default=0) < 1:
-            raise ValueError(f"budgets must be at least 1, not {self.budgets}")
 
 
 class Runner:
@@ -101,19 +74,13 @@ class Runner:
     def _fairness(self, budgets: Sequence[int]) -> Section:
         asked = self.request
         train, test = (self._data(split) for split in (asked.train_split, asked.split))
-        trial = Trial(
-            self.run, self.model, test, self._features(), ("",), self.tell
-        )  # classes do not matter
-        return fairness(trial, train, test, asked.attributes, budgets)
 
-    def _features(self) -> Callable:
-        from patchpack.evaluate.outputs import Answer
-
-        def answer(batch):
+        def answer(batch: PackedBatch) -> Answer:
             vectors = self.model.vectors(batch)
-            return Answer(vectors[:, :1], vectors)
+            return Answer(vectors[:, :1], vectors)  # of no classes
 
-        return answer
+        trial = Trial(self.run, self.model, test, answer, "features", self.tell)
+        return fairness(trial, train, test, asked.attributes, budgets)
 
     def _trial(self, split: str) -> Trial:
         data = self._labelled(split)

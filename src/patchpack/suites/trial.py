@@ -50,7 +50,10 @@ class Way:
 
 
 class Trial:
-    """One model, one set of labelled images, and what was said of them so far."""
+    """One model, one set of labelled images, and what was said of them so far.
+
+    question  what is asked beside the images (classes, templates): another one, another answer
+    """
 
     def __init__(
         self,
@@ -58,10 +61,10 @@ class Trial:
         model: ImageModel,
         data: Data,
         answer: Callable[[PackedBatch], Answer],
-        classes: tuple[str, ...],
+        question: object,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.run, self.model, self.data, self.classes = run, model, data, classes
+        self.run, self.model, self.data, self.question = run, model, data, question
         self.answer, self.tell = answer, tell
         manifest = candidates(run / CHECKPOINTS, "best")[0] / MANIFEST
         self._weights = hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -79,7 +82,10 @@ class Trial:
         return found
 
     def _name(self, way: Way, data: Data) -> str:
-        parts = (self._weights, fingerprint(data.index), repr(way), self.classes)
+        index = data.index
+        stamps = [_stamp(index.path(number)) for number in range(len(index))]
+        parts = (self._weights, str(index.root.resolve()), fingerprint(index), stamps)
+        parts = (*parts, repr(way), self.question)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def _ask(self, way: Way, data: Data) -> Outputs:
@@ -120,14 +126,23 @@ def trial_of(
 ) -> Trial:
     """A classifier by its logits, two towers by the names of the data's classes."""
     if isinstance(model, Predictor):
-        return Trial(run, model, data, model.answer, model.card.classes, tell)
+        return Trial(run, model, data, model.answer, "classes", tell)
     names = torch.from_numpy(model.embed_classes(data.index.classes, templates))
 
     def answer(batch: PackedBatch) -> Answer:
         vectors = model.vectors(batch)
         return Answer(model.scale * vectors @ names.T, vectors)
 
-    return Trial(run, model, data, answer, data.index.classes, tell)
+    return Trial(run, model, data, answer, (data.index.classes, templates), tell)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file does; zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def _write(path: Path, outputs: Outputs, *, with_features: bool) -> None:

@@ -14,6 +14,7 @@ def test_by_hand():
     found = recalls(images, texts, torch.tensor([[0, 0], [1, 1]]), at=(1, 2))
     assert found["image_to_text@1"] == 0.5 and found["image_to_text@2"] == 1
     assert found["text_to_image@1"] == 1 and found["recall@1"] == 0.75
+    assert found["mean_recall"] == 0.875
 
 
 @pytest.mark.parametrize("cells", [1, 17, 1 << 24])

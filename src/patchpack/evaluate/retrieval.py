@@ -28,8 +28,8 @@ def recalls(
     pairs: Int[Tensor, "pair 2"],
     at: Sequence[int] = AT,
 ) -> dict[str, float]:
-    """Shares of images with a right text among the k nearest, of texts with a right image, and the
-    mean of both.
+    """Shares of images with a right text among the k nearest, of texts with a right image, the
+    mean of both, and `mean_recall`, their mean over k.
 
     pairs  (image, text) of all that belong together
 
@@ -43,6 +43,7 @@ def recalls(
             found[f"{name}@{k}"] = float((ranks < k).double().mean()) if len(ranks) else 0.0
     for k in at:
         found[f"recall@{k}"] = 0.5 * (found[f"image_to_text@{k}"] + found[f"text_to_image@{k}"])
+    found["mean_recall"] = sum(found[f"recall@{k}"] for k in at) / len(at)
     return found
 
 

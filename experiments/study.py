@@ -309,6 +309,7 @@ def publish(
         "remarks": finding.remarks,
         "table": [list(row) for row in table],
     }
+    findings = dict(sorted(findings.items()))
     path.write_text(json.dumps(findings, indent=1, ensure_ascii=False) + "\n")
     (docs / "findings.md").write_text(_page(findings))
     print("\n".join(_markdown(table)))

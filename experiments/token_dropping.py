@@ -37,6 +37,13 @@ FINDING = Finding(
         "by_resolution": {"fixed": 78.66, "beta": 78.72, "0.25": 78.85, "0.4": 78.93},
         "schedule": {"fixed": 75.8, "rising": 72.2, "falling fast": 76.3, "falling slow": 76.5},
     },
+    remarks=(
+        "Dropping pays (21.1 % on average over sizes without, 24.3 with a fixed half), rates that "
+        "follow the resolution are best (25.6), and a falling schedule beats a rising one by one "
+        "to two points, as in the paper. A Beta's spread does not: it is even with a fixed rate at "
+        "a mean of 0.25 and one to two points behind at 0.5 and 0.75. With two seeds, less than two "
+        "points may be chance; runs are short, and their few images are seen 20 times."
+    ),
 )
 
 

@@ -41,7 +41,7 @@ FINDING = Finding(
         "Dropping pays (21.1 % on average over sizes without, 24.3 with a fixed half), rates that "
         "follow the resolution are best (25.6), and a falling schedule beats a rising one by one "
         "to two points, as in the paper. A Beta's spread does not: it is even with a fixed rate at "
-        "a mean of 0.25 and one to two points behind at 0.5 and 0.75. With two seeds, less than two "
+        "a mean of 0.25, one to two points behind at 0.5 and 0.75. With two seeds, less than two "
         "points may be chance; runs are short, and their few images are seen 20 times."
     ),
 )

@@ -255,7 +255,7 @@ def draw_lines(found: Found, baseline: float) -> bytes:
     axes.set_ylabel("test accuracy (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8,
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, handlelength=3.5,
                   loc="outside right upper")  # fmt: skip
     return png(figure)
 

@@ -37,5 +37,5 @@ config = RunConfig(
         dim=192,
     ),
     optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
-    train=TrainConfig(steps=300, ema=0.99, eval_every=100, save_every=100),
+    train=TrainConfig(steps=150, ema=0.99, eval_every=50, save_every=50),
 )

@@ -45,11 +45,12 @@ FINDING = Finding(
     ),
     paper={"images_per_sequence": {"32": 5.41, "16": 4.88}, "padding_at_most": 0.02},
     remarks=(
-        "First-fit gives 5.50 and 4.97 images a sequence, two percent above the printed, with less "
-        "padding than the paper allows; the planner, which looks ahead, leaves 0.04 % empty. Under "
-        "one dense mask attention's share grows with the images packed, as in Fig. 4, in time about "
-        "twice as much as in operations, since its products are small and its softmax is none; "
-        "inside each image it does not grow. On two cores the timed shares scatter by some points."
+        "First-fit gives 5.50 and 4.97 images a sequence, two percent above the printed, with "
+        "less padding than the paper allows; the planner, which looks ahead, leaves 0.04 % "
+        "empty. Under one dense mask attention's share grows with the images packed, as in Fig."
+        " 4, in time about twice as much as in operations, since its products are small and its"
+        " softmax is none; inside each image it does not grow. On two cores the timed shares "
+        "scatter by some points."
     ),
 )
 

@@ -66,11 +66,40 @@ def test_no_texts_at_all(tmp_path):
         read_captions(build_index(tmp_path))
 
 
-def test_texts_that_are_no_text(tmp_path):
-    write_images(tmp_path, ["a.png"])
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadDataset, match=r"a\.txt cannot be read as text"):
-        read_captions(build_index(tmp_path))
+def test_texts_that_are_no_text_are_none(tmp_path):
+    """A file that is not UTF-8, JSON of other kinds, and letters that are no Unicode."""
+    write_images(tmp_path / "side", ["a.png", "b.png"])
+    (tmp_path / "side/a.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "side/b.txt").write_text("two")
+    assert read_captions(build_index(tmp_path / "side")) == [(), ("two",)]
+    rows = [
+        {"path": "a.png", "captions": ["one", None, 3, ["x"]]},
+        {"path": "b.png", "captions": {"en": "x"}},
+        {"path": "c.png", "captions": ["lone \ud800", "\ud800"]},
+        {"path": "d.png", "captions": [["nested"]]},
+    ]
+    assert read_captions(build_index(manifest(tmp_path, rows))) == [("one",), (), (), ()]
+
+
+def test_texts_cut_to_the_same_tokens_stay_different_texts(tmp_path):
+    rows = [
+        {"path": f"{n}.png", "captions": [f"the same beginning {n}", "shared"]} for n in range(2)
+    ]
+    index = build_index(manifest(tmp_path, rows))
+    texts = read_captions(index)
+    tokenizer = train_tokenizer([text for many in texts for text in many], 300)
+    captions = pair_up(index, texts, tokenizer, 4).index.captions
+    assert captions.text(0).tolist() == captions.text(2).tolist()  # cut
+    assert captions.same.tolist() == [0, 1, 2, 1]
+    assert captions.select(np.array([1])).same.tolist() == [2, 1]
+
+
+def test_images_in_one_flat_folder_are_shared_out(tmp_path):
+    write_images(tmp_path, [f"{n}.png" for n in range(40)])
+    index = build_index(tmp_path)
+    parts = [set(index.split(name).keys) for name in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [32, 4, 4] and set.union(*parts) == set(index.keys)
+    assert index.split("val").keys == build_index(tmp_path).split("val").keys
 
 
 def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):

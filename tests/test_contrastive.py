@@ -24,6 +24,7 @@ from patchpack.distributed import join_world
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
 from patchpack.model.navit import NaViTConfig
 from patchpack.run import load_config, resume, start
+from patchpack.serve.serving import Serving
 from patchpack.train import loop
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError
@@ -231,6 +232,8 @@ WRONG = [
     (["predict", "RUN", "IMAGE"], "give --labels to choose from"),
     (["search", "RUN", "DIR", " "], "the text ' ' is empty"),
     (["search", "RUN", "nowhere", "red"], "there is no such file"),
+    (["search", "RUN", "DIR"], "what is to be searched for?"),
+    (["search", "RUN", "DIR", "red", "--picture", "p.xyz"], "a picture ends in .png"),
     (["search", "RUN", "DIR", "red", "--top", "0"], "top must be at least 1"),
     (["embed", "RUN", "-o", "v.npz"], "nothing to embed"),
     (["embed", "RUN", "--texts", "IMAGE", "-o", "v.npz"], "decode"),
@@ -290,3 +293,59 @@ def test_a_changed_caption_stops_a_resume(root, tmp_path):
     copy.write_text(copy.read_text().replace("an image of red", "a picture of red"))
     with pytest.raises(TrainingError, match="are not those that"):
         resume(tmp_path / "run", live=False)
+
+
+def test_labels_play_no_part(root, tmp_path):
+    """Each image with a label of its own: a classifier would refuse them."""
+    lines = [json.loads(line) for line in root.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line |= {"path": str(root.parent / line["path"]), "label": f"label {number}"}
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    start(tiny_pairs(manifest, tmp_path / "run", steps=1), live=False)
+
+
+def test_a_tokenizer_that_lies_in_the_way_is_not_taken(root, run, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "tokenizer.json").write_text("{}")
+    start(tiny_pairs(root, out, steps=1), live=False)
+    assert (out / "tokenizer.json").read_text() == (run / "tokenizer.json").read_text()
+
+
+def test_a_budget_that_a_text_does_not_fit_is_refused_at_once(root, tmp_path):
+    config = tiny_pairs(root, tmp_path / "run")
+    config = replace(config, data=replace(config.data, max_text_tokens=3))
+    with pytest.raises(
+        BadDataset, match=r"a pack may hold 3 of texts: raise data\.max_text_tokens"
+    ):
+        start(config, live=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_chosen_is_used_by_two_towers_too(run, root):
+    model, image, names = pp.load(run), root.parent / "test0.png", ["red plain", "blue plain"]
+    plain = {n: model.predict([image], names, max_tokens=n)[0].probability for n in (4, 36)}
+    model.serving = Serving(max_tokens=4, again=36, threshold=1.0)
+    assert model.predict([image], names)[0].probability == pytest.approx(plain[36])
+    model.serving = Serving(max_tokens=4)
+    assert model.predict([image], names)[0].probability == pytest.approx(plain[4])
+    model.serving = Serving(max_tokens=4, temperature=20.0)
+    assert model.predict([image], names)[0].probability < plain[4]
+
+
+def test_output_files_keep_the_names_that_they_are_given(capsys, run, root, tmp_path):
+    (tmp_path / "v.npz").write_text("another file")
+    status, out, _ = patchpack(
+        capsys, "embed", run, root.parent / "test0.png", "-o", tmp_path / "v.1"
+    )
+    assert status == 0 and (tmp_path / "v.1.npz").exists() and "v.1.npz" in out
+    assert (tmp_path / "v.npz").read_text() == "another file"
+
+
+def test_templates_are_part_of_what_is_kept(capsys, run, tmp_path):
+    templates = tmp_path / "t.txt"
+    templates.write_text("an image of {}\n")
+    words = ("eval", run, "--suite", "calibration", "--budgets", 16, "--out", tmp_path, "--json")
+    plain, other = patchpack(capsys, *words), patchpack(capsys, *words, "--templates", templates)
+    assert json.loads(plain[1])["calibration"] != json.loads(other[1])["calibration"]

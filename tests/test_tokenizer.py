@@ -74,6 +74,7 @@ def test_clip_merges(tmp_path):
         ("t.json", b"{}", "not a tokenizer of tokenizers"),
         ("t.json", b"\xff", "t.json: .*decode"),
         ("t.model", b"no model", "not a tokenizer of sentencepiece"),
+        ("t.model", b"", "it has no tokens"),
         ("m.txt", b"", "not a file of merges"),
         ("m.txt", b"#version\na b c\n", "not a file of merges"),
         ("m.txt.gz", b"no gzip", "m.txt.gz"),
@@ -90,3 +91,31 @@ def test_files_that_are_no_tokenizer(tmp_path, name, content, says):
 def test_end_of_text_is_part_of_the_vocabulary():
     content = json.loads(train_tokenizer(TEXTS, 300).content)
     assert content["model"]["vocab"][END] == 0
+
+
+def test_padding_that_a_file_asks_for_is_left_off(tmp_path):
+    content = json.loads(train_tokenizer(TEXTS, 300).content)
+    content["padding"] = {
+        "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": 8, "pad_id": 0,
+        "pad_type_id": 0, "pad_token": END,
+    }  # fmt: skip
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    padding = load_tokenizer(tmp_path / "t.json")
+    alone = padding.encode(["red"], 50).tokens
+    assert padding.encode(["red", "the boxes are red and blue"], 50).tokens[:1] == alone
+    assert len(alone[0]) < 8
+
+
+def test_numbers_with_gaps_count_up_to_the_largest(tmp_path):
+    content = json.loads(train_tokenizer(TEXTS, 300).content)
+    vocabulary = content["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.__getitem__)] = 5000
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    assert load_tokenizer(tmp_path / "t.json").vocab_size == 5001
+
+
+def test_a_length_without_room_for_a_word_is_refused():
+    with pytest.raises(TokenizerError, match="no room for a word beside the 1 that"):
+        train_tokenizer(TEXTS, 270).encode(["red"], 1)
+    with pytest.raises(TokenizerError, match="cannot be told in tokens"):
+        train_tokenizer(TEXTS, 270).encode(["lone \ud800"], 9)

@@ -46,10 +46,12 @@ def data_of(
     data: Path | None = None,
     where: Sequence[str] = (),
     max_bad_fraction: float | None = None,
+    learned: bool = True,
 ) -> Data:
     """One split of a run's own data, or of another folder.
 
     where             "column=value" of a manifest: the images to take
+    learned           whether the model learned the classes; two towers are asked of any
     max_bad_fraction  as the run has it, when None
     """
     config = load_config(folder).data
@@ -58,7 +60,7 @@ def data_of(
     root = data or config.root
     if root is None:
         raise TrainingError(f"{folder} does not say where its data are: give --data")
-    index = build_index(root, max_bad_fraction=max_bad_fraction)
+    index = build_index(root, max_bad_fraction=max_bad_fraction, learned=learned)
     if not where and data is None:
         where = config.where
     return Data(index.where(where).split(split), max_bad_fraction)

@@ -22,6 +22,7 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.distributed import join_world
+from patchpack.heads.contrastive import ContrastiveConfig
 from patchpack.packs import training_packs
 from patchpack.serial import from_json, to_json
 from patchpack.tasks.job import Job
@@ -70,9 +71,11 @@ def load_config(folder: Path) -> RunConfig:
 def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     data = config.data
     assert data.root is not None
-    index = build_index(data.root, max_bad_fraction=data.max_bad_fraction).where(data.where)
+    learned = not isinstance(config.task, ContrastiveConfig)  # whether labels matter
+    index = build_index(data.root, max_bad_fraction=data.max_bad_fraction, learned=learned)
+    index = index.where(data.where)
     with join_world() as world:
-        job = prepare(index, config, world)
+        job = prepare(index, config, world, resumed=resumed)
         torch.manual_seed(config.train.seed)
         task = job.build()
         if config.init and not resumed:

@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from patchpack.data.corruptions import SEVERITIES
-from patchpack.data.layouts import BadDataset
+from patchpack.data.pairs import NoTexts
 from patchpack.evaluate.classification import Counts, table
 from patchpack.evaluate.retrieval import AT
 from patchpack.judge import (
@@ -87,6 +87,7 @@ def run_eval(options: Eval) -> None:
         split=options.split,
         where=options.where,
         max_bad_fraction=options.max_bad_fraction,
+        learned=not isinstance(model, Matcher),
     )
     budgets = options.budgets or (model.card.eval_tokens,)
     if isinstance(model, Matcher):
@@ -127,7 +128,7 @@ def _match(
     retrieved: list[RetrievalResult] = []
     try:
         pairs = pairs_of(model, data)
-    except BadDataset:
+    except NoTexts:
         if not data.index.classes:
             raise
     else:

@@ -18,7 +18,7 @@ from patchpack.serve.images import ImageModel
 from patchpack.serve.load import load
 from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Prediction
-from patchpack.serve.sheet import Hit, draw_hits
+from patchpack.serve.sheet import SHOWN, Hit, draw_hits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,9 @@ def run_embed(options: Embed) -> int:
         arrays |= _text_arrays(model, options.texts)
     if options.images:
         arrays |= _image_arrays(model, options.images, options.max_tokens, bad)
-    output = options.output.with_suffix(".npz")
+    output = options.output
+    if output.suffix != ".npz":
+        output = output.with_name(f"{output.name}.npz")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".tmp-{output.name}")
     with temporary.open("wb") as file:
@@ -145,6 +147,11 @@ class Search:
 def run_search(options: Search) -> int:
     if options.top < 1:
         raise ValueError(f"top must be at least 1, not {options.top}")
+    if not options.queries:
+        raise ValueError("what is to be searched for? Give a text, in quotes")
+    picture = options.picture or options.run / "search.png"
+    if picture.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"{picture}: a picture ends in .png, .jpg or .webp")
     model = load(options.run)
     if not isinstance(model, Matcher):
         raise ValueError(f"{options.run} is a classifier: it reads no texts")
@@ -156,14 +163,14 @@ def run_search(options: Search) -> int:
     for query, scores in zip(options.queries, cosines, strict=True):
         nearest = np.argsort(-scores, kind="stable")[: options.top]
         hits = [(str(keys[i]), float(scores[i])) for i in nearest]
-        rows.append((query, [Hit(decode(key, key=key), Path(key).name) for key, _ in hits]))
+        shown = [Hit(decode(key, key=key), Path(key).name) for key, _ in hits[:SHOWN]]
+        rows.append((query, shown))
         if options.json:
             images = [{"image": key, "cosine": round(score, 6)} for key, score in hits]
             print(json.dumps({"query": query, "images": images}))
         else:
             print(query)
             print("\n".join(f"  {score:6.3f}  {key}" for key, score in hits))
-    picture = options.picture or options.run / "search.png"
     draw_hits(rows).save(picture)
     if not options.json:
         print(picture)

@@ -19,6 +19,7 @@ class Captions:
     tokens: Int[np.ndarray, " token"]
     starts: Int[np.ndarray, " caption_plus_1"]
     first: Int[np.ndarray, " image_plus_1"]  # each image's first caption
+    same: Int[np.ndarray, " caption"]  # a number for each distinct text, also of those cut alike
 
     def __len__(self) -> int:
         """The number of images."""
@@ -47,11 +48,16 @@ class Captions:
         chosen = [np.arange(self.first[i], self.first[i + 1]) for i in images]
         captions = np.concatenate([np.empty(0, np.int64), *chosen])
         tokens = [self.text(i) for i in captions]
-        return lay_out(tokens, [len(numbers) for numbers in chosen])
+        return lay_out(tokens, [len(numbers) for numbers in chosen], self.same[captions])
 
 
-def lay_out(tokens: Sequence[Sequence[int] | np.ndarray], counts: Sequence[int]) -> Captions:
-    """Captions from their tokens, and from how many of them each image has."""
+def lay_out(
+    tokens: Sequence[Sequence[int] | np.ndarray],
+    counts: Sequence[int],
+    same: Sequence[int] | np.ndarray | None = None,
+) -> Captions:
+    """Captions from their tokens, how many each image has, and which are the same text."""
     flat = np.concatenate([np.empty(0, np.int32), *tokens]).astype(np.int32)
     starts = np.cumsum([0, *map(len, tokens)])
-    return Captions(flat, starts, np.cumsum([0, *counts]))
+    numbers = np.arange(len(tokens)) if same is None else np.asarray(same, np.int64)
+    return Captions(flat, starts, np.cumsum([0, *counts]), numbers)

@@ -22,7 +22,7 @@ from jaxtyping import Int
 from patchpack.data.bad_images import BadImages
 from patchpack.data.captions import Captions
 from patchpack.data.images import BadImage, read_size
-from patchpack.data.layouts import BadDataset, File, list_files, split_name
+from patchpack.data.layouts import PARTS, BadDataset, File, list_files, share_out, split_name
 
 CACHE_VERSION = 2
 Size = tuple[int, int]  # height, width
@@ -55,13 +55,18 @@ class Index:
         if name == "all":
             return self
         name = split_name(name)
+        if set(self.splits) == {"all"} and name in PARTS:
+            return self.select(share_out(self.keys)[name])
         chosen = [i for i, split in enumerate(self.splits) if split == name]
         if not chosen:
             counts = Counter(self.splits)
             there = ", ".join(f"{split} ({count})" for split, count in sorted(counts.items()))
             near = difflib.get_close_matches(name, counts, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise BadDataset(f"{self.root} has no split {name!r}; it has {there}{hint}")
+            raise BadDataset(
+                f"{self.root} has no split {name!r}; it has {there}{hint}; data.train_split, "
+                "data.val_split and eval's --split say which are used"
+            )
         return self.select(chosen)
 
     @property
@@ -112,12 +117,15 @@ def build_index(
     seed: int = 0,
     cache_dir: Path | None = None,
     max_bad_fraction: float = 0.01,
+    learned: bool = True,
 ) -> Index:
     """Index a folder or a manifest (`layouts` says which shapes they may have).
 
     seed              decides the split of folders that have none
     cache_dir         where sizes are kept; ~/.cache/patchpack/index when None
     max_bad_fraction  share of unreadable files that is an error
+    learned           labels are learned from the training split, which must then hold every class;
+                      otherwise classes are those of all splits, and of none anything is asked
 
     Raises BadDataset when there is nothing to index, too much is unreadable, or a class that is
     evaluated is never trained on.
@@ -126,10 +134,13 @@ def build_index(
     root, files = list_files(source, seed)
     sizes, reasons = _read_sizes(root, files, _cache_path(source.resolve(), cache_dir))
     good = [file for file in files if file.key in sizes]
-    BadImages(source, {file.key: file.label for file in files}, max_bad_fraction, reasons).check()
-    _check_classes(source, good)
-    learned = [file for file in good if file.split == "train"] or good
-    classes = tuple(sorted({file.label for file in learned if file.label is not None}))
+    labels = {file.key: file.label if learned else None for file in files}
+    BadImages(source, labels, max_bad_fraction, reasons).check()
+    telling = good
+    if learned:
+        _check_classes(source, good)
+        telling = [file for file in good if file.split == "train"] or good
+    classes = tuple(sorted({file.label for file in telling if file.label is not None}))
     number = {label: i for i, label in enumerate(classes)}
     names = sorted({name for file in good for name in file.columns})
     return Index(

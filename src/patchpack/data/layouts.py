@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +26,7 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
 }  # fmt: skip
+PARTS = ("train", "val", "test")
 HIDDEN = (".", "__MACOSX")  # the second is what archives of macOS bring along
 MANIFESTS = (".csv", ".jsonl")
 EXPECTED = (
@@ -210,6 +211,17 @@ def _assign_splits(files: list[File], seed: int) -> list[File]:
         for place, file in enumerate(group):
             splits[file.key] = "val" if place < held else "test" if place < 2 * held else "train"
     return [replace(file, split=file.split or splits[file.key]) for file in files]
+
+
+def share_out(keys: Sequence[str], seed: int = 0) -> dict[str, list[int]]:
+    """Numbers of files that no layout splits, 80/10/10 by a hash of seed and key."""
+    order = sorted(range(len(keys)), key=lambda number: _lot(seed, keys[number]))
+    held = max(1, round(len(keys) / 10)) if len(keys) >= 3 else 0
+    return {
+        "val": sorted(order[:held]),
+        "test": sorted(order[held : 2 * held]),
+        "train": sorted(order[2 * held :]),
+    }
 
 
 def _lot(seed: int, key: str) -> bytes:

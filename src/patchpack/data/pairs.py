@@ -23,6 +23,10 @@ EXPECTED = (
 )
 
 
+class NoTexts(BadDataset):
+    """Data of which no image has a text."""
+
+
 class Pairs(NamedTuple):
     """The images that have a text."""
 
@@ -38,30 +42,38 @@ def read_captions(index: Index) -> list[tuple[str, ...]]:
         found = [_sidecar(index.path(i)) for i in range(len(index))]
     else:
         found = [_cell(cell) for cell in index.columns[column]]
-    texts = [tuple(text.strip() for text in many if text.strip()) for many in found]
+    texts = [tuple(t for text in many if (t := _clean(text))) for many in found]
     if not any(texts):
-        raise BadDataset(f"{index.root} has no text for any image: {EXPECTED}")
+        raise NoTexts(f"{index.root} has no text for any image: {EXPECTED}")
     return texts
 
 
 def _sidecar(image: Path) -> Sequence[str]:
     try:
         return image.with_suffix(".txt").read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    except (OSError, UnicodeDecodeError):  # absent, or not a text
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadDataset(f"{image.with_suffix('.txt')} cannot be read as text: {error}") from error
+
+
+def _clean(text: str) -> str:
+    """A text without the space around it; nothing of what is no Unicode."""
+    return text.strip() if text.isascii() or _is_unicode(text) else ""
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _cell(cell: str) -> Sequence[str]:
-    """One text, or a JSON list of texts."""
-    if cell.startswith("["):
+    """One text, or a JSON list of texts; what else JSON may hold is none."""
+    if cell.startswith(("[", "{")):
         try:
             values = json.loads(cell)
         except (ValueError, RecursionError):
             return (cell,)
-        if isinstance(values, list) and all(isinstance(value, str) for value in values):
-            return values
+        if isinstance(values, list):
+            return [value for value in values if isinstance(value, str)]
+        return ()
     return (cell,)
 
 
@@ -71,7 +83,8 @@ def pair_up(
     """Keep the images with a text, and tokenize what `read_captions` gave of them."""
     flat = [text for many in texts for text in many]
     encoded = tokenizer.encode(flat, max_length)
-    images, tokens, counts, cut = [], [], [], 0
+    images, tokens, counts, same, cut = [], [], [], [], 0
+    numbers: dict[str, int] = {}  # of distinct texts
     alone: dict[str, str] = {}
     done = 0
     for image, many in enumerate(texts):
@@ -83,5 +96,6 @@ def pair_up(
         images.append(image)
         counts.append(len(kept))
         tokens += [encoded.tokens[i] for i in kept]
+        same += [numbers.setdefault(flat[i], len(numbers)) for i in kept]
         cut += sum(encoded.cut[i] for i in kept)
-    return Pairs(replace(index.select(images), captions=lay_out(tokens, counts)), alone, cut)
+    return Pairs(replace(index.select(images), captions=lay_out(tokens, counts, same)), alone, cut)

@@ -43,18 +43,23 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """One more than the largest number of a token."""
-        return self._engine.get_vocab_size() if self.kind == "tokenizers" else len(self._engine)
+        if self.kind == "sentencepiece":
+            return len(self._engine)
+        return max(self._engine.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, texts: Sequence[str], max_length: int) -> Encoded:
         """At most `max_length` tokens of each text; none at all where nothing is left of one."""
         if self.kind == "tokenizers":
+            if (own := self._own_tokens) >= max_length:
+                raise TokenizerError(
+                    f"texts of {max_length} tokens have no room for a word beside the {own} that "
+                    "the tokenizer puts around it: raise task.text.max_length"
+                )
             try:
                 self._engine.enable_truncation(max_length)
                 found = self._engine.encode_batch(list(texts))
             except Exception as error:  # the library raises nothing narrower
-                raise TokenizerError(
-                    f"texts cannot be cut to {max_length} tokens: {error}"
-                ) from None
+                raise TokenizerError(f"a text cannot be told in tokens: {error}") from None
             return Encoded([e.ids for e in found], [bool(e.overflowing) for e in found])
         whole = self._engine.encode(list(texts))
         end = [self._engine.eos_id()] if self._engine.eos_id() >= 0 else []
@@ -65,12 +70,20 @@ class Tokenizer:
         )
 
     @cached_property
+    def _own_tokens(self) -> int:
+        """Tokens that every text gets beside its own."""
+        self._engine.no_truncation()
+        return len(self._engine.encode("").ids)
+
+    @cached_property
     def _engine(self) -> Any:
         try:
             if self.kind == "tokenizers":
                 from tokenizers import Tokenizer as Engine
 
-                return Engine.from_str(self.content)
+                engine = Engine.from_str(self.content)
+                engine.no_padding()  # texts are packed
+                return engine
             from sentencepiece import SentencePieceProcessor
 
             return SentencePieceProcessor(model_proto=base64.b64decode(self.content))
@@ -118,7 +131,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         else:
             text = gzip.decompress(data) if path.suffix == ".gz" else data
             found = _clip(text.decode())
-        found.vocab_size  # noqa: B018  reads it
+        if found.vocab_size < 1:
+            raise TokenizerError("it has no tokens")
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from error
     except (TokenizerError, ValueError) as error:

@@ -77,14 +77,13 @@ def encode_captions(
     module: Any, captions: Captions, device: torch.device
 ) -> tuple[Float[Tensor, "text dim"], Tensor]:
     """The vector of each distinct text, and the pairs of (image, text)."""
-    numbers: dict[bytes, int] = {}
+    numbers: dict[int, int] = {}
     texts: list[Tensor] = []
     pairs = []
     for caption, image in enumerate(captions.owners):
-        tokens = captions.text(caption)
-        number = numbers.setdefault(tokens.tobytes(), len(texts))
+        number = numbers.setdefault(int(captions.same[caption]), len(texts))
         if number == len(texts):
-            texts.append(torch.from_numpy(tokens))
+            texts.append(torch.from_numpy(captions.text(caption)))
         pairs.append((int(image), number))
     vectors = [module.encode_texts(part.to(device)) for part in _portions(texts)]
     return torch.cat(vectors), torch.tensor(pairs)

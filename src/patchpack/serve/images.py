@@ -1,6 +1,6 @@
 """What all trained models can do: turn images of any size into vectors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,21 @@ class ImageModel:
         with self.precision():
             return self.model.encode(batch.to(self.device)).pooled.float().cpu()
 
+    def as_chosen(
+        self,
+        logits_of: Callable[[Sequence[AnyImage], int | None], Float[Tensor, "image label"]],
+        images: Sequence[AnyImage],
+        max_tokens: int | None,
+    ) -> Float[Tensor, "image label"]:
+        """Logits as was chosen for the model: at its budget unless another is asked for, of images
+        that it is not sure of again with more, and divided by its temperature."""
+        chosen = self.serving
+        logits = logits_of(images, chosen.max_tokens if max_tokens is None else max_tokens)
+        if max_tokens is None and chosen.again is not None:
+            unsure = (logits.softmax(1).amax(1) < chosen.threshold).nonzero()[:, 0].tolist()
+            logits[unsure] = logits_of([images[i] for i in unsure], chosen.again)
+        return logits / chosen.temperature
+
     def precision(self) -> torch.autocast:
         """The precision that the model was trained in."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -58,7 +73,7 @@ class ImageModel:
         check_list(images)
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-        tokens = max_tokens or self.serving.max_tokens or self.card.eval_tokens
+        tokens = max_tokens or self.card.eval_tokens
         model, resolution = self.card.model, self.card.resolution.at(tokens)
         waiting: list[Patches] = []
         room = PACK_TOKENS

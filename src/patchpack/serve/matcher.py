@@ -82,11 +82,12 @@ class Matcher(ImageModel):
         Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
         """
         classes = torch.from_numpy(self.embed_classes(names, templates))
-        answers: list[Prediction] = []
-        for batch in self.packs(images, max_tokens):
-            logits = self.scale * self.vectors(batch) @ classes.T
-            answers += likeliest(logits.softmax(1), names, top)
-        return answers
+
+        def logits_of(some: Sequence[AnyImage], tokens: int | None) -> Tensor:
+            vectors = torch.from_numpy(self.embed(some, max_tokens=tokens))
+            return self.scale * vectors @ classes.T
+
+        return likeliest(self.as_chosen(logits_of, images, max_tokens).softmax(1), names, top)
 
     @property
     def scale(self) -> float:

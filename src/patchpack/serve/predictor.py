@@ -48,12 +48,7 @@ class Predictor(ImageModel):
         shown again with more tokens. Raises BadImage for a file that cannot be read, ValueError
         for anything else wrong.
         """
-        logits = self._logits(images, max_tokens)
-        chosen = self.serving
-        if max_tokens is None and chosen.again is not None:
-            unsure = (logits.softmax(1).amax(1) < chosen.threshold).nonzero()[:, 0].tolist()
-            logits[unsure] = self._logits([images[i] for i in unsure], chosen.again)
-        logits = logits / chosen.temperature
+        logits = self.as_chosen(self._logits, images, max_tokens)
         sigmoid = self.card.task.loss == "sigmoid"
         probabilities = logits.sigmoid() if sigmoid else logits.softmax(1)
         return likeliest(probabilities, self.card.classes, top)

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from patchpack.data.images import Pixels
 
+SHOWN = 50  # images of a query, at most
 SIDE = 128  # pixels that an image is shrunk to fit
 LINE = 16  # of writing
 GAP = 8

@@ -91,6 +91,7 @@ class Runner:
         return data_of(
             self.run, split=split, data=data or asked.data,
             where=() if data else asked.where, max_bad_fraction=asked.max_bad_fraction,
+            learned=isinstance(self.model, Predictor),
         )  # fmt: skip
 
     def _labelled(self, split: str, data: Path | None = None) -> Data:

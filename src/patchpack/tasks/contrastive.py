@@ -3,10 +3,11 @@
 A run's tokenizer is kept in its folder, and read from there when it is resumed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,9 +33,15 @@ class ContrastivePretraining:
     metric = "mean_recall"  # of few pairs, recall at a single k is mostly chance
 
     def __init__(
-        self, index: Index, config: RunConfig, task: ContrastiveConfig, world: World
+        self,
+        index: Index,
+        config: RunConfig,
+        task: ContrastiveConfig,
+        world: World,
+        resumed: bool,
     ) -> None:
-        self.config, self.task = config, task
+        self.config, self.task, self.resumed = config, task, resumed
+        index = replace(index, labels=np.full_like(index.labels, -1), classes=())
         texts = read_captions(index)
         self.tokenizer = self._tokenizer(index, texts, world)
         size, most = self.tokenizer.vocab_size, task.text.vocab_size
@@ -47,6 +54,12 @@ class ContrastivePretraining:
         self.left_out = [BadImage(key, reason) for key, reason in pairs.alone.items()]
         bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
         bad.add(self.left_out)
+        longest, room = int(pairs.index.captions.lengths.max()), config.data.max_text_tokens  # pyrefly: ignore
+        if room is not None and longest > room:
+            raise BadDataset(
+                f"a text has {longest} tokens, but a pack may hold {room} of texts: raise "
+                "data.max_text_tokens or lower task.text.max_length"
+            )
         self.train = pairs.index.split(config.data.train_split)
         self.val = pairs.index.split(config.data.val_split)
         self.notes = []
@@ -59,8 +72,10 @@ class ContrastivePretraining:
     def _tokenizer(self, index: Index, texts: list[tuple[str, ...]], world: World) -> Tokenizer:
         """The run's own where it is resumed, the user's, or one of the texts of the train split."""
         data = self.config.data
-        kept = [self.config.out / name for name in ("tokenizer.json", "tokenizer.model")]
-        path = next((path for path in kept if path.exists()), data.tokenizer)
+        path = data.tokenizer
+        if self.resumed:
+            kept = [self.config.out / name for name in ("tokenizer.json", "tokenizer.model")]
+            path = next((path for path in kept if path.exists()), path)
         if path is not None:
             return load_tokenizer(path)
         names = set(index.split(data.train_split).keys)

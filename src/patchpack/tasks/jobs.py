@@ -9,10 +9,13 @@ from patchpack.tasks.job import Job
 from patchpack.train.config import RunConfig, Task
 
 
-def prepare(index: Index, config: RunConfig, world: World) -> Job:
-    """The job of a config on these data; raises BadDataset where they do not serve."""
+def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = False) -> Job:
+    """The job of a config on these data; raises BadDataset where they do not serve.
+
+    resumed  whether the run's folder holds what the job wrote there
+    """
     if isinstance(config.task, ContrastiveConfig):
-        return ContrastivePretraining(index, config, config.task, world)
+        return ContrastivePretraining(index, config, config.task, world, resumed)
     return Classification(index, config, config.task)
 
 

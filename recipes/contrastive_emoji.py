@@ -3,6 +3,11 @@
 patchpack train recipes/contrastive_emoji.py --data.root DIR/captions.jsonl
 patchpack eval runs/contrastive_emoji --split test --budgets 16 36 64
 patchpack search runs/contrastive_emoji DIR "a red heart"
+
+Thirteen minutes on one core. Of 470 images and 470 texts that it never saw, it finds a right text
+among the ten nearest for 25 % of the images, a right image for 30 % of the texts; chance is 4 %.
+With `--data.where vendor=noto`, and `eval … --where vendor=emojitwo`: learned from the drawings of
+one vendor, asked of another's.
 """
 
 from pathlib import Path

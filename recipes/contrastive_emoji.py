@@ -1,8 +1,8 @@
 """Images and texts of emoji, both packed, trained together from nothing.
 
-patchpack train recipes/contrastive_emoji.py --data.root DIR/captions.jsonl
-patchpack eval runs/contrastive_emoji --split test --budgets 16 36 64
-patchpack search runs/contrastive_emoji DIR "a red heart"
+    patchpack train recipes/contrastive_emoji.py --data.root DIR/captions.jsonl
+    patchpack eval runs/contrastive_emoji --split test --budgets 16 36 64
+    patchpack search runs/contrastive_emoji DIR "a red heart"
 
 Thirteen minutes on one core. Of 470 images and 470 texts that it never saw, it finds a right text
 among the ten nearest for 25 % of the images, a right image for 30 % of the texts; chance is 4 %.

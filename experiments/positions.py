@@ -21,7 +21,7 @@ from patchpack.model.positions import (
     Sinusoidal,
 )
 
-BUDGET, STEP = 2e12, 1.15e10  # operations of a run, and of a step, about
+BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
 TRAINED = (16, 36, 64, 100)  # tokens, within the sizes of training
 TOKENS = (9, *TRAINED, 196, 400)
 FINDING = Finding(

@@ -13,7 +13,7 @@ from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
 from patchpack.data.resolution import Native, Resolution, Sampled
 
-BUDGET, STEP = 2e12, 1.15e10  # operations of a run, and of a step, about
+BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
 TOKENS = (16, 36, 64, 100)
 DRAWS = {"uniform": None, "normal 0": 0.0, "normal -0.5": -0.5, "normal +0.5": 0.5}
 FINDING = Finding(

@@ -1,6 +1,7 @@
 """Suites from the command: reports that agree with eval, kept outputs, choices that are used."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,21 @@ def test_what_was_said_is_kept_and_not_asked_again(capsys, run, tmp_path, monkey
     for path in kept:
         path.write_bytes(path.read_bytes()[:50])  # damaged: asked again
     assert patchpack(capsys, *words)[1] == first[1]
+
+
+def test_an_image_that_cannot_be_read_is_named_in_the_report(capsys, run, root, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(root, images)
+    damaged = sorted((images / "test").rglob("*.png"))[3]
+    damaged.write_bytes(damaged.read_bytes()[:90])
+    words = (
+        "eval", run, "--data", images, "--suite", "calibration", "--budgets", 4,
+        "--out", tmp_path, "--max-bad-fraction", "0.1",
+    )  # fmt: skip
+    for _ in range(2):  # the second time from what was kept
+        assert patchpack(capsys, *words)[0] == 0
+        lead = (tmp_path / "report-test.md").read_text().splitlines()[2]
+        assert damaged.name in lead and "cannot be read (1)" in lead
 
 
 def test_a_choice_is_kept_and_used(capsys, run, root, tmp_path):

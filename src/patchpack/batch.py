@@ -15,7 +15,7 @@ Texts that belong to images are a stream of their own, packed in the same way.
 Axes: token (all kept tokens of all images), image, patch_dim (ph · pw · channel, channel fastest).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -97,7 +97,10 @@ class PackedTexts:
         return pack_texts([pieces[i] for i in texts])
 
     def to(self, device: torch.device | str) -> "PackedTexts":
-        return replace(self, tokens=self.tokens.to(device, non_blocking=True))
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "PackedTexts":
+        return replace(self, tokens=move(self.tokens))
 
 
 def pack_texts(texts: Sequence[Int[Tensor, " _"]]) -> PackedTexts:
@@ -164,12 +167,14 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         """Copy to a device; asynchronous where the batch is pinned."""
-        return self._map(lambda t: t.to(device, non_blocking=True))
+        return self.map(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> "PackedBatch":
-        return self._map(lambda t: t.pin_memory())
+        return self.map(lambda t: t.pin_memory())
 
-    def _map(self, move) -> "PackedBatch":
+    def map(self, move: Callable[[Tensor], Tensor]) -> "PackedBatch":
+        """The same with every tensor moved; grids stay on the host."""
+
         def each(value):
             if isinstance(value, list):
                 return [each(item) for item in value]
@@ -179,7 +184,7 @@ class PackedBatch:
             self,
             patches=move(self.patches),
             coords=move(self.coords),
-            texts=self.texts and replace(self.texts, tokens=move(self.texts.tokens)),
+            texts=self.texts and self.texts.map(move),
             targets={name: each(value) for name, value in self.targets.items()},
         )
 

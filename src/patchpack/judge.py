@@ -1,26 +1,33 @@
 """A run's best weights on images they were not trained on, at several token budgets.
 
-data = data_of(run, split="test")
-classify_at(load(run), data, budgets=(64, 256))       a classifier: is the label right?
-retrieve_at(load(run), data, budgets)                 two towers: do texts find their images?
-zero_shot_at(load(run), data, templates, budgets)     … and images the name of their class?
+A classifier is asked for the label; two towers, which texts belong to which images, and which name
+of a class is nearest to an image:
+
+    data = data_of(run, split="test")
+    classify_at(classifier, data, budgets=(64, 256))
+    retrieve_at(towers, data, pairs_of(towers, data), budgets)
+    zero_shot_at(towers, data, templates, budgets)
+
+Every image is seen once at each budget, those that cannot be read are named.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
+from patchpack.data.alter import Alteration
 from patchpack.data.bad_images import BadImages
+from patchpack.data.dropping import Dropping
 from patchpack.data.index import Index, build_index
 from patchpack.data.layouts import BadDataset
 from patchpack.data.pairs import Pairs, pair_up, read_captions
+from patchpack.data.resolution import Resolution
 from patchpack.evaluate.classification import Counts, classify
 from patchpack.evaluate.retrieval import encode_captions, readable, recalls
 from patchpack.model.navit import forward_flops
@@ -32,11 +39,16 @@ from patchpack.serve.predictor import Predictor
 from patchpack.train.loop import TrainingError
 
 
-class Data(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Data:
     """Images to judge with."""
 
     index: Index
     max_bad_fraction: float  # of them that may be unreadable
+
+    def bad_images(self) -> BadImages:
+        """Those that cannot be read: none yet."""
+        return BadImages(self.index.root, self.index.label_of, self.max_bad_fraction)
 
 
 def data_of(
@@ -64,6 +76,34 @@ def data_of(
     if not where and data is None:
         where = config.where
     return Data(index.where(where).split(split), max_bad_fraction)
+
+
+def packed(
+    model: ImageModel,
+    data: Data,
+    bad: BadImages,
+    *,
+    tokens: int,
+    resolution: Resolution | None = None,
+    alter: Alteration | None = None,
+    dropping: Dropping | None = None,
+) -> Iterator[PackedBatch]:
+    """Every image of the data once, as the model is shown it; `bad` learns which are not.
+
+    resolution  the model's own, when None
+    """
+    packs = evaluation_packs(
+        replace(data.index, captions=None),
+        model.card.model,
+        resolution=resolution or model.card.resolution,
+        tokens=tokens,
+        max_tokens=PACK_TOKENS,
+        alter=alter,
+        dropping=dropping,
+    )
+    for pack in packs:
+        bad.add(pack.bad)
+        yield pack.batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +139,7 @@ def classify_at(model: Predictor, data: Data, budgets: Sequence[int]) -> list[Bu
     and where too many images cannot be used.
     """
     index = relabel(data.index, model.card.classes)
-    return _count_at(model, model.logits, data._replace(index=index), budgets)
+    return _count_at(model, model.logits, replace(data, index=index), budgets)
 
 
 def zero_shot_at(
@@ -117,12 +157,8 @@ def pairs_of(model: Matcher, data: Data) -> Pairs:
     assert model.card.tokenizer is not None
     most = model.model.config.text.max_length
     pairs = pair_up(data.index, read_captions(data.index), model.card.tokenizer, most)
-    alone = [f"{key}: {reason}" for key, reason in pairs.alone.items()]
-    if len(alone) > data.max_bad_fraction * len(data.index):
-        raise BadDataset(
-            f"{data.index.root}: {len(alone)} of {len(data.index)} images cannot be used "
-            f"(max_bad_fraction is {data.max_bad_fraction:g}): {'; '.join(alone[:10])}"
-        )
+    keys = dict.fromkeys(data.index.keys)  # of no class: a class may have no texts
+    BadImages(data.index.root, keys, data.max_bad_fraction, pairs.alone).check()
     return pairs
 
 
@@ -134,8 +170,8 @@ def retrieve_at(
     with torch.inference_mode(), model.precision():
         texts, owned = encode_captions(model.model, pairs.index.captions, model.device)
     numbers = {key: number for number, key in enumerate(pairs.index.keys)}
-    index = replace(pairs.index, captions=None)
-    bad = BadImages(index.root, index.label_of, data.max_bad_fraction)
+    data = replace(data, index=pairs.index)
+    bad = data.bad_images()
     results = []
     for tokens in budgets:
         vectors: list[Tensor] = []
@@ -145,9 +181,9 @@ def retrieve_at(
             vectors.append(model.vectors(batch))
             images.extend(numbers[key] for key in batch.keys)
 
-        cost = _judge(model, index, tokens, bad, lambda packs: [*map(keep, packs)])
+        cost = _judge(model, data, tokens, bad, lambda packs: [*map(keep, packs)])
         if not images:
-            raise BadDataset(f"no image of {index.root} can be read")
+            raise BadDataset(f"no image of {data.index.root} can be read")
         sides = readable(torch.cat(vectors), texts.cpu(), owned, images)
         results.append(
             RetrievalResult(
@@ -163,8 +199,7 @@ def _count_at(
     data: Data,
     budgets: Sequence[int],
 ) -> list[BudgetResult]:
-    index = data.index
-    bad = BadImages(index.root, index.label_of, data.max_bad_fraction)
+    index, bad = data.index, data.bad_images()
     results = []
     for tokens in budgets:
         found: list[Counts] = []
@@ -172,7 +207,7 @@ def _count_at(
         def count(packs: Iterator[PackedBatch], found=found) -> None:
             found.append(classify(logits, packs, len(index.classes)))
 
-        cost = _judge(model, index, tokens, bad, count)
+        cost = _judge(model, data, tokens, bad, count)
         if not found[0].images:
             raise BadDataset(f"no image of {index.root} has a label that could be judged")
         results.append(BudgetResult(**cost, counts=found[0]))
@@ -181,28 +216,23 @@ def _count_at(
 
 def _judge(
     model: ImageModel,
-    index: Index,
+    data: Data,
     tokens: int,
     bad: BadImages,
     use: Callable[[Iterator[PackedBatch]], object],
 ) -> dict:
     """Hand every image once to `use`; the fields of Cost."""
-    card = model.card
-    packs = evaluation_packs(
-        index, card.model, resolution=card.resolution, tokens=tokens, max_tokens=PACK_TOKENS
-    )
     flops = images = 0
 
-    def batches() -> Iterator[PackedBatch]:
+    def counted() -> Iterator[PackedBatch]:
         nonlocal flops, images
-        for pack in packs:
-            flops += forward_flops(card.model, pack.batch.lengths)
-            images += pack.batch.num_images
-            bad.add(pack.bad)
-            yield pack.batch
+        for batch in packed(model, data, bad, tokens=tokens):
+            flops += forward_flops(model.card.model, batch.lengths)
+            images += batch.num_images
+            yield batch
 
     began = time.perf_counter()
-    use(batches())
+    use(counted())
     seconds = time.perf_counter() - began
     return {
         "max_tokens": tokens,

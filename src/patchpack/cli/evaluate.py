@@ -77,7 +77,7 @@ def run_eval(options: Eval) -> None:
             raise ImportError(f"{NEEDS_REPORT} ({error})") from error
         report_suites(
             options.run, model, request,
-            limits=limits if chooses else {}, templates=options.templates,
+            limits=limits if chooses else {}, templates=tuple(read_templates(options.templates)),
             out=options.out or options.run, as_json=options.json,
         )  # fmt: skip
         return

@@ -10,9 +10,8 @@ from rich.console import Console
 
 from patchpack.evaluate.cost import Point
 from patchpack.evaluate.section import Section
-from patchpack.judge import read_lines
 from patchpack.serve.load import load
-from patchpack.serve.matcher import PLAIN, Matcher
+from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Predictor
 from patchpack.suites.compare import compare
 from patchpack.suites.request import Request, default_budgets
@@ -25,17 +24,18 @@ def report_suites(
     request: Request,
     *,
     limits: dict[str, float | None],
-    templates: Path | None,
+    templates: tuple[str, ...],
     out: Path,
     as_json: bool,
 ) -> None:
     """Run the suites that are asked for, keep what is chosen within limits, write the report."""
-    lines = tuple(read_lines(templates)) if templates else PLAIN
-    runner = Runner(run, model, request, templates=lines, tell=_tell)
+    runner = Runner(run, model, request, templates=templates, tell=_tell)
     chosen = keep_choice(run, runner.points(), **limits) if limits else None
     sections = runner.sections()
     budgets = ", ".join(map(str, request.budgets))
     lead = f"{run.name} on {request.split}, at {budgets} tokens."
+    if lost := runner.left_out():
+        lead += f" Left out, since they cannot be read ({len(lost):,}): {'; '.join(lost[:10])}."
     report = write_report(out, f"report-{request.split}", "Evaluation", lead, sections)
     _print(sections, report, chosen, as_json)
 

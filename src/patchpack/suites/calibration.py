@@ -43,7 +43,6 @@ def calibration(trial: Trial, budgets: Sequence[int], temperature: float | None 
         f"Top-1 calibration error in {BINS} bins (ECE) over all budgets: {min(errors):.3f} to "
         f"{max(errors):.3f}. The paper's model has 0.045 to 0.048 over 128 to 1,024 tokens."
     ]
-    shown = found
     if temperature is not None:
         scaled = {tokens: measure(outputs, temperature) for tokens, outputs in found.items()}
         tables.append(Table(header, [_row(str(t), m) for t, m in scaled.items()]))
@@ -59,7 +58,7 @@ def calibration(trial: Trial, budgets: Sequence[int], temperature: float | None 
         title="Calibration",
         text=text,
         tables=tables,
-        pictures=[draw_reliability({f"{t} tokens": o for t, o in shown.items()}, temperature)],
+        pictures=[draw_reliability({f"{t} tokens": o for t, o in found.items()}, temperature)],
         numbers=numbers,
     )
 

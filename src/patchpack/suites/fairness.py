@@ -44,10 +44,11 @@ def fairness(
             )
             numbers[f"{tokens} {kind}"] = {name: float(value) for name, value in found.items()}
     most = max(budgets)
-    values = {name: _column(test, sides[most][1], name) for name in attributes}
+    known, asked = sides[most]
+    values = {name: _column(test, asked, name) for name in attributes}
     by_group, gaps, pictures = {}, [], []
     for name in attributes:
-        right = _right(*sides[most], train, test, name, "logistic")
+        right = _right(known, asked, train, test, name, "logistic")
         found = groups(right, values)
         by_group[name] = {group: asdict(g) for group, g in found.items()}
         for by in attributes:
@@ -64,8 +65,8 @@ def fairness(
         title="Fairness",
         text=[
             LIMITS,
-            f"Linear probes of features that stay frozen, of {len(train.index):,} images, judged "
-            f"on {len(test.index):,}. Groups of fewer than {LEAST} images are left out.",
+            f"Linear probes of features that stay frozen, of {len(known):,} images, judged on "
+            f"{len(asked):,}. Groups of fewer than {LEAST} images are left out.",
         ],
         tables=[
             Table(["probe", *attributes], rows),
@@ -79,7 +80,7 @@ def fairness(
 def _seen(data: Data) -> Data:
     """All images, whatever their labels: those of attributes are looked up by key."""
     index = data.index
-    return data._replace(index=replace(index, labels=np.zeros(len(index), np.int64)))
+    return replace(data, index=replace(index, labels=np.zeros(len(index), np.int64)))
 
 
 def _column(data: Data, outputs: Outputs, name: str) -> list[str]:

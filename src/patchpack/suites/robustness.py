@@ -60,7 +60,9 @@ def robustness(
         text=[
             f"At {tokens} tokens: {plain:.1%} of the images as they are, {mean:.1%} of corrupted "
             f"ones, the mean over {len(corrupted)} kinds and {len(severities)} severities, which "
-            f"keeps {mean / plain if plain else 0:.0%} of it."
+            f"keeps {mean / plain if plain else 0:.0%} of it.",
+            "A centre crop is how square models are often judged; the paper's NaViT sees images "
+            "whole, resized (Table 5), as here wherever no crop is named.",
         ],
         tables=[
             Table(["images", "top-1", "points"], rows),

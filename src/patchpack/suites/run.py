@@ -13,7 +13,7 @@ from patchpack.evaluate.outputs import Answer
 from patchpack.evaluate.report import page
 from patchpack.evaluate.section import Section
 from patchpack.judge import Data, data_of, relabel
-from patchpack.serve.matcher import Matcher
+from patchpack.serve.matcher import PLAIN, Matcher
 from patchpack.serve.predictor import Predictor
 from patchpack.serve.serving import Serving, read_serving, write_serving
 from patchpack.suites.calibration import calibration, temperature_of
@@ -22,7 +22,7 @@ from patchpack.suites.fairness import fairness
 from patchpack.suites.fewshot import fewshot
 from patchpack.suites.request import Request
 from patchpack.suites.robustness import robustness
-from patchpack.suites.trial import Trial, trial_of
+from patchpack.suites.trial import Trial, Way, trial_of
 
 
 class Runner:
@@ -34,11 +34,12 @@ class Runner:
         model: Predictor | Matcher,
         request: Request,
         *,
-        templates: tuple[str, ...] = ("{}",),
+        templates: tuple[str, ...] = PLAIN,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.run, self.model, self.request, self.tell = run, model, request, tell
         self.templates = templates
+        self._trials: dict[str, Trial] = {}  # by split
 
     def sections(self) -> list[Section]:
         """What each suite found, in the order asked for."""
@@ -52,6 +53,11 @@ class Runner:
         """Every budget by itself, on the split that is judged."""
         points = points_of(self._trial(self.request.split), self.request.budgets)
         return [point for point in points if point.again is None]
+
+    def left_out(self) -> list[str]:
+        """Images of the split that no suite could judge by, since they cannot be read."""
+        trial = self._trials.get(self.request.split)
+        return trial.left_out(Way(max(self.request.budgets))) if trial else []
 
     def _section(self, name: str) -> Section:
         asked, budgets = self.request, sorted(self.request.budgets)
@@ -83,8 +89,15 @@ class Runner:
         return fairness(trial, train, test, asked.attributes, budgets)
 
     def _trial(self, split: str) -> Trial:
-        data = self._labelled(split)
-        return trial_of(self.run, self.model, data, templates=self.templates, tell=self.tell)
+        if split not in self._trials:
+            self._trials[split] = trial_of(
+                self.run,
+                self.model,
+                self._labelled(split),
+                templates=self.templates,
+                tell=self.tell,
+            )
+        return self._trials[split]
 
     def _data(self, split: str, data: Path | None = None) -> Data:
         asked = self.request
@@ -102,7 +115,7 @@ class Runner:
             return found
         classes = self.model.card.classes
         index = relabel(found.index, classes, self.request.label_map)
-        return found._replace(index=index)
+        return replace(found, index=index)
 
 
 def keep_choice(run: Path, points: Sequence[Point], **limits: float | None) -> Point:

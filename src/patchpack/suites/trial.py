@@ -7,8 +7,8 @@ where it was. What is kept names the weights, the images and the way, and is no 
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,14 @@ import torch
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import MANIFEST, candidates
 from patchpack.data.alter import Alteration
-from patchpack.data.bad_images import BadImages
 from patchpack.data.dropping import ConstantDrop
 from patchpack.data.resolution import Fit
 from patchpack.evaluate.outputs import Answer, Outputs, collect
-from patchpack.judge import Data
+from patchpack.judge import Data, packed
 from patchpack.model.navit import forward_flops
-from patchpack.packs import evaluation_packs
 from patchpack.run import CHECKPOINTS, fingerprint
-from patchpack.serve.images import PACK_TOKENS, ImageModel
-from patchpack.serve.matcher import Matcher
+from patchpack.serve.images import ImageModel
+from patchpack.serve.matcher import PLAIN, Matcher
 from patchpack.serve.predictor import Predictor
 
 KEPT = "outputs"  # the folder, in the run's
@@ -68,7 +66,7 @@ class Trial:
         self.answer, self.tell = answer, tell
         manifest = candidates(run / CHECKPOINTS, "best")[0] / MANIFEST
         self._weights = hashlib.sha256(manifest.read_bytes()).hexdigest()
-        self.unreadable: dict[str, str] = {}
+        self._known: dict[Data, tuple] = {}
 
     def outputs(self, way: Way, data: Data | None = None) -> Outputs:
         """What the model says, images in the order of their keys; of other images, if given."""
@@ -81,38 +79,35 @@ class Trial:
             _write(path, found, with_features=way.alter is None)
         return found
 
+    def left_out(self, way: Way) -> list[str]:
+        """Labelled images that the outputs lack, since they cannot be read."""
+        labels = self.data.index.label_of
+        return sorted({key for key in labels if labels[key]} - set(self.outputs(way).keys))
+
     def _name(self, way: Way, data: Data) -> str:
-        index = data.index
-        stamps = [_stamp(index.path(number)) for number in range(len(index))]
-        parts = (self._weights, str(index.root.resolve()), fingerprint(index), stamps)
-        parts = (*parts, repr(way), self.question)
+        if data not in self._known:
+            index = data.index
+            stamps = [_stamp(index.path(number)) for number in range(len(index))]
+            self._known[data] = (str(index.root.resolve()), fingerprint(index), stamps)
+        parts = (self._weights, *self._known[data], repr(way), self.question)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     def _ask(self, way: Way, data: Data) -> Outputs:
-        card, index = self.model.card, data.index
-        resolution = card.resolution.at(way.tokens)
-        if way.enlarge:
-            resolution = Fit(tokens=way.tokens)
-        bad = BadImages(index.root, index.label_of, data.max_bad_fraction)
-        packs = evaluation_packs(
-            replace(index, captions=None),
-            card.model,
-            resolution=resolution,
+        bad, config = data.bad_images(), self.model.card.model
+        batches = packed(
+            self.model,
+            data,
+            bad,
             tokens=way.tokens,
-            max_tokens=PACK_TOKENS,
+            resolution=Fit(tokens=way.tokens) if way.enlarge else None,
             alter=way.alter,
             dropping=ConstantDrop(rate=way.drop) if way.drop else None,
         )
-
-        def batches() -> Iterator[PackedBatch]:
-            for pack in packs:
-                bad.add(pack.bad)
-                yield pack.batch
-
         found = collect(
-            self.answer, batches(), flops=lambda batch: forward_flops(card.model, batch.lengths)
+            self.answer, batches, flops=lambda batch: forward_flops(config, batch.lengths)
         )
-        self.unreadable |= bad.reasons
+        for key, reason in bad.reasons.items():
+            self.tell(f"left out: {key}: {reason}")
         return found
 
 
@@ -121,7 +116,7 @@ def trial_of(
     model: Predictor | Matcher,
     data: Data,
     *,
-    templates: tuple[str, ...] = ("{}",),
+    templates: tuple[str, ...] = PLAIN,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Trial:
     """A classifier by its logits, two towers by the names of the data's classes."""

@@ -18,7 +18,7 @@ from patchpack.evaluate.classification import classify
 from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.packs import validation_packs
 from patchpack.serve.card import ModelCard
-from patchpack.tasks.job import Judged
+from patchpack.tasks.job import Judged, card_of
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
@@ -74,15 +74,7 @@ class Classification:
         return Judged(values, gather_over_ranks(errors, world))
 
     def card(self, dtype: str) -> ModelCard:
-        data, model = self.config.data, self.config.model
-        return ModelCard(
-            model=model,
-            task=self.task,
-            classes=self.classes,
-            resolution=data.resolution,
-            eval_tokens=data.evaluation_tokens(model.patch_size),
-            dtype=dtype,
-        )
+        return card_of(self.config, dtype, classes=self.classes)
 
     def write(self, folder: Path) -> None:
         """Nothing: labels are read again with the data."""

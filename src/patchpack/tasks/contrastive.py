@@ -3,7 +3,7 @@
 A run's tokenizer is kept in its folder, and read from there when it is resumed.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from patchpack.evaluate.retrieval import encode_captions, readable, recalls
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
 from patchpack.packs import validation_packs
 from patchpack.serve.card import ModelCard
-from patchpack.tasks.job import Judged
+from patchpack.tasks.job import Judged, card_of
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
@@ -81,8 +81,8 @@ class ContrastivePretraining:
         names = set(index.split(data.train_split).keys)
         learned = [text for key, many in zip(index.keys, texts, strict=True) if key in names
                    for text in many]  # fmt: skip
-        found = train_tokenizer(learned, self.task.text.vocab_size)
-        return gather_over_ranks([found], world)[0]
+        trained = [train_tokenizer(learned, self.task.text.vocab_size)] if world.is_main else []
+        return gather_over_ranks(trained, world)[0]
 
     def build(self) -> nn.Module:
         return Contrastive(self.config.model, self.task)
@@ -93,41 +93,26 @@ class ContrastivePretraining:
     def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
         """Recall of the validation split's pairs, the mean of both directions."""
         module.eval()
-        found = Found()
+        encoded: list[Tensor] = []
+        numbered: list[int] = []
+        bad: list[BadImage] = []
         numbers = {key: number for number, key in enumerate(self.val.keys)}
         with torch.inference_mode(), autocast(world.device, dtype):
             for pack in validation_packs(self.val, self.config, world):
-                found.bad.extend(pack.bad)
-                found.vectors.append(module(pack.batch.to(world.device)))
-                found.images += [numbers[key] for key in pack.batch.keys]
+                bad.extend(pack.bad)
+                encoded.append(module(pack.batch.to(world.device)))
+                numbered += [numbers[key] for key in pack.batch.keys]
             assert self.val.captions is not None
             texts, pairs = encode_captions(module, self.val.captions, world.device)
-        mine = torch.cat(found.vectors) if found.vectors else texts.new_empty(0, texts.shape[1])
+        mine = torch.cat(encoded) if encoded else texts.new_empty(0, texts.shape[1])
         vectors, _ = gather_rows(mine)
-        images = gather_over_ranks(found.images, world)
+        images = gather_over_ranks(numbered, world)
         found_at = recalls(*readable(vectors, texts, pairs, images)) if images else {}
         values = {name: share for name, share in found_at.items() if "recall" in name}
-        return Judged(values, gather_over_ranks(found.bad, world))
+        return Judged(values, gather_over_ranks(bad, world))
 
     def card(self, dtype: str) -> ModelCard:
-        data, model = self.config.data, self.config.model
-        return ModelCard(
-            model=model,
-            task=self.task,
-            tokenizer=self.tokenizer,
-            resolution=data.resolution,
-            eval_tokens=data.evaluation_tokens(model.patch_size),
-            dtype=dtype,
-        )
+        return card_of(self.config, dtype, tokenizer=self.tokenizer)
 
     def write(self, folder: Path) -> None:
         write_tokenizer(self.tokenizer, folder)
-
-
-@dataclass
-class Found:
-    """What one process encodes in an evaluation."""
-
-    vectors: list[Tensor] = field(default_factory=list)
-    images: list[int] = field(default_factory=list)  # numbers in the index
-    bad: list[BadImage] = field(default_factory=list)

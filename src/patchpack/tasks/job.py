@@ -12,8 +12,10 @@ from torch import nn
 
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
+from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
 from patchpack.serve.card import ModelCard
+from patchpack.train.config import RunConfig
 
 
 class Judged(NamedTuple):
@@ -51,3 +53,22 @@ class Job(Protocol):
     def write(self, folder: Path) -> None:
         """Put into the run's folder what a resumed run reads again."""
         ...
+
+
+def card_of(
+    config: RunConfig,
+    dtype: str,
+    *,
+    classes: tuple[str, ...] = (),
+    tokenizer: Tokenizer | None = None,
+) -> ModelCard:
+    """The card of a model trained by a config: shown images as it was when it was judged."""
+    return ModelCard(
+        model=config.model,
+        task=config.task,
+        classes=classes,
+        tokenizer=tokenizer,
+        resolution=config.data.resolution,
+        eval_tokens=config.data.evaluation_tokens(config.model.patch_size),
+        dtype=dtype,
+    )

@@ -3,8 +3,8 @@
     packs → Σ loss → backward → ÷ global count → clip → optimizer → log → evaluate → save
 
 The task module says `loss(batch) -> (sum, count)`. Gradients of the sums are added up over packs
-and ranks and divided once, by the number of images in all of them, so N processes take the step
-that one process would take with all the packs.
+and ranks and divided once, by the count of what is in all of them (images, pixels, objects), so N
+processes take the step that one process would take with all the packs.
 
 Every random number of a step follows from (seed, step, rank), and every pack from (seed, epoch,
 step): a resumed run has nothing to remember but its weights, its optimizer and where it was.
@@ -122,6 +122,7 @@ class Trainer:
         loss = reduce_over_ranks(torch.stack([loss.sum.detach() for loss in losses]).sum())
         local = [
             sum(loss.count for loss in losses),
+            sum(batch.num_images for batch in batches),
             sum(batch.num_tokens for batch in batches),
             float(sum(self.flops(batch) for batch in batches)),
             float(stop),
@@ -178,7 +179,7 @@ class Trainer:
         progress = self.progress
         progress.step += 1
         progress.epoch, progress.pack = last.epoch, last.step + 1
-        progress.images += int(sums.count)
+        progress.images += int(sums.images)
         progress.tokens += int(sums.tokens)
         progress.flops += sums.flops
         progress.seconds += sums.seconds / self.world.size

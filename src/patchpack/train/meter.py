@@ -13,7 +13,8 @@ class Sums(NamedTuple):
     """What steps add up, over packs and ranks; the loss stays on its device until it is logged."""
 
     loss: Float[Tensor, ""]
-    count: float
+    count: float  # of what the loss is summed over: images, pairs, pixels, objects
+    images: float
     tokens: float
     flops: float
     stop: float  # ranks that were asked to stop
@@ -59,11 +60,11 @@ class Meter:
 
     def read(self) -> dict[str, float]:
         """Mean loss and rates since the last reading."""
-        images, tokens, flops = (
+        count, images, tokens, flops = (
             sum(getattr(step, name) for step in self._steps)
-            for name in ("count", "tokens", "flops")
+            for name in ("count", "images", "tokens", "flops")
         )
-        loss = float(sum(step.loss for step in self._steps)) / max(1.0, images)  # waits for it
+        loss = float(sum(step.loss for step in self._steps)) / max(1.0, count)  # waits for it
         seconds = time.perf_counter() - self._since
         values = {
             "loss": loss,

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from patchpack.data.augment import OPERATIONS, Augment, augment, random_crop
+from patchpack.data.augment import COLOURS, WARPS, Augment, augment, random_crop
+from patchpack.data.scene import IGNORED, Scene
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+WHOLE = Scene(PIXELS)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -13,12 +15,12 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_off_by_default():
-    assert augment(PIXELS, Augment(), rng()) is PIXELS
-    assert random_crop(PIXELS, Augment(), rng()) is PIXELS
+    assert augment(WHOLE, Augment(), rng()) is WHOLE
+    assert random_crop(WHOLE, Augment(), rng()) is WHOLE
 
 
 def test_flip_is_left_right():
-    seen = {augment(PIXELS, Augment(symmetry="flip"), rng(s)).tobytes() for s in range(20)}
+    seen = {augment(WHOLE, Augment(symmetry="flip"), rng(s)).pixels.tobytes() for s in range(20)}
     assert seen == {PIXELS.tobytes(), PIXELS[:, ::-1].tobytes()}
 
 
@@ -32,12 +34,13 @@ def test_colour_changes_brightness_contrast_and_saturation_in_turn():
         contrasted = gray + contrast * (bright - gray)
         own_gray = (contrasted @ luma)[..., None]
         expected = (own_gray + saturation * (contrasted - own_gray)).clip(0, 255)
-        found = augment(pixels, Augment(colour=most), rng(seed))
+        found = augment(Scene(pixels), Augment(colour=most), rng(seed)).pixels
         assert np.abs(found - expected).max() <= 1.2  # the mean is rounded, and so is the result
 
 
 def test_dihedral_reaches_all_eight():
-    results = [augment(PIXELS, Augment(symmetry="dihedral"), rng(s)) for s in range(60)]
+    turned = Augment(symmetry="dihedral")
+    results = [augment(WHOLE, turned, rng(s)).pixels for s in range(60)]
     assert len({(r.shape, r.tobytes()) for r in results}) == 8
     assert {r.shape for r in results} == {(24, 36, 3), (36, 24, 3)}
 
@@ -45,14 +48,14 @@ def test_dihedral_reaches_all_eight():
 def test_a_crop_keeps_the_aspect():
     image = np.zeros((400, 100, 3), np.uint8)
     for seed in range(20):
-        h, w = random_crop(image, Augment(crop=0.25), rng(seed)).shape[:2]
+        h, w = random_crop(Scene(image), Augment(crop=0.25), rng(seed)).size
         assert abs(h / w - 4) < 0.1 and h * w >= 0.24 * image.size / 3
 
 
 def test_an_inception_crop_changes_area_and_aspect():
     image = np.zeros((300, 300, 3), np.uint8)
     config = Augment(crop=0.08, crop_aspect=4 / 3)
-    sizes = np.array([random_crop(image, config, rng(s)).shape[:2] for s in range(2000)])
+    sizes = np.array([random_crop(Scene(image), config, rng(s)).size for s in range(2000)])
     areas, aspects = sizes.prod(1) / 300**2, sizes[:, 0] / sizes[:, 1]
     assert 0.07 < areas.min() < 0.12 and 0.95 < areas.max() <= 1
     assert areas.mean() == pytest.approx(0.54, abs=0.03)
@@ -60,32 +63,52 @@ def test_an_inception_crop_changes_area_and_aspect():
     assert np.log(aspects).mean() == pytest.approx(0, abs=0.01)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", [*WARPS, *COLOURS])
 def test_every_operation_runs_and_keeps_the_size(name, monkeypatch):
-    monkeypatch.setattr("patchpack.data.augment.OPERATIONS", {name: OPERATIONS[name]})
-    results = [augment(PIXELS, Augment(operations=1, magnitude=1.0), rng(s)) for s in range(3)]
+    for kind in ("WARPS", "COLOURS"):
+        alone = {n: f for n, f in (WARPS | COLOURS).items() if n == name and n in globals()[kind]}
+        monkeypatch.setattr(f"patchpack.data.augment.{kind}", alone)
+    config = Augment(operations=1, magnitude=1.0)
+    results = [augment(WHOLE, config, rng(s)).pixels for s in range(3)]
     assert all(r.shape == PIXELS.shape and r.dtype == np.uint8 for r in results)
     assert any(not np.array_equal(r, PIXELS) for r in results) or name == "autocontrast"
 
 
 def test_a_pixel_high_image_survives_everything():
-    thin = PIXELS[:1, :9]
+    thin = Scene(PIXELS[:1, :9])
     config = Augment(symmetry="dihedral", colour=0.5, operations=4, magnitude=1.0, erase=1.0)
     for seed in range(30):
-        assert augment(thin, config, rng(seed)).size == thin.size
+        assert augment(thin, config, rng(seed)).pixels.size == thin.pixels.size
 
 
 def test_the_same_generator_gives_the_same_image():
     config = Augment(symmetry="dihedral", colour=0.4, operations=2, erase=0.5)
-    assert np.array_equal(augment(PIXELS, config, rng(5)), augment(PIXELS, config, rng(5)))
-    assert not np.array_equal(augment(PIXELS, config, rng(5)), augment(PIXELS, config, rng(6)))
+    first, again, other = (augment(WHOLE, config, rng(seed)).pixels for seed in (5, 5, 6))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 def test_erasing_leaves_the_rest_and_the_original():
     before = PIXELS.copy()
-    erased = augment(PIXELS, Augment(erase=1.0), rng())
+    erased = augment(WHOLE, Augment(erase=1.0), rng()).pixels
     changed = (erased != PIXELS).any(-1).mean()
     assert 0.01 < changed < 0.5 and np.array_equal(PIXELS, before)
+
+
+@pytest.mark.parametrize("name", WARPS)
+def test_a_mask_moves_with_its_pixels(name, monkeypatch):
+    """Every class has a colour of its own, so that wherever one goes shows in both."""
+    monkeypatch.setattr("patchpack.data.augment.WARPS", {name: WARPS[name]})
+    monkeypatch.setattr("patchpack.data.augment.COLOURS", {})
+    mask = np.kron(np.arange(12).reshape(3, 4) % 5, np.ones((20, 15))).astype(np.uint8)
+    before = Scene(np.repeat(40 * mask[..., None], 3, 2), mask)
+    config = Augment(symmetry="dihedral", crop=0.5, operations=1, magnitude=1.0)
+    for seed in range(12):
+        after = augment(random_crop(before, config, rng(seed)).resized((48, 64)), config, rng(seed))
+        assert after.mask.shape == after.size
+        inside = after.mask != IGNORED
+        colours = after.pixels[..., 0].astype(float)
+        same = np.abs(colours - 40.0 * after.mask)[inside] < 20
+        assert inside.mean() > 0.15 and same.mean() > 0.9  # edges are smooth in pixels alone
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from conftest import write_folder
 from patchpack.data.augment import Augment, random_crop
 from patchpack.data.dropping import BetaDrop
-from patchpack.data.images import decode, resize
+from patchpack.data.images import decode
 from patchpack.data.index import build_index
 from patchpack.data.loader import (
     ImageSpec,
@@ -24,6 +24,7 @@ from patchpack.data.loader import (
 from patchpack.data.patchify import patchify
 from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
+from patchpack.data.scene import Scene
 
 TREATMENT = Treatment(
     patch_size=4, seed=3, augment=Augment(symmetry="dihedral", operations=1, crop=0.5)
@@ -130,8 +131,8 @@ def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
     treatment = Treatment(patch_size=4, augment=Augment(crop=0.01))
     spec = PackSpec(images=(image,), treatment=treatment, epoch=0, step=0)
     rng = np.random.default_rng([0, 0, 0, 1])
-    cut = random_crop(decode(path, key="a.jpg"), treatment.augment, rng)
-    expected = patchify(resize(cut, (64, 64)), 4).patches
+    cut = random_crop(Scene(decode(path, key="a.jpg")), treatment.augment, rng)
+    expected = patchify(cut.resized((64, 64)).pixels, 4).patches
     assert torch.equal(load_image(image, spec).patches, expected)
 
 

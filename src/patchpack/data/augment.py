@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
-from patchpack.data.images import mirror
+from patchpack.data.images import Pixels
+from patchpack.data.scene import Affine, Scene
 
-Pixels = UInt8[np.ndarray, "height width channel"]
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601)
 
 
@@ -46,48 +45,52 @@ class Augment:
             raise ValueError(f"operations must be 0 or more, not {self.operations}")
 
 
-def random_crop(pixels: Pixels, config: Augment, rng: np.random.Generator) -> Pixels:
+def random_crop(scene: Scene, config: Augment, rng: np.random.Generator) -> Scene:
     """A window of an area uniform in [crop, 1] of the image, its aspect changed log-uniformly.
 
     With crop 0.08 and crop_aspect 4/3 the inception crop of a square (Szegedy et al., arXiv
     1409.4842, §6); a window that would not fit is made as large as fits.
     """
     if config.crop == 1 and config.crop_aspect == 1:
-        return pixels
-    height, width = pixels.shape[:2]
+        return scene
+    height, width = scene.size
     side = rng.uniform(config.crop, 1) ** 0.5
     stretch = np.exp(rng.uniform(-1, 1) * np.log(config.crop_aspect) / 2)
     h = int(np.clip(round(height * side * stretch), 1, height))
     w = int(np.clip(round(width * side / stretch), 1, width))
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    return pixels[top : top + h, left : left + w]
+    return scene.window(int(top), int(left), h, w)
 
 
-def augment(pixels: Pixels, config: Augment, rng: np.random.Generator) -> Pixels:
-    """Symmetry, pixel operations and erasing of a resized image; a new array or a view."""
-    pixels = _symmetry(pixels, config.symmetry, rng)
+def augment(scene: Scene, config: Augment, rng: np.random.Generator) -> Scene:
+    """Symmetry, pixel operations and erasing of a resized image; new arrays or views."""
+    scene = _symmetry(scene, config.symmetry, rng)
     if config.colour:
-        pixels = _jitter(pixels, config.colour, rng)
-    names = tuple(OPERATIONS)
+        scene = scene.coloured(_jitter(scene.pixels, config.colour, rng))
+    names = (*WARPS, *COLOURS)
     for _ in range(config.operations):
         name = names[rng.integers(len(names))]
         strength = config.magnitude * rng.uniform()
         sign = 1 if rng.uniform() < 0.5 else -1
-        image = OPERATIONS[name](Image.fromarray(pixels), strength, sign, _background(pixels))
-        pixels = np.asarray(image)
+        if name in WARPS:
+            matrix = WARPS[name](*scene.size, strength * sign)
+            scene = scene.warped(matrix, _background(scene.pixels))
+        else:
+            image = COLOURS[name](Image.fromarray(scene.pixels), strength, sign)
+            scene = scene.coloured(np.asarray(image))
     if config.erase and rng.uniform() < config.erase:
-        pixels = _erase(pixels, rng)
-    return pixels
+        scene = scene.coloured(_erase(scene.pixels, rng))
+    return scene
 
 
-def _symmetry(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
+def _symmetry(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
     if kind == "none":
-        return pixels
+        return scene
     if rng.uniform() < 0.5:
-        pixels = mirror(pixels)
+        scene = scene.mirrored()
     if kind == "dihedral":
-        pixels = np.rot90(pixels, int(rng.integers(4)))
-    return pixels
+        scene = scene.turned(int(rng.integers(4)))
+    return scene
 
 
 def _jitter(pixels: Pixels, most: float, rng: np.random.Generator) -> Pixels:
@@ -123,44 +126,35 @@ def _background(pixels: Pixels) -> tuple[int, ...]:
     return tuple(int(c) for c in corners.reshape(-1, pixels.shape[2]).mean(0))
 
 
-Operation = Callable[[Image.Image, float, int, tuple[int, ...]], Image.Image]
+def _about_centre(height: int, width: int, a: float, b: float, d: float, e: float) -> Affine:
+    """A linear map that leaves the middle of the image where it is."""
+    y, x = height / 2, width / 2
+    return a, b, x - a * x - b * y, d, e, y - d * x - e * y
 
 
-def _affine(image: Image.Image, matrix: tuple[float, ...], fill: tuple[int, ...]) -> Image.Image:
-    return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=fill
-    )
+def _rotation(height: int, width: int, amount: float) -> Affine:
+    angle = -np.pi / 2 * amount
+    cos, sin = round(float(np.cos(angle)), 15), round(float(np.sin(angle)), 15)
+    return _about_centre(height, width, cos, sin, -sin, cos)
 
 
-def _zoom(image: Image.Image, factor: float, fill: tuple[int, ...]) -> Image.Image:
-    x, y = image.width / 2, image.height / 2
-    return _affine(image, (factor, 0, x - factor * x, 0, factor, y - factor * y), fill)
-
-
-# Cubuk et al., RandAugment (arXiv 1909.13719), at strength s in [0, 1] and sign ±1.
-OPERATIONS: dict[str, Operation] = {
-    "rotate": lambda im, s, sign, fill: im.rotate(
-        90 * s * sign, Image.Resampling.BILINEAR, fillcolor=fill
-    ),
-    "shear_x": lambda im, s, sign, fill: _affine(
-        im, (1, 0.5 * s * sign, -0.25 * s * sign * im.height, 0, 1, 0), fill
-    ),
-    "shear_y": lambda im, s, sign, fill: _affine(
-        im, (1, 0, 0, 0.5 * s * sign, 1, -0.25 * s * sign * im.width), fill
-    ),
-    "translate_x": lambda im, s, sign, fill: _affine(
-        im, (1, 0, 0.5 * s * sign * im.width, 0, 1, 0), fill
-    ),
-    "translate_y": lambda im, s, sign, fill: _affine(
-        im, (1, 0, 0, 0, 1, 0.5 * s * sign * im.height), fill
-    ),
-    "zoom": lambda im, s, sign, fill: _zoom(im, 2 ** (s * sign), fill),
-    "brightness": lambda im, s, sign, _: ImageEnhance.Brightness(im).enhance(1 + 0.9 * s * sign),
-    "contrast": lambda im, s, sign, _: ImageEnhance.Contrast(im).enhance(1 + 0.9 * s * sign),
-    "saturation": lambda im, s, sign, _: ImageEnhance.Color(im).enhance(1 + 0.9 * s * sign),
-    "sharpness": lambda im, s, sign, _: ImageEnhance.Sharpness(im).enhance(1 + 0.9 * s * sign),
-    "autocontrast": lambda im, s, sign, _: ImageOps.autocontrast(im),
-    "equalize": lambda im, s, sign, _: ImageOps.equalize(im),
-    "posterize": lambda im, s, sign, _: ImageOps.posterize(im, 8 - round(4 * s)),
-    "solarize": lambda im, s, sign, _: ImageOps.solarize(im, round(255 * (1 - s))),
+# Cubuk et al., RandAugment (arXiv 1909.13719), of an image of (height, width) by an amount in
+# [-1, 1], or at strength s in [0, 1] and sign ±1.
+WARPS: dict[str, Callable[[int, int, float], Affine]] = {
+    "rotate": _rotation,
+    "shear_x": lambda h, w, amount: (1, 0.5 * amount, -0.25 * amount * h, 0, 1, 0),
+    "shear_y": lambda h, w, amount: (1, 0, 0, 0.5 * amount, 1, -0.25 * amount * w),
+    "translate_x": lambda h, w, amount: (1, 0, 0.5 * amount * w, 0, 1, 0),
+    "translate_y": lambda h, w, amount: (1, 0, 0, 0, 1, 0.5 * amount * h),
+    "zoom": lambda h, w, amount: _about_centre(h, w, 2**amount, 0, 0, 2**amount),
+}
+COLOURS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
+    "brightness": lambda im, s, sign: ImageEnhance.Brightness(im).enhance(1 + 0.9 * s * sign),
+    "contrast": lambda im, s, sign: ImageEnhance.Contrast(im).enhance(1 + 0.9 * s * sign),
+    "saturation": lambda im, s, sign: ImageEnhance.Color(im).enhance(1 + 0.9 * s * sign),
+    "sharpness": lambda im, s, sign: ImageEnhance.Sharpness(im).enhance(1 + 0.9 * s * sign),
+    "autocontrast": lambda im, s, sign: ImageOps.autocontrast(im),
+    "equalize": lambda im, s, sign: ImageOps.equalize(im),
+    "posterize": lambda im, s, sign: ImageOps.posterize(im, 8 - round(4 * s)),
+    "solarize": lambda im, s, sign: ImageOps.solarize(im, round(255 * (1 - s))),
 }

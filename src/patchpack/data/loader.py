@@ -26,10 +26,11 @@ from patchpack.batch import PackedBatch, Patches, Target, collate
 from patchpack.data.alter import Alteration
 from patchpack.data.augment import Augment, augment, random_crop
 from patchpack.data.dropping import kept_tokens
-from patchpack.data.images import BadImage, decode, resize
+from patchpack.data.images import BadImage, decode
 from patchpack.data.index import Index
 from patchpack.data.patchify import patchify
 from patchpack.data.plan import Plan
+from patchpack.data.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +127,10 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     pixels = decode(image.path, key=image.key, target=None if todo.alter else whole)
     if todo.alter:
         pixels = todo.alter(pixels, np.random.default_rng([todo.seed, image.number, 5]))
-    pixels = resize(random_crop(pixels, todo.augment, rng), (h * p, w * p))
-    pixels = augment(pixels, todo.augment, rng)
+    scene = random_crop(Scene(pixels), todo.augment, rng).resized((h * p, w * p))
+    scene = augment(scene, todo.augment, rng)
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
-    patches = patchify(pixels, p, kept=kept, key=image.key, targets=image.targets)
+    patches = patchify(scene.pixels, p, kept=kept, key=image.key, targets=image.targets)
     if image.text is None:
         return patches
     return replace(patches, text=torch.from_numpy(image.text))

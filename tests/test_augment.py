@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from patchpack.batch import IGNORED
 from patchpack.data.augment import COLOURS, WARPS, Augment, augment, random_crop
-from patchpack.data.scene import IGNORED, Scene
+from patchpack.data.scene import Scene
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
 WHOLE = Scene(PIXELS)

@@ -348,17 +348,38 @@ def test_names_that_no_file_can_have_are_bad_files(root: Path) -> None:
 # --- splits and selections
 
 
+def test_a_tenth_of_train_is_held_out_where_nothing_is_for_validation(root: Path) -> None:
+    """Images of one group stay together; other splits are left alone."""
+    rows = ["path,split,group"]
+    for number in range(60):
+        image(root / f"{number}.ppm")
+        rows.append(f"{number}.ppm,{'test' if number < 12 else 'train'},{number // 3}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    index = build_index(root / "labels.csv")
+    groups = {
+        name: {g for g, split in zip(index.columns["group"], index.splits, strict=True)
+               if split == name}
+        for name in ("train", "val", "test")
+    }  # fmt: skip
+    assert {name: len(of) for name, of in groups.items()} == {"train": 14, "val": 2, "test": 4}
+    assert not groups["train"] & groups["val"] and index.held_out == 6
+    again = build_index(root / "labels.csv")
+    assert index.splits == again.splits
+    (root / "labels.csv").write_text("\n".join([*rows[:-1], rows[-1].replace("train", "val")]))
+    told = build_index(root / "labels.csv")
+    assert told.held_out == 0 and told.splits.count("val") == 1
+
+
 def test_a_split_that_is_not_there(root: Path) -> None:
     for number in range(3):
         image(root / "train" / "cat" / f"{number}.ppm")
     image(root / "test" / "cat" / "x.ppm")
     index = build_index(root)
-    with pytest.raises(BadDataset, match=r"no split 'tset'.*test \(1\), train \(3\).*'test'\?"):
+    there = r"test \(1\), train \(2\), val \(1\)"
+    with pytest.raises(BadDataset, match=rf"no split 'tset'.*{there}.*'test'\?"):
         index.split("tset")
-    with pytest.raises(
-        ValueError, match=r"no split 'val'; it has test \(1\), train \(3\); data\.train"
-    ):
-        index.split("val")
+    with pytest.raises(ValueError, match=rf"no split 'extra'; it has {there}; data\.train"):
+        index.split("extra")
 
 
 def test_select_keeps_the_order_given(root: Path) -> None:

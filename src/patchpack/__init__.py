@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from patchpack.serve.load import load as load
     from patchpack.serve.matcher import Matcher as Matcher
     from patchpack.serve.predictor import Predictor as Predictor
+    from patchpack.serve.segmenter import PixelModel as PixelModel
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "serve.load": ("load",),
     "serve.matcher": ("Matcher",),
     "serve.predictor": ("Predictor",),
+    "serve.segmenter": ("PixelModel",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

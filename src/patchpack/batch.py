@@ -26,6 +26,7 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 Target = int | float | str | Tensor
+IGNORED = 255  # in masks, the target of segmentation: a pixel of no class
 
 
 @dataclass(frozen=True, kw_only=True)

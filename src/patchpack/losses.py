@@ -42,3 +42,31 @@ def sigmoid_cross_entropy(
     targets[torch.arange(len(labels), device=labels.device), labels] = 1
     total = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
     return Loss(total, len(labels))
+
+
+def pixel_cross_entropy(
+    scores: Float[Tensor, "label height width"],
+    mask: Int[Tensor, "height width"],
+    class_weights: Float[Tensor, " label"],
+    ignored: int,
+) -> Float[Tensor, ""]:
+    """Softmax cross-entropy, each pixel's times the weight of its class, summed over one image."""
+    return F.cross_entropy(
+        scores[None], mask[None], class_weights, ignore_index=ignored, reduction="sum"
+    )
+
+
+def dice_loss(
+    scores: Float[Tensor, "label height width"], mask: Int[Tensor, "height width"], ignored: int
+) -> Float[Tensor, ""]:
+    """1 − 2·Σ p·y / (Σ p + Σ y), its mean over the classes that the mask of one image holds.
+
+    The soft dice of Milletari et al. (arXiv 1606.04797), with sums for their squares.
+    """
+    known = (mask != ignored)[None]
+    labels = torch.arange(len(scores), device=mask.device)[:, None, None]
+    truth, p = (labels == mask) & known, scores.softmax(0) * known
+    there = truth.sum((1, 2))
+    dice = 2 * (p * truth).sum((1, 2)) / (p.sum((1, 2)) + there).clamp(min=1)
+    held = there > 0
+    return ((1 - dice) * held).sum() / held.sum().clamp(min=1)

@@ -97,5 +97,5 @@ def evaluation_packs(
         fill=False,
         shuffle=False,
     )
-    treatment = Treatment(patch_size=model.patch_size, alter=alter)
+    treatment = Treatment(patch_size=model.patch_size, alter=alter, judged=True)
     return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)

@@ -22,7 +22,7 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.distributed import join_world
-from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.heads.classification import ClassificationConfig
 from patchpack.packs import training_packs
 from patchpack.serial import from_json, to_json
 from patchpack.tasks.job import Job
@@ -71,7 +71,7 @@ def load_config(folder: Path) -> RunConfig:
 def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     data = config.data
     assert data.root is not None
-    learned = not isinstance(config.task, ContrastiveConfig)  # whether labels matter
+    learned = isinstance(config.task, ClassificationConfig)  # whether labels matter
     index = build_index(data.root, max_bad_fraction=data.max_bad_fraction, learned=learned)
     index = index.where(data.where)
     with join_world() as world:
@@ -95,6 +95,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
             if not resumed:
                 unreadable = [BadImage(key, reason) for key, reason in index.bad]
                 log.left_out(0, unreadable + job.left_out)
+            if index.held_out and not resumed:
+                log.message(f"no split val: {index.held_out:,} images of train are held out for it")
             for note in job.notes:
                 log.message(note)
             _fit(trainer, job, bad_before, log, dtype)
@@ -166,13 +168,15 @@ def _restore(trainer: Trainer, folder: Path, job: Job) -> dict[str, str]:
 
 
 def fingerprint(index: Index) -> str:
-    """Tells whether two indexes hold the same images, sizes, labels and captions."""
+    """Tells whether two indexes hold the same images, sizes, labels, captions and masks."""
     digest = hashlib.sha256("\0".join(index.keys).encode("utf-8", "surrogatepass"))
     for array in (index.heights, index.widths, index.labels):
         digest.update(array.astype("<i8").tobytes())
     if index.captions is not None:
         for array in (index.captions.tokens, index.captions.starts, index.captions.first):
             digest.update(array.astype("<i8").tobytes())
+    if index.masks is not None:
+        digest.update("\0".join(index.masks.keys).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

@@ -7,28 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional
 
+from patchpack.cli.pixels import eval_pixels
+from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.corruptions import SEVERITIES
 from patchpack.data.pairs import NoTexts
 from patchpack.evaluate.classification import Counts, table
 from patchpack.evaluate.retrieval import AT
 from patchpack.judge import (
     BudgetResult,
-    Cost,
     Data,
     RetrievalResult,
     classify_at,
     data_of,
     pairs_of,
-    read_lines,
     retrieve_at,
     zero_shot_at,
 )
-from patchpack.serve.load import load
+from patchpack.serve.load import load, load_labelling
 from patchpack.serve.matcher import PLAIN, Matcher
 from patchpack.serve.predictor import Predictor
+from patchpack.serve.segmenter import PixelModel
 from patchpack.suites.request import (
     NEEDS_REPORT,
     Request,
@@ -42,14 +42,16 @@ WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Accuracy of a classifier's best weights; of models of images and texts recall, and where
-    images are labelled, accuracy by the names of the classes. At token budgets."""
+    """How good a run's best weights are, at token budgets: accuracy of classifiers; recall of
+    models of images and texts, and where images are labelled, accuracy by the names of the
+    classes; mean IoU of segmenters."""
 
     run: Positional[Path]  # the run's folder
     data: Path | None = None  # a folder or manifest; the run's own data when absent
     split: str = "test"
     where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
     budgets: tuple[int, ...] = ()  # most tokens of an image; the run's own when empty
+    windowed: bool = False  # large images at their size, through windows of so many tokens
     templates: Path | None = None  # a line each, with {} where a class's name goes
     suite: str = ""  # of cost, calibration, robustness, fewshot, fairness, with commas between
     max_ms: float | None = None  # of an image: keep the best budget or cascade within it …
@@ -66,30 +68,40 @@ class Eval:
 
 
 def run_eval(options: Eval) -> None:
-    model = load(options.run)
     limits = {n: getattr(options, n) for n in ("max_ms", "max_gflops", "min_accuracy")}
     chooses = any(limit is not None for limit in limits.values())
     if options.suite or chooses or options.fit_temperature:
-        request = _request(options, model, chooses)
+        judged = load_labelling(options.run)
+        request = _request(options, judged, chooses)
         try:
             from patchpack.cli.report import report_suites
         except ImportError as error:
             raise ImportError(f"{NEEDS_REPORT} ({error})") from error
         report_suites(
-            options.run, model, request,
+            options.run, judged, request,
             limits=limits if chooses else {}, templates=tuple(read_templates(options.templates)),
             out=options.out or options.run, as_json=options.json,
         )  # fmt: skip
         return
+    model = load(options.run)
     data = data_of(
         options.run,
         data=options.data,
         split=options.split,
         where=options.where,
         max_bad_fraction=options.max_bad_fraction,
-        learned=not isinstance(model, Matcher),
+        learned=isinstance(model, Predictor),
     )
     budgets = options.budgets or (model.card.eval_tokens,)
+    if isinstance(model, PixelModel):
+        out = (options.out or options.run) / f"eval-{options.split}.json"
+        eval_pixels(
+            model, data, budgets,
+            windowed=options.windowed, out=out, name=str(options.run), as_json=options.json,
+        )  # fmt: skip
+        return
+    if options.windowed:
+        raise ValueError(f"--windowed is for segmenters; this is {model.kind}")
     if isinstance(model, Matcher):
         retrieved, classified = _match(model, data, budgets, options.templates)
     elif options.templates:
@@ -138,6 +150,18 @@ def _match(
     return retrieved, zero_shot_at(model, data, read_templates(templates), budgets)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something; raises ValueError where none does."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ValueError(f"{path} holds no text")
+    return found
+
+
 def read_templates(path: Path | None) -> Sequence[str]:
     """The lines of a file, or the bare name of a class."""
     return PLAIN if path is None else read_lines(path)
@@ -157,10 +181,12 @@ class _Report:
         record: dict[str, Any] = {"run": str(options.run), "split": options.split}
         if retrieved:
             record["retrieval"] = [
-                {**_cost(r), "images": r.images, "texts": r.texts, **r.recalls} for r in retrieved
+                {**cost_of(r), "images": r.images, "texts": r.texts, **r.recalls} for r in retrieved
             ]
         if classified:
-            record["budgets"] = [{**_cost(r), **table(r.counts, self.classes)} for r in classified]
+            record["budgets"] = [
+                {**cost_of(r), **table(r.counts, self.classes)} for r in classified
+            ]
         out = options.out or options.run
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"eval-{options.split}.json"
@@ -182,26 +208,10 @@ class _Report:
         console.print(f"{path}" + (f", {drawn}" if drawn else ""))
 
 
-def _cost(result: Cost) -> dict[str, Any]:
-    return {
-        "max_tokens": result.max_tokens,
-        "gflops_per_image": result.gflops_per_image,
-        "images_per_s": result.images_per_s,
-        "unreadable": list(result.unreadable),
-    }
-
-
-def _rows(*titles: str) -> Table:
-    rows = Table(box=None, padding=(0, 2), header_style="dim")
-    for title in titles:
-        rows.add_column(title, justify="right")
-    return rows
-
-
 def _print_retrieval(console: Console, results: Sequence[RetrievalResult]) -> None:
     images, texts = results[-1].images, results[-1].texts
     console.print(f"{images:,} images, {texts:,} texts; right ones among the k nearest")
-    rows = _rows("tokens", "from … to", *(f"recall@{k}" for k in AT), "images/s")
+    rows = rows_of("tokens", "from … to", *(f"recall@{k}" for k in AT), "images/s")
     for r in results:
         for way, title in WAYS.items():
             shares = [f"{r.recalls[f'{way}@{k}']:.4f}" for k in AT]
@@ -212,7 +222,7 @@ def _print_retrieval(console: Console, results: Sequence[RetrievalResult]) -> No
 def _print_classes(
     console: Console, results: Sequence[BudgetResult], classes: Sequence[str]
 ) -> None:
-    rows = _rows("tokens", "top-1", "top-5", "NLL", "GFLOP/image", "images/s", "images")
+    rows = rows_of("tokens", "top-1", "top-5", "NLL", "GFLOP/image", "images/s", "images")
     for r in results:
         rows.add_row(
             f"{r.max_tokens}", f"{r.counts.top1:.4f}", f"{r.counts.top5:.4f}",

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from patchpack.evaluate.cost import Point
 from patchpack.evaluate.section import Section
-from patchpack.serve.load import load
+from patchpack.serve.load import load_labelling
 from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Predictor
 from patchpack.suites.compare import compare
@@ -71,7 +71,7 @@ def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_j
     names = _names(runs)
     points, numbers = {}, {}
     for name, run in zip(names, runs, strict=True):
-        model = load(run)
+        model = load_labelling(run)
         request = replace(request, budgets=request.budgets or default_budgets(model))
         runner = Runner(run, model, request, tell=_tell)
         if request.suites != ("fairness",):

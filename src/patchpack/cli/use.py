@@ -10,20 +10,22 @@ from typing import Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
-from patchpack.cli.evaluate import read_templates
+from patchpack.cli.evaluate import read_lines, read_templates
+from patchpack.cli.pixels import predict_pixels
 from patchpack.data.images import BadImage, decode
-from patchpack.judge import read_lines
 from patchpack.serve.files import image_files, read_groups
 from patchpack.serve.images import ImageModel
 from patchpack.serve.load import load
 from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Prediction
+from patchpack.serve.segmenter import PixelModel
 from patchpack.serve.sheet import SHOWN, Hit, draw_hits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """The likeliest labels of images, with probabilities."""
+    """The likeliest labels of images, with probabilities; of segmenters, the share of each class
+    and, with --output, the class of every pixel."""
 
     run: Positional[Path]  # the run's folder
     images: Positional[tuple[Path, ...]]  # files, or folders of them
@@ -31,18 +33,28 @@ class Predict:
     templates: Path | None = None  # for these: a line each, with {} where the label goes
     max_tokens: int | None = None  # most tokens of an image: the cost dial
     top: int = 5  # labels of each image
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None  # folder for masks
+    windowed: bool = False  # masks of large images through windows of `max_tokens`
     json: bool = False  # print JSON, one object a line
 
 
 def run_predict(options: Predict) -> int:
     model, labels, dial = load(options.run), options.labels, options.max_tokens
+    bad: list[BadImage] = []
+    if isinstance(model, PixelModel):
+        predict_pixels(
+            model, options.images, max_tokens=dial, windowed=options.windowed,
+            output=options.output, as_json=options.json, bad=bad,
+        )  # fmt: skip
+        return _complain(bad)
+    if options.output or options.windowed:
+        raise ValueError(f"--output and --windowed are for segmenters; this is {model.kind}")
     if isinstance(model, Matcher) and not labels:
         raise ValueError(
             f"{options.run} is a model of images and texts: give --labels to choose from"
         )
     if not isinstance(model, Matcher) and (labels or options.templates):
         raise ValueError(f"{options.run} is a classifier: it has labels of its own")
-    bad: list[BadImage] = []
     for paths, images in read_groups(image_files(options.images), bad):
         if isinstance(model, Matcher):
             templates = read_templates(options.templates)
@@ -111,7 +123,7 @@ def run_embed(options: Embed) -> int:
 
 def _text_arrays(model: ImageModel, path: Path) -> dict[str, np.ndarray]:
     if not isinstance(model, Matcher):
-        raise ValueError("this is a classifier: it reads no texts")
+        raise ValueError(f"this is {model.kind}: it reads no texts")
     texts = read_lines(path)
     return {"texts": np.array(texts), "text_vectors": model.embed_texts(texts)}
 
@@ -154,7 +166,7 @@ def run_search(options: Search) -> int:
         raise ValueError(f"{picture}: a picture ends in .png, .jpg or .webp")
     model = load(options.run)
     if not isinstance(model, Matcher):
-        raise ValueError(f"{options.run} is a classifier: it reads no texts")
+        raise ValueError(f"{options.run} is {model.kind}: it reads no texts")
     texts = model.embed_texts(options.queries)
     bad: list[BadImage] = []
     found = _image_arrays(model, [options.images], options.max_tokens, bad)

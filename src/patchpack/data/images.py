@@ -65,7 +65,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     except BadImage:
         raise
     except Exception as error:
-        raise BadImage(key, _reason(error)) from error
+        raise BadImage(key, reason_of(error)) from error
 
 
 def decode(
@@ -77,7 +77,7 @@ def decode(
             is decoded at a half, quarter or eighth of its size, still twice the target or more
     """
     try:
-        data = source if isinstance(source, bytes) else _read(source)
+        data = source if isinstance(source, bytes) else read_file(source)
         with _open(BytesIO(data), key) as image:
             size = _upright_size(image)
             is_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
@@ -89,7 +89,7 @@ def decode(
     except BadImage as error:
         raise BadImage(key, error.reason) from error
     except Exception as error:  # decoders raise anything at all on hostile files
-        raise BadImage(key, _reason(error)) from error
+        raise BadImage(key, reason_of(error)) from error
 
 
 def to_rgb(image: Image.Image) -> Pixels:
@@ -150,7 +150,8 @@ def _refuse_streams(path: str | os.PathLike[str]) -> None:
         raise BadImage(os.fspath(path), "is a pipe or a device, not a file")
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; pipes and devices are refused."""
     _refuse_streams(path)
     with open(path, "rb") as file:
         return file.read()
@@ -206,7 +207,7 @@ def _from_16_bit(image: Image.Image) -> Pixels:
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What is wrong, in words a person can act on."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"

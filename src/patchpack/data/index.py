@@ -23,6 +23,7 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.captions import Captions
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.layouts import PARTS, BadDataset, File, list_files, share_out, split_name
+from patchpack.data.masks import Masks
 
 CACHE_VERSION = 2
 Size = tuple[int, int]  # height, width
@@ -42,7 +43,9 @@ class Index:
     classes: tuple[str, ...]  # label i is classes[i]
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a manifest
     captions: Captions | None = None  # where texts belong to the images (`data.captions`)
+    masks: Masks | None = None  # where masks do (`data.masks`)
     bad: tuple[tuple[str, str], ...] = ()  # (key, reason) of files left out
+    held_out: int = 0  # images of `val` that are from `train`, since there was no other `val`
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -89,6 +92,7 @@ class Index:
                 name: tuple(cells[i] for i in numbers) for name, cells in self.columns.items()
             },
             captions=None if self.captions is None else self.captions.select(array),
+            masks=None if self.masks is None else self.masks.select(array),
         )
 
     def where(self, conditions: Sequence[str]) -> "Index":
@@ -153,6 +157,7 @@ def build_index(
         classes=classes,
         columns={name: tuple(file.columns.get(name, "") for file in good) for name in names},
         bad=tuple(reasons.items()),
+        held_out=sum(file.held for file in good),
     )
 
 

@@ -3,6 +3,8 @@
     root/<split>/<class>/*      where root has a folder `train`, or Train, or training
     root/<class>/*              split 80/10/10 within each class, by a hash of the file's name
     manifest.csv, .jsonl        columns path, and if wanted split, label, and any others
+    root/images/*               and of the same names, root/masks/*.png: masks of these images,
+    root/images/<split>/*       and root/masks/<split>/*.png
     root/*                      images without labels, where no folder below holds any
 
 Hidden files, and files that are not images by their suffix, are passed over. Links are followed,
@@ -27,6 +29,7 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
 }  # fmt: skip
 PARTS = ("train", "val", "test")
+MASK_FOLDERS = ("masks", "annotations")
 HIDDEN = (".", "__MACOSX")  # the second is what archives of macOS bring along
 MANIFESTS = (".csv", ".jsonl")
 EXPECTED = (
@@ -47,6 +50,7 @@ class File:
     split: str = ""  # empty where the layout does not say
     label: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    held: bool = False  # held out of the training split, since nothing was for validation
     fault: str = ""  # why it cannot be used, where the layout says so already
 
 
@@ -74,10 +78,23 @@ def split_name(name: str) -> str:
 
 def _scan(root: Path) -> list[File]:
     folders = [e.name for e in _visible(root) if _is_folder(e)]
+    masks = next((name for name in MASK_FOLDERS if name in folders), None)
+    if masks and "images" in folders:
+        return [_masked(root, key, masks) for key in _images_below(root, "images")]
     if "train" in map(split_name, folders):
         return [_of_split(key) for split in folders for key in _images_below(root, split)]
     files = [File(key=key, label=name) for name in folders for key in _images_below(root, name)]
     return files or [File(key=e.name, split="all") for e in _visible(root) if _is_image(e)]
+
+
+def _masked(root: Path, key: str, masks: str) -> File:
+    """An image with its mask, if there is one; the folder that it lies in may name its split."""
+    _, *below, _ = key.split("/")
+    split = split_name(below[0]) if below else ""
+    beside = Path(masks, *below, Path(key).name)
+    found = next((p for p in (beside.with_suffix(".png"), beside) if (root / p).exists()), None)
+    columns = {"mask": found.as_posix()} if found else {}
+    return File(key=key, split=split if split in PARTS else "", columns=columns)
 
 
 def _of_split(key: str) -> File:
@@ -198,8 +215,10 @@ def _cell(value: object) -> str:
 def _assign_splits(files: list[File], seed: int) -> list[File]:
     """Give files without a split one: 80/10/10 within each class, by a hash of seed and key.
 
-    A class of three images or more has at least one for validation and one for test.
+    A class of three images or more has at least one for validation and one for test. Where files
+    are split into `train` and others, but none is for validation, a tenth of `train` is.
     """
+    files = _hold_out(files, seed)
     groups: dict[str | None, list[File]] = defaultdict(list)
     for file in files:
         if not file.split:
@@ -211,6 +230,32 @@ def _assign_splits(files: list[File], seed: int) -> list[File]:
         for place, file in enumerate(group):
             splits[file.key] = "val" if place < held else "test" if place < 2 * held else "train"
     return [replace(file, split=file.split or splits[file.key]) for file in files]
+
+
+def _hold_out(files: list[File], seed: int) -> list[File]:
+    """A tenth of each class of `train` becomes `val`, where there is none; files that share a
+    value in a column `group` stay together."""
+    there = {file.split for file in files}
+    if "train" not in there or there & {"val", ""}:
+        return files
+    groups: dict[str | None, set[str]] = defaultdict(set)
+    for file in files:
+        if file.split == "train":
+            groups[file.label].add(_group(file))
+    held: set[str] = set()
+    for group in groups.values():
+        order = sorted(group, key=lambda name: _lot(seed, name))
+        held |= set(order[: max(1, round(len(order) / 10))]) if len(order) >= 3 else set()
+    return [
+        replace(file, split="val", held=True)
+        if file.split == "train" and _group(file) in held
+        else file
+        for file in files
+    ]
+
+
+def _group(file: File) -> str:
+    return file.columns.get("group") or file.key
 
 
 def share_out(keys: Sequence[str], seed: int = 0) -> dict[str, list[int]]:

@@ -28,6 +28,7 @@ from patchpack.data.augment import Augment, augment, random_crop
 from patchpack.data.dropping import kept_tokens
 from patchpack.data.images import BadImage, decode
 from patchpack.data.index import Index
+from patchpack.data.masks import MaskSpec, read_mask
 from patchpack.data.patchify import patchify
 from patchpack.data.plan import Plan
 from patchpack.data.scene import Scene
@@ -43,6 +44,7 @@ class ImageSpec:
     grid: tuple[int, int]
     kept: int
     text: Int[np.ndarray, " text_token"] | None = None
+    mask: MaskSpec | None = None
     targets: dict[str, Target] = field(default_factory=dict)
 
 
@@ -54,6 +56,7 @@ class Treatment:
     augment: Augment = field(default_factory=Augment)
     alter: Alteration | None = None  # before all else, and to images as they are on disk
     seed: int = 0
+    judged: bool = False  # masks stay as they are in their files, however images are resized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +112,19 @@ def pack_spec(
             grid=(int(h), int(w)),
             kept=int(kept),
             text=None if texts is None else index.captions.text(texts[i]),  # pyrefly: ignore
+            mask=_mask_of(index, int(i)),
             targets={"label": int(index.labels[i])},
         )
         for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True)
     )
     return PackSpec(images=images, treatment=treatment, epoch=epoch, step=step)
+
+
+def _mask_of(index: Index, number: int) -> MaskSpec | None:
+    masks = index.masks
+    if masks is None:
+        return None
+    return MaskSpec(index.root / masks.keys[number], masks.num_classes, masks.ignore)
 
 
 def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
@@ -124,13 +135,19 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     p = todo.patch_size
     # Decoded at a fraction of its size only where the smallest crop still has pixels enough.
     whole = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
-    pixels = decode(image.path, key=image.key, target=None if todo.alter else whole)
+    exact = todo.alter or image.mask
+    pixels = decode(image.path, key=image.key, target=None if exact else whole)
     if todo.alter:
         pixels = todo.alter(pixels, np.random.default_rng([todo.seed, image.number, 5]))
-    scene = random_crop(Scene(pixels), todo.augment, rng).resized((h * p, w * p))
+    mask = read_mask(image.mask, pixels.shape[:2], image.key) if image.mask else None
+    scene = random_crop(Scene(pixels, mask), todo.augment, rng).resized((h * p, w * p))
     scene = augment(scene, todo.augment, rng)
+    targets = image.targets
+    if mask is not None:
+        seen = np.require(mask if todo.judged else scene.mask, requirements=["C", "W"])
+        targets = targets | {"mask": torch.from_numpy(seen)}
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
-    patches = patchify(scene.pixels, p, kept=kept, key=image.key, targets=image.targets)
+    patches = patchify(scene.pixels, p, kept=kept, key=image.key, targets=targets)
     if image.text is None:
         return patches
     return replace(patches, text=torch.from_numpy(image.text))

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from patchpack.batch import IGNORED
 from patchpack.data.images import Pixels, mirror, resize
 
-IGNORED = 255  # in masks: no class, neither learned nor judged
 Mask = UInt8[np.ndarray, "height width"]
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): the pixel shown at (x, y) is the one from (ax + by + c, dx + ey + f)."""

@@ -7,7 +7,7 @@ many images is regularised like a batch of them.
 Axes: token, image, head, dim.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal
@@ -162,6 +162,13 @@ class Encoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
     ) -> Float[Tensor, "token dim"]:
+        *_, last = self.layers(x, segments, attend)
+        return last
+
+    def layers(
+        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
+    ) -> Iterator[Float[Tensor, "token dim"]]:
+        """What each block leaves, first to last, and what the norm makes of the last."""
         attend = attend or backend(x.device)
         if self.compiled:
             attend = _kept_out(attend)
@@ -170,7 +177,8 @@ class Encoder(nn.Module):
                 x = checkpoint(block, x, segments, attend, use_reentrant=False)
             else:
                 x = block(x, segments, attend)
-        return self.norm(x)
+            yield x
+        yield self.norm(x)
 
 
 def encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:

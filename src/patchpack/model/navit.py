@@ -9,8 +9,9 @@ The config can also say a plain ViT (biases, interpolated table, mean pooling) o
 Axes: token, image, dim.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
@@ -63,6 +64,18 @@ class Encoded(NamedTuple):
     pooled: Float[Tensor, "image dim"]
 
 
+class Stream(NamedTuple):
+    """Tokens on their way through the blocks."""
+
+    x: Float[Tensor, "token dim"]  # registers before the patches of each image
+    segments: Segments
+    attend: Attend
+    places: Int[Tensor, " patch"] | None  # of patches in the stream; all of it when None
+
+    def patches_of(self, x: Float[Tensor, "token dim"]) -> Float[Tensor, "patch dim"]:
+        return x if self.places is None else x.index_select(0, self.places)
+
+
 class NaViT(nn.Module):
     """Packed images in, tokens and one vector per image out."""
 
@@ -91,18 +104,38 @@ class NaViT(nn.Module):
 
     def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
         """Tokens and pooled vectors; `attend` replaces the attention chosen for the device."""
+        stream = self._stream(batch, attend)
+        x = self.encoder(*stream[:3])
+        return Encoded(stream.patches_of(x), self.pool(x, stream.segments))
+
+    def layers(
+        self, batch: PackedBatch, names: Collection[str], attend: Attend | None = None
+    ) -> dict[str, Float[Tensor, "token dim"]]:
+        """The tokens that some of the layers leave, by name: "embedding", "block 1" … in order,
+        "norm" (what `encode` gives). Raises ValueError for a name that there is none of."""
+        known = ("embedding", *(f"block {i + 1}" for i in range(self.config.depth)), "norm")
+        if unknown := sorted(set(names) - set(known)):
+            raise ValueError(f"there are no layers {unknown}: choose among {', '.join(known)}")
+        stream = self._stream(batch, attend)
+        everything = chain([stream.x], self.encoder.layers(*stream[:3]))
+        return {
+            name: stream.patches_of(x)
+            for name, x in zip(known, everything, strict=True)
+            if name in names
+        }
+
+    def _stream(self, batch: PackedBatch, attend: Attend | None = None) -> "Stream":
+        """What goes through the blocks, and with which attention."""
         segments = batch.segments
         x, angles = self.embed(batch), self._angles(batch)
         places = None
         if self.registers is not None:
-            x, places = _with_registers(x, self.registers, segments)
+            x, places, _ = with_prefix(x, self.registers, segments)
             segments = segments.with_prefix(len(self.registers))
         attend = attend or backend(x.device)
         if angles is not None:
             attend = Turned(attend, angles if places is None else _at(places, angles, len(x)))
-        x = self.encoder(x, segments, attend)
-        tokens = x if places is None else x.index_select(0, places)
-        return Encoded(tokens, self.pool(x, segments))
+        return Stream(x, segments, attend, places)
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
         """Normalise pixels, project patches, add positions; in the precision of the norms, which
@@ -145,19 +178,25 @@ def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
 
     Matrix products only, a multiply-add counted as two; attention's Σ nᵢ² included.
     """
-    c = config
-    tokens = sum(lengths)
-    inner = [n + c.registers for n in lengths]
-    embedding = (2 * c.patch_dim * c.dim + c.positions.flops(c.dim)) * tokens
-    return embedding + encoder_flops(c, inner) + pool_flops(c, c.pooling, inner)
+    inner = [n + config.registers for n in lengths]
+    return token_flops(config, lengths) + pool_flops(config, config.pooling, inner)
+
+
+def token_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
+    """Operations of a forward pass that ends with the tokens, and pools nothing."""
+    inner = [n + config.registers for n in lengths]
+    return input_flops(config, lengths) + encoder_flops(config, inner)
+
+
+def input_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
+    """Operations on pixels and places, which need no gradient."""
+    return (2 * config.patch_dim * config.dim + config.positions.flops(config.dim)) * sum(lengths)
 
 
 def training_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
     """Operations of a forward and a backward pass: three times the forward pass, but that pixels
     and places need no gradient."""
-    c = config
-    unneeded = (2 * c.patch_dim * c.dim + c.positions.flops(c.dim)) * sum(lengths)
-    return 3 * forward_flops(config, lengths) - unneeded
+    return 3 * forward_flops(config, lengths) - input_flops(config, lengths)
 
 
 def _grid_of_tokens(batch: PackedBatch) -> Int[Tensor, "token 2"]:
@@ -170,14 +209,15 @@ def _at(places: Tensor, angles: Tensor, tokens: int) -> Tensor:
     return angles.new_zeros(tokens, angles.shape[1]).index_copy(0, places, angles)
 
 
-def _with_registers(
-    x: Float[Tensor, "token dim"], registers: Float[Tensor, "register dim"], segments: Segments
-) -> tuple[Tensor, Tensor]:
-    """Put the registers before each image; also the place of every patch in the new stream."""
-    count, device = len(registers), x.device
+def with_prefix(
+    x: Float[Tensor, "token dim"], prefix: Float[Tensor, "prefix dim"], segments: Segments
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Put the same tokens before each image; also the place in the new stream of every token that
+    was there before, and of every one that was put before them."""
+    count, device = len(prefix), x.device
     places = torch.arange(len(x), device=device) + (segments.ids + 1) * count
     starts = segments.offsets[:-1] + torch.arange(segments.num_images, device=device) * count
     before = (starts[:, None] + torch.arange(count, device=device)).flatten()
     stream = x.new_empty(len(x) + len(before), x.shape[-1]).index_copy(0, places, x)
-    repeated = registers.to(x.dtype).repeat(segments.num_images, 1)
-    return stream.index_copy(0, before, repeated), places
+    repeated = prefix.to(x.dtype).repeat(segments.num_images, 1)
+    return stream.index_copy(0, before, repeated), places, before

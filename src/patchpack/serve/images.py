@@ -19,6 +19,8 @@ PACK_TOKENS = 8192  # at most, in one forward pass
 class ImageModel:
     """A model ready for use, on one device."""
 
+    kind = "a model of images"
+
     def __init__(
         self, model: Any, card: ModelCard, device: torch.device, serving: Serving | None = None
     ) -> None:

@@ -7,16 +7,21 @@ from torch import nn
 
 from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
 from patchpack.heads.classification import ClassificationConfig, Classifier
-from patchpack.heads.contrastive import Contrastive
+from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
+from patchpack.heads.segmentation import Segmenter
 from patchpack.serial import ConfigError, from_json
 from patchpack.serve.card import ModelCard
 from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Predictor
+from patchpack.serve.segmenter import PixelModel
 from patchpack.serve.serving import read_serving
 
 
-def load(folder: str | Path, *, device: str | torch.device | None = None) -> Predictor | Matcher:
-    """The best weights of a run, ready for use: a Predictor, or a Matcher of images and texts.
+def load(
+    folder: str | Path, *, device: str | torch.device | None = None
+) -> Predictor | Matcher | PixelModel:
+    """The best weights of a run, ready for use: a Predictor of labels, a Matcher of images and
+    texts, or a PixelModel that segments.
 
     folder  a run's folder
     device  a GPU where there is one, when None
@@ -36,12 +41,16 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Pre
     except (KeyError, ConfigError) as error:
         raise CheckpointError(f"{folder} does not say how its weights are used: {error}") from error
     serving = read_serving(folder)
-    if isinstance(card.task, ClassificationConfig):
-        model = Classifier(card.model, len(card.classes), card.task)
-        served = Predictor(model, card, device, serving)
-    else:
-        model = Contrastive(card.model, card.task)
-        served = Matcher(model, card, device, serving)
+    match card.task:
+        case ClassificationConfig() as task:
+            model = Classifier(card.model, len(card.classes), task)
+            served = Predictor(model, card, device, serving)
+        case ContrastiveConfig() as task:
+            model = Contrastive(card.model, task)
+            served = Matcher(model, card, device, serving)
+        case task:
+            model = Segmenter(card.model, len(task.classes), task)
+            served = PixelModel(model, card, device, serving)
     load_into(model, checkpoint.tensors["model"], str(folder))
     round_matrices(model, served.dtype)
     return served
@@ -51,7 +60,17 @@ def load_classifier(folder: Path) -> Predictor:
     """The best weights of a run that was to be a classifier; raises CheckpointError for others."""
     served = load(folder)
     if not isinstance(served, Predictor):
-        raise CheckpointError(f"{folder} is a model of images and texts, not a classifier")
+        raise CheckpointError(f"{folder} is {served.kind}, not a classifier")
+    return served
+
+
+def load_labelling(folder: Path) -> Predictor | Matcher:
+    """The best weights of a run that tells labels: what suites judge; raises CheckpointError."""
+    served = load(folder)
+    if not isinstance(served, Predictor | Matcher):
+        raise CheckpointError(
+            f"suites judge classifiers and models of images and texts; {folder} is {served.kind}"
+        )
     return served
 
 

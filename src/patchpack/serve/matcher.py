@@ -24,6 +24,8 @@ PLAIN = ("{}",)  # a class by its bare name
 class Matcher(ImageModel):
     """Two towers ready for use, on one device; all vectors have length 1."""
 
+    kind = "a model of images and texts"
+
     @property
     def dim(self) -> int:
         return self.model.config.dim

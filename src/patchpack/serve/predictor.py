@@ -17,6 +17,7 @@ from torch import Tensor
 from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
 from patchpack.evaluate.outputs import Answer
+from patchpack.heads.classification import ClassificationConfig
 from patchpack.serve.images import ImageModel
 
 
@@ -39,6 +40,8 @@ class Prediction:
 class Predictor(ImageModel):
     """A classifier ready for use, on one device."""
 
+    kind = "a classifier"
+
     def predict(
         self, images: Sequence[AnyImage], *, max_tokens: int | None = None, top: int = 5
     ) -> list[Prediction]:
@@ -49,8 +52,9 @@ class Predictor(ImageModel):
         for anything else wrong.
         """
         logits = self.as_chosen(self._logits, images, max_tokens)
-        sigmoid = self.card.task.loss == "sigmoid"
-        probabilities = logits.sigmoid() if sigmoid else logits.softmax(1)
+        task = self.card.task
+        sigmoids = isinstance(task, ClassificationConfig) and task.loss == "sigmoid"
+        probabilities = logits.sigmoid() if sigmoids else logits.softmax(1)
         return likeliest(probabilities, self.card.classes, top)
 
     def _logits(

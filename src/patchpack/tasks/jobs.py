@@ -2,11 +2,20 @@
 
 from patchpack.data.index import Index
 from patchpack.distributed import World
+from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.heads.segmentation import SegmentationConfig
 from patchpack.tasks.classification import Classification
 from patchpack.tasks.contrastive import ContrastivePretraining
 from patchpack.tasks.job import Job
+from patchpack.tasks.segmentation import Segmentation
 from patchpack.train.config import RunConfig, Task
+
+JOBS = {
+    ClassificationConfig: Classification,
+    ContrastiveConfig: ContrastivePretraining,
+    SegmentationConfig: Segmentation,
+}
 
 
 def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = False) -> Job:
@@ -14,12 +23,15 @@ def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = Fa
 
     resumed  whether the run's folder holds what the job wrote there
     """
-    if isinstance(config.task, ContrastiveConfig):
-        return ContrastivePretraining(index, config, config.task, world, resumed)
-    return Classification(index, config, config.task)
+    match config.task:
+        case ClassificationConfig() as task:
+            return Classification(index, config, task)
+        case ContrastiveConfig() as task:
+            return ContrastivePretraining(index, config, task, world, resumed)
+        case task:
+            return Segmentation(index, config, task)
 
 
 def metric_of(task: Task) -> str:
     """The figure that decides which weights are best."""
-    contrastive = isinstance(task, ContrastiveConfig)
-    return (ContrastivePretraining if contrastive else Classification).metric
+    return JOBS[type(task)].metric

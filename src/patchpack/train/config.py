@@ -14,11 +14,12 @@ from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Native, Resolution
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.heads.segmentation import SegmentationConfig
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.train.optim import OptimConfig
 
-Task = ClassificationConfig | ContrastiveConfig  # what a model is trained for
+Task = ClassificationConfig | ContrastiveConfig | SegmentationConfig  # what a model is trained for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,95 @@
+"""`patchpack eval` and `predict` of a segmenter: tables of IoU, masks as files, and pictures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from patchpack.cli.tables import cost_of, rows_of
+from patchpack.data.images import BadImage
+from patchpack.evaluate.segmentation import table
+from patchpack.judge import Data, PixelResult, segment_at
+from patchpack.serve.files import image_files, read_groups
+from patchpack.serve.overlay import palette
+from patchpack.serve.segmenter import PixelModel, SegmentedImage
+
+
+def eval_pixels(
+    model: PixelModel, data: Data, budgets: Sequence[int], *, windowed: bool, out: Path,
+    name: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Judge at each budget, print, and leave the figures in `out`."""
+    results = segment_at(model, data, budgets, windowed=windowed)
+    record = {"run": name, "budgets": [
+        {**cost_of(r), **table(r.counts, model.names)} for r in results
+    ]}  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(record))
+        return
+    console = Console(markup=False, highlight=False)
+    rows = rows_of("tokens", "mean IoU", "pixel accuracy", "GFLOP/image", "images/s", "images")
+    for r in results:
+        rows.add_row(
+            f"{r.max_tokens}", f"{r.counts.mean_iou:.4f}", f"{r.counts.pixel_accuracy:.4f}",
+            f"{r.gflops_per_image:.3f}", f"{r.images_per_s:,.1f}", f"{r.counts.images}",
+        )  # fmt: skip
+    console.print(rows)
+    _print_classes(console, results[-1], model.names)
+    for error in results[-1].unreadable:
+        console.print(f"left out: {error}", soft_wrap=True)
+    console.print(f"{out}")
+
+
+def _print_classes(console: Console, result: PixelResult, names: Sequence[str]) -> None:
+    console.print(f"IoU of each class at {result.max_tokens} tokens:")
+    for name, value in zip(names, result.counts.iou.tolist(), strict=True):
+        console.print(f"  {value:6.1%}  {name}" if value == value else f"       -  {name}")
+
+
+def predict_pixels(
+    model: PixelModel, images: Sequence[Path], *, max_tokens: int | None, windowed: bool,
+    output: Path | None, as_json: bool, bad: list[BadImage],
+) -> None:  # fmt: skip
+    """Print what share of each image is what; with `output`, its mask as a PNG in that folder."""
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for paths, pixels in read_groups(image_files(images), bad):
+        answers = model.predict(pixels, max_tokens=max_tokens, windowed=windowed)
+        for path, found in zip(paths, answers, strict=True):
+            mask = None
+            if output:
+                mask = output / _free(path.stem, taken)
+                write_mask(found, mask)
+            _print(path, found, mask, as_json)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """A name for a mask that no other of this call has: folders may hold images of one name."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return f"{name}.png"
+
+
+def write_mask(found: SegmentedImage, path: Path) -> None:
+    """The numbers of classes, in a palette, so that viewers show colours."""
+    image = Image.fromarray(np.ascontiguousarray(found.mask)).convert("P")
+    image.putpalette(palette().ravel().tolist())
+    image.save(path)
+
+
+def _print(path: Path, found: SegmentedImage, mask: Path | None, as_json: bool) -> None:
+    if as_json:
+        shares = {name: round(share, 6) for name, share in found.shares.items()}
+        print(json.dumps({"image": str(path), "shares": shares, "mask": mask and str(mask)}))
+        return
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in found.shares.items())
+    print(f"{path}: {shares}" + (f" → {mask}" if mask else ""))

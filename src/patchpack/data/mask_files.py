@@ -1,0 +1,62 @@
+"""Which images have a mask, and what the masks' numbers are called.
+
+manifest.csv                       a column `mask`: a path, relative as the images' paths are
+root/images/x.jpg                  its mask in root/masks/x.png (or root/annotations/x.png)
+root/images/<split>/x.jpg          … in root/masks/<split>/x.png
+classes.json                       names of the numbers: ["background", …] or {"0": "background", …}
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from patchpack.data.images import BadImage
+from patchpack.data.index import Index
+from patchpack.data.layouts import MASK_FOLDERS, BadDataset
+from patchpack.data.masks import Masks
+
+COLUMN = "mask"
+NAMES = "classes.json"
+EXPECTED = (
+    "expected a manifest with a column mask, or folders images/ and "
+    f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names"
+)
+
+
+def with_masks(index: Index, num_classes: int, ignore: int | None) -> tuple[Index, list[BadImage]]:
+    """The images that have a mask, and those that have none; raises BadDataset if none has."""
+    cells = index.columns.get(COLUMN, ("",) * len(index))
+    if not any(cells):
+        raise BadDataset(f"{index.root} has no mask for any image: {EXPECTED}")
+    known = [number for number, cell in enumerate(cells) if cell]
+    alone = [BadImage(index.keys[i], "has no mask") for i, cell in enumerate(cells) if not cell]
+    masks = Masks(tuple(cells[i] for i in known), num_classes, ignore)
+    return replace(index.select(known), masks=masks), alone
+
+
+def read_classes(root: Path) -> tuple[str, ...]:
+    """The names of classes.json; raises BadDataset where there are none."""
+    path = root / NAMES
+    hint = "name the classes of the masks' numbers, from 0 on, with task.classes or in " + NAMES
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise BadDataset(f"{path} cannot be read: {hint}") from error
+    except ValueError as error:
+        raise BadDataset(f"{path} is not JSON ({error}): {hint}") from error
+    names = found if isinstance(found, list) else _in_order(found, path)
+    known = tuple(name for name in names if isinstance(name, str))
+    if not known or len(known) < len(names):
+        raise BadDataset(f"{path} must hold names: {hint}")
+    return known
+
+
+def _in_order(found: object, path: Path) -> Sequence[object]:
+    try:
+        numbered = {int(number): name for number, name in found.items()}  # pyrefly: ignore
+    except (AttributeError, ValueError):
+        raise BadDataset(f"{path} must be a list of names, or {{number: name}}") from None
+    if sorted(numbered) != list(range(len(numbered))):
+        raise BadDataset(f"{path} must number its names 0, 1, 2 …, not {sorted(numbered)}")
+    return [numbered[number] for number in sorted(numbered)]

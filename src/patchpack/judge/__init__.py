@@ -1,0 +1,26 @@
+"""A run's best weights on images they were not trained on, at several token budgets.
+
+    data = data_of(run, split="test")
+    classify_at(classifier, data, budgets=(64, 256))
+    retrieve_at(towers, data, pairs_of(towers, data), budgets)
+    zero_shot_at(towers, data, templates, budgets)
+    segment_at(segmenter, data, budgets)
+
+A classifier is asked for the label; two towers, which texts belong to which images, and which name
+of a class is nearest to an image; a segmenter, which class each pixel has. Every image is seen once
+at each budget, and those that cannot be read are named.
+"""
+
+from patchpack.judge.data import Cost as Cost
+from patchpack.judge.data import Data as Data
+from patchpack.judge.data import data_of as data_of
+from patchpack.judge.data import packed as packed
+from patchpack.judge.labels import BudgetResult as BudgetResult
+from patchpack.judge.labels import classify_at as classify_at
+from patchpack.judge.labels import relabel as relabel
+from patchpack.judge.labels import zero_shot_at as zero_shot_at
+from patchpack.judge.pixels import PixelResult as PixelResult
+from patchpack.judge.pixels import segment_at as segment_at
+from patchpack.judge.texts import RetrievalResult as RetrievalResult
+from patchpack.judge.texts import pairs_of as pairs_of
+from patchpack.judge.texts import retrieve_at as retrieve_at

@@ -1,0 +1,104 @@
+"""A trained segmenter as a function from images to the class of every pixel.
+
+model = load("runs/x")
+found = model.predict(["a.jpg"], max_tokens=1024)[0]
+found.mask                  [height, width], numbers of classes, at the image's own size
+found.shares                {"background": 0.97, "crack": 0.03}
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from patchpack.batch import PackedBatch
+from patchpack.data.images import Pixels
+from patchpack.data.pack import AnyImage, to_pixels
+from patchpack.data.resolution import Native
+from patchpack.heads.segmentation import enlarge
+from patchpack.model.maps import to_maps
+from patchpack.serve.images import ImageModel
+from patchpack.serve.windows import windows
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedImage:
+    """What the pixels of one image were said to be."""
+
+    mask: UInt8[np.ndarray, "height width"]  # numbers of classes
+    classes: tuple[str, ...]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the pixels that each class has, the largest first, none of 0."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
+        order = np.argsort(-counts, kind="stable")
+        return {self.classes[i]: float(counts[i] / self.mask.size) for i in order if counts[i]}
+
+
+class PixelModel(ImageModel):
+    """A segmenter ready for use, on one device."""
+
+    kind = "a segmenter"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.card.task.classes  # pyrefly: ignore
+
+    def predict(
+        self, images: Sequence[AnyImage], *, max_tokens: int | None = None, windowed: bool = False
+    ) -> list[SegmentedImage]:
+        """The class of every pixel of each image, at its own size, in the order given.
+
+        max_tokens  most tokens of one pass over an image: a larger one is resized to it …
+        windowed    … or, left at its size, is seen through overlapping windows of so many
+
+        Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
+        """
+        pixels = [to_pixels(image, f"image {i}") for i, image in enumerate(images)]
+        if windowed:
+            tokens = max_tokens or self.card.eval_tokens
+            masks = [self._windowed(image, tokens) for image in pixels]
+        else:
+            sizes = iter([image.shape[:2] for image in pixels])
+            masks = [
+                mask
+                for batch in self.packs(pixels, max_tokens)
+                for mask in self.masks(batch, [next(sizes) for _ in batch.lengths])
+            ]
+        return [SegmentedImage(mask.numpy().astype(np.uint8), self.names) for mask in masks]
+
+    @torch.inference_mode()
+    def masks(
+        self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
+    ) -> Iterator[Int[Tensor, "height width"]]:
+        """The class of every pixel of a pack's images, of these (height, width), on the host."""
+        with self.precision():
+            found = self.model.classes(batch.to(self.device), sizes)
+        return (mask.cpu() for mask in found)
+
+    @torch.inference_mode()
+    def _windowed(self, image: Pixels, tokens: int) -> Int[Tensor, "height width"]:
+        """Scores are averaged where windows overlap."""
+        height, width = image.shape[:2]
+        parts = windows((height, width), self.card.model.patch_size, tokens)
+        crops = [image[p.top : p.top + p.height, p.left : p.left + p.width] for p in parts]
+        native = replace(self.card, resolution=Native())
+        total = torch.zeros(len(self.names), height, width)
+        shares = torch.zeros(height, width)
+        waiting = iter(parts)
+        for batch in ImageModel(self.model, native, self.device).packs(crops, tokens):
+            for scores in self._scores(batch):
+                p = next(waiting)
+                place = np.s_[..., p.top : p.top + p.height, p.left : p.left + p.width]
+                total[place] += enlarge([scores], [(p.height, p.width)])[0]
+                shares[place] += 1
+        return (total / shares).argmax(0)
+
+    def _scores(self, batch: PackedBatch) -> list[Float[Tensor, "label h w"]]:
+        with self.precision():
+            scores = self.model(batch.to(self.device))
+        return to_maps(scores.float().cpu(), batch)

@@ -1,0 +1,44 @@
+"""Windows over an image that is larger than a token budget, overlapping, each within the budget."""
+
+from math import ceil, isqrt
+from typing import NamedTuple
+
+OVERLAP = 0.25  # of a window's side
+
+
+class Window(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def windows(size: tuple[int, int], patch_size: int, tokens: int) -> list[Window]:
+    """Windows of at most `tokens` patches that together cover an image of (height, width).
+
+    They are square where the image allows, longer where it is narrow; neighbours overlap by a
+    quarter or more. One window, the image, where it fits.
+    """
+    height, width = size
+    if ceil(height / patch_size) * ceil(width / patch_size) <= tokens:
+        return [Window(0, 0, height, width)]
+    side = max(1, isqrt(tokens))
+    h = min(ceil(height / patch_size), side)
+    w = min(ceil(width / patch_size), max(1, tokens // h))
+    h = min(ceil(height / patch_size), max(1, tokens // w))
+    high, wide = min(height, h * patch_size), min(width, w * patch_size)
+    return [
+        Window(top, left, high, wide)
+        for top in _starts(height, high)
+        for left in _starts(width, wide)
+    ]
+
+
+def _starts(whole: int, part: int) -> list[int]:
+    """Where parts begin that cover the whole, evenly spread."""
+    if part >= whole:
+        return [0]
+    count = 1 + ceil((whole - part) / max(1, int(part * (1 - OVERLAP))))
+    return [round(i * (whole - part) / (count - 1)) for i in range(count)]

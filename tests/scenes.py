@@ -1,0 +1,47 @@
+"""Generated images with masks: rectangles and discs on a textured ground, sizes of any aspect."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from patchpack.data.augment import Augment
+from patchpack.heads.segmentation import SegmentationConfig
+from patchpack.train.config import RunConfig
+from runs import tiny
+
+CLASSES = ("ground", "box", "disc")
+
+
+def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One image [h, w, 3] and its mask [h, w]; boxes are bright, discs dark."""
+    h, w = rng.integers(16, 48, 2)
+    y, x = np.mgrid[:h, :w]
+    mask = np.zeros((h, w), np.uint8)
+    top, left = rng.integers(0, h // 2), rng.integers(0, w // 2)
+    mask[top : top + h // 3, left : left + w // 3] = 1
+    centre, radius = rng.uniform(0.3, 1, 2) * (h, w), rng.uniform(3, 7)
+    mask[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = 2
+    gray = np.array([128, 220, 30])[mask] + rng.integers(-15, 16, (h, w))
+    return np.repeat(gray[..., None], 3, 2).clip(0, 255).astype(np.uint8), mask
+
+
+def write_scenes(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """root/images/<split>/*.png and root/masks/<split>/*.png, and classes.json."""
+    rng = np.random.default_rng(seed)
+    for split, count in counts.items():
+        for kind in ("images", "masks"):
+            (root / kind / split).mkdir(parents=True)
+        for number in range(count):
+            pixels, mask = draw(rng)
+            Image.fromarray(pixels).save(root / "images" / split / f"{number:03d}.png")
+            Image.fromarray(mask).save(root / "masks" / split / f"{number:03d}.png")
+    (root / "classes.json").write_text('["ground", "box", "disc"]')
+    return root
+
+
+def tiny_segmenter(root: Path, out: Path, steps: int = 12, **task: object) -> RunConfig:
+    config = tiny(root, out, steps, ema=0.0)
+    data = replace(config.data, augment=Augment(symmetry="dihedral", crop=0.5, operations=1))
+    return replace(config, data=data, task=SegmentationConfig(**task))

@@ -1,0 +1,154 @@
+"""Segmentation: maps, both decoders, their loss; an image is as it would be alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from conftest import assert_packed_equals_alone, make_images, randomise
+from patchpack.batch import IGNORED, collate
+from patchpack.heads.segmentation import (
+    LinearDecoder,
+    MaskTransformer,
+    SegmentationConfig,
+    Segmenter,
+)
+from patchpack.losses import dice_loss
+from patchpack.model.maps import kept_map, to_maps, to_tokens
+from patchpack.model.navit import NaViT, NaViTConfig
+
+MODEL = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=2, registers=1)
+DECODERS = {"linear": LinearDecoder(), "mask transformer": MaskTransformer(depth=1)}
+
+
+def with_masks(images):
+    """Masks of any size, that of the file; some pixels ignored."""
+    generator = torch.Generator().manual_seed(1)
+    for number, image in enumerate(images):
+        size = (image.grid[0] * 3 + number, image.grid[1] * 2 + 1)
+        mask = torch.randint(0, 4, size, generator=generator).to(torch.uint8)
+        image.targets["mask"] = torch.where(mask == 3, IGNORED, mask).to(torch.uint8)
+    return images
+
+
+def segmenter(decoder, labels=3, **config) -> Segmenter:
+    torch.manual_seed(0)
+    module = Segmenter(MODEL, labels, SegmentationConfig(decoder=DECODERS[decoder], **config))
+    return randomise(module).eval()
+
+
+def test_maps_put_every_token_in_its_place_and_holes_where_none_is():
+    batch = collate(make_images(), 12)
+    x = torch.arange(batch.num_tokens * 2.0).view(-1, 2) + 1
+    maps = to_maps(x, batch, fill=-1.0)
+    assert [tuple(m.shape[1:]) for m in maps] == [tuple(g) for g in batch.grids.tolist()]
+    place = 0
+    for image, m in zip(make_images(), maps, strict=True):
+        for y, c in image.coords.tolist():
+            assert m[:, y, c].tolist() == x[place].tolist()
+            place += 1
+        assert (m[0] < 0).sum() == image.grid[0] * image.grid[1] - len(image.patches)
+    assert torch.equal(to_tokens(maps, batch), x)
+    filled = to_maps(x, batch, fill=torch.tensor([7.0, 8.0]))
+    assert {tuple(v) for v in filled[3].flatten(1).T.tolist()} >= {(7.0, 8.0)}
+    for known, m in zip(kept_map(batch), maps, strict=True):
+        assert torch.equal(known, m[0] > 0)
+
+
+def test_layers_are_reached_by_name():
+    model = randomise(NaViT(MODEL)).eval()
+    batch = collate(make_images(), 12)
+    found = model.layers(batch, ("embedding", "block 1", "block 2", "norm"))
+    torch.testing.assert_close(found["embedding"], model.embed(batch))
+    torch.testing.assert_close(found["norm"], model.encode(batch).tokens)
+    torch.testing.assert_close(model.encoder.norm(found["block 2"]), found["norm"])
+    assert not torch.equal(found["block 1"], found["block 2"])
+    with pytest.raises(ValueError, match=r"\['block 3'\].*embedding, block 1, block 2, norm"):
+        model.layers(batch, ("block 3",))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_scores_are_those_of_the_image_alone(decoder):
+    module = segmenter(decoder, labels=6)  # a norm over few magnifies rounding
+    assert_packed_equals_alone(module, list(module.head.parameters()), per="token")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("dice", [0.0, 0.5])
+def test_losses_and_gradients_of_a_pack_are_the_sum_of_its_images(decoder, dice):
+    module = segmenter(decoder, dice=dice, class_weights=(0.5, 1.0, 2.0))
+    images = with_masks(make_images())
+    learned = [p for p in module.parameters() if p.requires_grad]
+
+    def found(images):
+        loss = module.loss(collate(images, 12))
+        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, learned)
+
+    count, *together = found(images)
+    alone = [found([image]) for image in images]
+    assert count == sum(one[0] for one in alone)
+    for whole, *parts in zip(together, *(one[1:] for one in alone), strict=True):
+        torch.testing.assert_close(
+            whole, sum(parts), atol=1e-5 * float(whole.detach().abs().max()), rtol=0
+        )
+
+
+def test_only_pixels_of_kept_patches_with_a_class_are_learned():
+    module = segmenter("linear")
+    (image,) = with_masks(make_images(grids=((2, 3), (2, 2))))[1:]  # one token dropped of four
+    assert len(image.patches) == 2 and image.targets["mask"].shape == (7, 5)
+    batch = collate([image], 12)
+    kept = kept_map(batch)[0]
+    rows, columns = (torch.arange(n) * g // n for n, g in ((7, 2), (5, 2)))
+    known = kept[rows][:, columns] & (image.targets["mask"] != IGNORED)
+    loss = module.loss(batch)
+    (scores,) = module.pixels(batch, [(7, 5)])
+    expected = F.cross_entropy(
+        scores[None], image.targets["mask"].long()[None], ignore_index=IGNORED, reduction="none"
+    )
+    assert loss.count == int(known.sum())
+    torch.testing.assert_close(loss.sum, expected[0][known].sum())
+
+
+def test_an_empty_pack_reaches_every_weight_with_nothing():
+    for decoder in DECODERS:
+        module = segmenter(decoder)
+        loss = module.loss(collate([], 12))
+        loss.sum.backward()
+        assert loss.count == 0 and loss.sum == 0
+        assert all(p.grad is not None for p in module.parameters() if p.requires_grad)
+
+
+def test_dice_is_0_for_a_perfect_mask_and_1_for_a_wrong_one():
+    mask = torch.tensor([[0, 0, 1], [2, 2, IGNORED]])
+    right = F.one_hot(mask.clamp(max=2), 3).permute(2, 0, 1) * 100.0
+    assert dice_loss(right, mask, IGNORED) == pytest.approx(0, abs=1e-6)
+    assert dice_loss(right.roll(1, 0), mask, IGNORED) == pytest.approx(1, abs=1e-6)
+    even = dice_loss(torch.zeros(3, 2, 3), mask, IGNORED)  # p = 1/3 of 5 pixels
+    terms = [1 - 2 * (n / 3) / (5 / 3 + n) for n in (2, 1, 2)]
+    assert even == pytest.approx(sum(terms) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_operations_are_those_that_pytorch_counts(decoder):
+    """Of images of one length, whose tiles hold no padding."""
+    module = segmenter(decoder)
+    batch = collate(with_masks(make_images(grids=[(3, 4)] * 9)[::2]), 12)
+    with FlopCounterMode(display=False) as counter:
+        loss = module.loss(batch)
+        forward = counter.get_total_flops()
+        loss.sum.backward()
+    assert module.flops(batch.lengths) == forward
+    assert module.training_flops(batch) == counter.get_total_flops()
+
+
+def test_wrong_settings_are_refused():
+    for wrong in ({"dice": -1.0}, {"class_weights": (-1.0,)}):
+        with pytest.raises(ValueError, match="must not be negative"):
+            SegmentationConfig(**wrong)
+    with pytest.raises(ValueError, match="2 class_weights for 3 classes"):
+        SegmentationConfig(classes=("a", "b", "c"), class_weights=(1.0, 2.0))
+    with pytest.raises(ValueError, match="needs the target 'mask'"):
+        segmenter("linear").loss(collate(make_images(), 12))
+    assert isinstance(segmenter("linear").head, nn.Linear)

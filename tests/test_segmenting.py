@@ -1,0 +1,232 @@
+"""Segmentation from files to masks: training, judging, predicting, and whatever is wrong."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import patchpack as pp
+from patchpack.batch import IGNORED
+from patchpack.data.images import BadImage
+from patchpack.data.index import build_index
+from patchpack.data.layouts import BadDataset
+from patchpack.data.mask_files import read_classes, with_masks
+from patchpack.data.masks import MaskSpec, read_mask
+from patchpack.evaluate.segmentation import PixelCounts, count_pixels
+from patchpack.judge import data_of, segment_at
+from patchpack.run import resume, start
+from patchpack.serve.windows import windows
+from runs import final_tensors
+from scenes import CLASSES, tiny_segmenter, write_scenes
+from test_cli import patchpack
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    return write_scenes(folder, {"training": 40, "val": 8, "test": 10})
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    config = tiny_segmenter(root, out, steps=120, dice=0.5)
+    model = replace(config.model, dropout=0.0, drop_path=0.0)
+    start(replace(config, model=model, train=replace(config.train, eval_every=60)), live=False)
+    return out
+
+
+def test_it_learns_and_eval_agrees_with_counting_by_hand(capsys, run, root):
+    status, out, _ = patchpack(capsys, "eval", run, "--budgets", 64, 144, "--json")
+    budgets = json.loads(out)["budgets"]
+    assert status == 0 and [b["max_tokens"] for b in budgets] == [64, 144]
+    assert budgets[1]["mean_iou"] > 0.6 and list(budgets[1]["iou"]) == list(CLASSES)
+    images = sorted((root / "images" / "test").iterdir())
+    found = pp.load(run).predict(images, max_tokens=144)
+    truth = [np.array(Image.open(root / "masks" / "test" / p.name)) for p in images]
+    right = sum((f.mask == t).sum() for f, t in zip(found, truth, strict=True))
+    assert right / sum(t.size for t in truth) == pytest.approx(budgets[1]["pixel_accuracy"])
+    for label, name in enumerate(CLASSES):
+        both = sum(((f.mask == label) & (t == label)).sum() for f, t in zip(found, truth, strict=1))
+        any_ = sum(((f.mask == label) | (t == label)).sum() for f, t in zip(found, truth, strict=1))
+        assert budgets[1]["iou"][name] == pytest.approx(both / any_)
+
+
+def test_an_image_is_segmented_alone_as_in_company(run, root):
+    images = sorted((root / "images" / "test").iterdir())
+    model = pp.load(run)
+    together = model.predict(images)
+    for image, found in zip(images, together, strict=True):
+        assert np.array_equal(model.predict([image])[0].mask, found.mask)
+        assert found.mask.shape == np.array(Image.open(image)).shape[:2]
+        assert sum(found.shares.values()) == pytest.approx(1)
+
+
+def test_predict_writes_masks_that_hold_the_classes(capsys, run, root, tmp_path):
+    images = sorted((root / "images" / "test").iterdir())[:2]
+    status, out, _ = patchpack(capsys, "predict", run, *images, images[0], "-o", tmp_path / "masks")
+    names = sorted(p.name for p in (tmp_path / "masks").iterdir())
+    assert status == 0 and names == ["000-2.png", "000.png", "001.png"]
+    assert "ground" in out and "→" in out
+    written = Image.open(tmp_path / "masks" / "001.png")
+    assert written.mode == "P"
+    assert np.array_equal(np.array(written), pp.load(run).predict(images)[1].mask)
+
+
+def test_windows_cover_the_image_and_agree_with_one_pass_where_it_fits(capsys, run, root):
+    model = pp.load(run)
+    image = np.array(Image.open(root / "images" / "test" / "000.png"))
+    whole = model.predict([image], max_tokens=4096)[0].mask
+    assert np.array_equal(model.predict([image], max_tokens=4096, windowed=True)[0].mask, whole)
+    large = np.tile(image, (3, 4, 1))
+    found = model.predict([large], max_tokens=100, windowed=True)[0].mask
+    assert found.shape == large.shape[:2]
+    assert (found == np.tile(whole, (3, 4))).mean() > 0.85
+    status, out, _ = patchpack(
+        capsys, "eval", run, "--windowed", "--budgets", 36, "--json"
+    )  # fmt: skip
+    assert status == 0 and json.loads(out)["budgets"][0]["images"] == 10
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 64), (100, 37), (16, 900), (500, 333)])
+@pytest.mark.parametrize("tokens", [1, 16, 100])
+def test_windows_are_within_the_budget_and_leave_no_pixel_out(size, tokens):
+    parts = windows(size, 8, tokens)
+    seen = np.zeros(size, int)
+    for part in parts:
+        assert -(-part.height // 8) * -(-part.width // 8) <= tokens
+        seen[part.top : part.top + part.height, part.left : part.left + part.width] += 1
+    assert (seen > 0).all() and seen[0, 0] == 1 if len(parts) == 1 else seen.min() >= 1
+
+
+def test_resuming_gives_the_same_bits(root, tmp_path):
+    config = tiny_segmenter(root, tmp_path / "whole", steps=8, dice=0.3)
+    start(config, live=False)
+    part = replace(config, out=tmp_path / "parts", train=replace(config.train, steps=4))
+    start(part, live=False)
+    text = (part.out / "config.json").read_text()
+    (part.out / "config.json").write_text(text.replace('"steps": 4', '"steps": 8'))
+    resume(part.out, live=False)
+    whole, parts = final_tensors(config.out), final_tensors(part.out)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_counts_are_those_of_scikit_learn():
+    from sklearn.metrics import confusion_matrix, jaccard_score
+
+    rng = np.random.default_rng(0)
+    truth, found = rng.integers(0, 4, (2, 30, 20))
+    truth[:5] = IGNORED
+    counts = count_pixels(torch.from_numpy(found), torch.from_numpy(truth), 5, IGNORED)
+    known = truth != IGNORED
+    expected = confusion_matrix(truth[known], found[known], labels=range(5))
+    assert counts.confusion.tolist() == expected.tolist()
+    iou = jaccard_score(truth[known], found[known], labels=range(4), average=None)
+    assert counts.iou[:4].tolist() == pytest.approx(iou.tolist())
+    assert counts.iou[4].isnan() and counts.mean_iou == pytest.approx(iou.mean())
+    assert PixelCounts.none(3).mean_iou == 0 and PixelCounts.none(3).pixel_accuracy == 0
+
+
+def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
+    image = Image.fromarray(values)
+    (image.convert(mode) if mode else image).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "reason"),
+    [
+        (np.full((4, 6), 9, np.uint8), None, r"holds \[9\], but classes are 0 to 2"),
+        (np.zeros((6, 4), np.uint8), None, r"is \(6, 4\) pixels, the image \(4, 6\)"),
+        (np.zeros((4, 6, 3), np.uint8), None, "has mode RGB, not one channel"),
+    ],
+)
+def test_a_mask_that_is_none_is_named(tmp_path, values, mode, reason):
+    path = save(tmp_path / "mask.png", values, mode)
+    with pytest.raises(BadImage, match=f"a.png: its mask {reason}"):
+        read_mask(MaskSpec(path, 3, None), (4, 6), "a.png")
+
+
+def test_masks_of_every_kind_of_file_hold_the_same_numbers(tmp_path):
+    values = np.array([[0, 1, 2], [2, 2, 7]], np.uint8)
+    palette = Image.fromarray(values).convert("P")
+    palette.putpalette([9, 9, 9] * 256)
+    palette.save(tmp_path / "p.png")
+    save(tmp_path / "l.png", values)
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "i16.png")
+    for name in ("p.png", "l.png", "i16.png"):
+        found = read_mask(MaskSpec(tmp_path / name, 3, 7), (2, 3), "x")
+        assert found.tolist() == [[0, 1, 2], [2, 2, IGNORED]] and found.dtype == np.uint8
+    (tmp_path / "empty.png").write_bytes(b"")
+    for wrong in ("empty.png", "absent.png"):
+        with pytest.raises(BadImage, match=f"x: its mask {wrong}"):
+            read_mask(MaskSpec(tmp_path / wrong, 3, 7), (2, 3), "x")
+
+
+def test_images_without_masks_are_named_and_limited(root, tmp_path):
+    index = build_index(root, learned=False)
+    found, alone = with_masks(index, 3, None)
+    assert len(found) == 58 and not alone and found.masks.keys[0].startswith("masks/")
+    assert {"train", "val", "test"} == set(index.splits)
+    copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
+    (copy / "masks" / "train" / "002.png").unlink()
+    found, alone = with_masks(build_index(copy, learned=False), 3, None)
+    assert [error.key for error in alone] == ["images/train/002.png"] and len(found) == 6
+    with pytest.raises(BadDataset, match=r"1 of 7 images cannot be used.*002.png: has no mask"):
+        start(tiny_segmenter(copy, tmp_path / "out"), live=False)
+    (copy / "masks" / "train" / "001.png").write_bytes(b"no mask")
+    config = tiny_segmenter(copy, tmp_path / "out")
+    allowed = replace(config, data=replace(config.data, max_bad_fraction=0.6))
+    start(allowed, live=False)
+    log = (tmp_path / "out" / "log.jsonl").read_text()
+    assert "has no mask" in log and "001.png" in log
+
+
+def test_data_without_masks_or_names_say_what_is_expected(folder, tmp_path):
+    task = {"classes": ("a", "b")}
+    with pytest.raises(BadDataset, match="no mask for any image: expected a manifest with a col"):
+        start(tiny_segmenter(folder, tmp_path / "out", **task), live=False)
+    copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
+    for text, words in (
+        ("{", "not JSON"), ('{"1": "a"}', "number its names 0, 1, 2"), ("[]", "must hold names"),
+        ('["a", 3]', "must hold names"), ("7", "must be a list"),
+    ):  # fmt: skip
+        (copy / "classes.json").write_text(text)
+        with pytest.raises(BadDataset, match=words):
+            read_classes(copy)
+    (copy / "classes.json").unlink()
+    with pytest.raises(BadDataset, match=r"task\.classes"):
+        read_classes(copy)
+    with pytest.raises(BadDataset, match="may hold 2 to 255 classes, not 1"):
+        start(tiny_segmenter(copy, tmp_path / "out", classes=("a",)), live=False)
+    with pytest.raises(BadDataset, match="2 class_weights for 3 classes: ground"):
+        (copy / "classes.json").write_text('["ground", "box", "disc"]')
+        start(tiny_segmenter(copy, tmp_path / "out", class_weights=(1.0, 2.0)), live=False)
+
+
+def test_what_is_not_for_segmenters_is_refused(capsys, run, root):
+    image = root / "images" / "test" / "000.png"
+    for words, said in (
+        (("eval", run, "--suite", "cost"), "is a segmenter"),
+        (("search", run, root, "x"), "is a segmenter: it reads no texts"),
+        (("eval", run, "--split", "nothing"), "no split 'nothing'"),
+    ):
+        status, _, err = patchpack(capsys, *words)
+        assert status == 2 and said in err
+    vectors = pp.load(run).embed([image])
+    assert vectors.shape == (1, 16)
+
+
+def test_unreadable_images_are_left_out_and_named_when_judged(run, tmp_path):
+    copy = write_scenes(tmp_path / "some", {"test": 6})
+    (copy / "images" / "test" / "003.png").write_bytes(
+        (copy / "images" / "test" / "003.png").read_bytes()[:90]
+    )
+    data = data_of(run, split="test", data=copy, max_bad_fraction=0.5, learned=False)
+    for windowed in (False, True):
+        (result,) = segment_at(pp.load(run), data, (64,), windowed=windowed)
+        assert result.counts.images == 5 and "003.png" in result.unreadable[0]

@@ -34,7 +34,7 @@ FINDING = Finding(
     ),
     remarks=(
         "Within the sizes of training the factorized sum is ahead of the ViT's interpolated table "
-        "by 2.6 points and has the second-best accuracy of all, as in the paper. Over all sizes it "
+        "by 2.5 points and has the second-best accuracy of all, as in the paper. Over all sizes it "
         "is no better than the ViT: of absolute learned tables only the part that training reached "
         "is learned, and at 400 tokens most places lie beyond. Coordinates relative to the image "
         "extrapolate best, as in the paper: at 400 tokens 83 to 90 % of the accuracy at 100 is "

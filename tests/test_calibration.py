@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss, log_loss
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from patchpack.evaluate.calibration import (
@@ -13,6 +14,8 @@ from patchpack.evaluate.calibration import (
     even_bins,
     fit_temperature,
     negative_log_likelihood,
+    sigmoid,
+    sigmoid_negative_log_likelihood,
     softmax,
 )
 
@@ -62,6 +65,19 @@ def test_the_temperature_is_the_likeliest():
     )  # fmt: skip
     assert fit_temperature(logits, labels) == pytest.approx(best.x, rel=1e-3)
     assert fit_temperature(3 * logits, labels) == pytest.approx(3 * best.x, rel=1e-3)
+
+
+def test_sigmoids_have_a_likelihood_and_a_temperature_of_their_own():
+    logits, labels = random_answers()
+    truth = torch.eye(7, dtype=torch.float64)[torch.from_numpy(labels)]
+    expected = binary_cross_entropy_with_logits(torch.from_numpy(logits), truth) * 7
+    assert sigmoid_negative_log_likelihood(logits, labels) == pytest.approx(float(expected))
+    assert sigmoid(logits, 2.0) == pytest.approx(torch.from_numpy(logits / 2).sigmoid().numpy())
+    best = minimize_scalar(
+        lambda t: sigmoid_negative_log_likelihood(logits, labels, t), bounds=(0.05, 20),
+        method="bounded", options={"xatol": 1e-6},
+    )  # fmt: skip
+    assert fit_temperature(logits, labels, sigmoid) == pytest.approx(best.x, rel=1e-3)
 
 
 def test_a_model_that_is_always_right_or_always_wrong():

@@ -11,6 +11,7 @@ import pytest
 import patchpack as pp
 from conftest import write_folder
 from pairs import tiny_pairs, write_pairs
+from patchpack.heads.classification import ClassificationConfig
 from patchpack.run import start
 from patchpack.suites import trial
 from runs import tiny
@@ -80,6 +81,17 @@ def test_an_image_that_cannot_be_read_is_named_in_the_report(capsys, run, root, 
         assert patchpack(capsys, *words)[0] == 0
         lead = (tmp_path / "report-test.md").read_text().splitlines()[2]
         assert damaged.name in lead and "cannot be read (1)" in lead
+
+
+def test_sigmoids_are_judged_by_the_probabilities_that_predict_says(capsys, root, tmp_path):
+    config = tiny(root, tmp_path / "run", steps=40, eval_every=40, ema=0.0)
+    start(replace(config, task=ClassificationConfig(loss="sigmoid")), live=False)
+    words = ("eval", tmp_path / "run", "--suite", "calibration", "--budgets", 36, "--json")
+    found = json.loads(patchpack(capsys, *words)[1])["calibration"]["budgets"]["36"]
+    images = sorted((root / "test").rglob("*.png"))
+    said = pp.load(tmp_path / "run").predict(images, max_tokens=36)
+    mean = np.mean([p.probability for p in said])
+    assert found["confidence"] == pytest.approx(mean, abs=1e-5) and mean < 0.9
 
 
 def test_a_choice_is_kept_and_used(capsys, run, root, tmp_path):

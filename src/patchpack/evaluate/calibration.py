@@ -1,10 +1,13 @@
 """Whether a model is right as often as it says: calibration of its probabilities.
 
-All functions take the probabilities or logits of images and their labels, and nothing of a model.
+A model says probabilities by a link from its logits: `softmax` over labels, or a `sigmoid` of each
+label by itself where it was trained so. All functions take the probabilities or logits of images
+and their labels, and nothing of a model.
 
 Axes: image, label, bin.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 BINS = 30  # as the paper (arXiv 2307.06304, App. G)
 
 Confidence = Float[np.ndarray, " image"]  # of the likeliest label
+Link = Callable[[np.ndarray, float], np.ndarray]  # logits and temperature to probabilities
 Right = Bool[np.ndarray, " image"]  # whether that label is the true one
 
 
@@ -80,6 +84,25 @@ def brier_score(
     return float(((probabilities**2).sum(1) - 2 * true + 1).mean())
 
 
+def sigmoid_negative_log_likelihood(
+    logits: Float[np.ndarray, "image label"],
+    labels: Int[np.ndarray, " image"],
+    temperature: float = 1.0,
+) -> float:
+    """Mean over images of Σ over labels −log p of what is true of each: of sigmoids, in nats."""
+    if not len(labels):
+        return 0.0
+    scaled = logits.astype(np.float64) / temperature
+    true = scaled[np.arange(len(labels)), labels]
+    return float((np.logaddexp(0, scaled).sum(1) - true).mean())
+
+
+def sigmoid(
+    logits: Float[np.ndarray, "image label"], temperature: float = 1.0
+) -> Float[np.ndarray, "image label"]:
+    return np.exp(-np.logaddexp(0, -logits.astype(np.float64) / temperature))
+
+
 def softmax(
     logits: Float[np.ndarray, "image label"], temperature: float = 1.0
 ) -> Float[np.ndarray, "image label"]:
@@ -90,13 +113,15 @@ def softmax(
 
 
 def fit_temperature(
-    logits: Float[np.ndarray, "image label"], labels: Int[np.ndarray, " image"]
+    logits: Float[np.ndarray, "image label"],
+    labels: Int[np.ndarray, " image"],
+    link: Link = softmax,
 ) -> float:
     """The temperature in [0.05, 20] that makes the labels likeliest.
 
-    Guo et al. (arXiv 1706.04599), §4.2. The likelihood has one peak in 1 / temperature, where its
-    logarithm is concave: found by halving where the slope changes its sign. Raises ValueError
-    without images.
+    Guo et al. (arXiv 1706.04599), §4.2. The likelihood, of softmax and of sigmoids, has one peak in
+    1 / temperature, where its logarithm is concave: found by halving where the slope changes its
+    sign. Raises ValueError without images.
     """
     if not len(labels):
         raise ValueError("a temperature cannot be fitted without images")
@@ -104,7 +129,7 @@ def fit_temperature(
     true = logits[np.arange(len(labels)), labels]
 
     def slope(sharpness: float) -> float:
-        expected = (softmax(logits, 1 / sharpness) * logits).sum(1)
+        expected = (link(logits, 1 / sharpness) * logits).sum(1)
         return float((true - expected).mean())
 
     low, high = 0.05, 20.0

@@ -8,7 +8,7 @@ Axes: image, label, dim.
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from patchpack.evaluate.calibration import softmax
+from patchpack.evaluate.calibration import Link, softmax
 
 
 class Answer(NamedTuple):
@@ -36,6 +36,7 @@ class Outputs:
     features: Float[np.ndarray, "image dim"] | None = None
     gflops: float = 0.0  # of a forward pass of an image, the mean
     ms: float = 0.0  # of a forward pass of an image, the mean, loading left out
+    link: Link = softmax  # from logits to the probabilities that the model says
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,25 +53,23 @@ class Outputs:
     def top1(self) -> float:
         return float(self.right.mean()) if len(self) else 0.0
 
-    @property
-    def probabilities(self) -> Float[np.ndarray, "image label"]:
-        return softmax(self.logits)
+    def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, "image label"]:
+        return self.link(self.logits, temperature)
 
     @property
     def confidence(self) -> Float[np.ndarray, " image"]:
         """The probability of the likeliest label."""
-        return self.probabilities.max(1)
+        return self.probabilities().max(1)
 
     def sorted(self) -> "Outputs":
         """In the order of the keys: packs are made by length, which differs between budgets."""
         order = np.argsort(np.array(self.keys))
-        return Outputs(
-            self.logits[order],
-            self.labels[order],
-            tuple(self.keys[i] for i in order),
-            None if self.features is None else self.features[order],
-            self.gflops,
-            self.ms,
+        return replace(
+            self,
+            logits=self.logits[order],
+            labels=self.labels[order],
+            keys=tuple(self.keys[i] for i in order),
+            features=None if self.features is None else self.features[order],
         )
 
 

@@ -62,9 +62,15 @@ class ImageModel:
         chosen = self.serving
         logits = logits_of(images, chosen.max_tokens if max_tokens is None else max_tokens)
         if max_tokens is None and chosen.again is not None:
-            unsure = (logits.softmax(1).amax(1) < chosen.threshold).nonzero()[:, 0].tolist()
+            unsure = (
+                (self.probabilities(logits).amax(1) < chosen.threshold).nonzero()[:, 0].tolist()
+            )
             logits[unsure] = logits_of([images[i] for i in unsure], chosen.again)
         return logits / chosen.temperature
+
+    def probabilities(self, logits: Float[Tensor, "image label"]) -> Float[Tensor, "image label"]:
+        """What the model says of each label."""
+        return logits.softmax(1)
 
     def precision(self) -> torch.autocast:
         """The precision that the model was trained in."""

@@ -89,7 +89,9 @@ class Matcher(ImageModel):
             vectors = torch.from_numpy(self.embed(some, max_tokens=tokens))
             return self.scale * vectors @ classes.T
 
-        return likeliest(self.as_chosen(logits_of, images, max_tokens).softmax(1), names, top)
+        return likeliest(
+            self.probabilities(self.as_chosen(logits_of, images, max_tokens)), names, top
+        )
 
     @property
     def scale(self) -> float:

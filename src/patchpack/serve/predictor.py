@@ -52,10 +52,16 @@ class Predictor(ImageModel):
         for anything else wrong.
         """
         logits = self.as_chosen(self._logits, images, max_tokens)
+        return likeliest(self.probabilities(logits), self.card.classes, top)
+
+    @property
+    def sigmoids(self) -> bool:
+        """Whether each label has a probability of its own: how the model was trained."""
         task = self.card.task
-        sigmoids = isinstance(task, ClassificationConfig) and task.loss == "sigmoid"
-        probabilities = logits.sigmoid() if sigmoids else logits.softmax(1)
-        return likeliest(probabilities, self.card.classes, top)
+        return isinstance(task, ClassificationConfig) and task.loss == "sigmoid"
+
+    def probabilities(self, logits: Float[Tensor, "image label"]) -> Float[Tensor, "image label"]:
+        return logits.sigmoid() if self.sigmoids else logits.softmax(1)
 
     def _logits(
         self, images: Sequence[AnyImage], max_tokens: int | None

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from patchpack.evaluate.calibration import (
     BINS,
     adaptive_bins,
@@ -9,7 +11,8 @@ from patchpack.evaluate.calibration import (
     even_bins,
     fit_temperature,
     negative_log_likelihood,
-    softmax,
+    sigmoid,
+    sigmoid_negative_log_likelihood,
 )
 from patchpack.evaluate.outputs import Outputs
 from patchpack.evaluate.section import Section, Table
@@ -19,16 +22,22 @@ from patchpack.suites.trial import Trial, Way
 
 def measure(outputs: Outputs, temperature: float = 1.0) -> dict[str, float]:
     """All figures of one way of showing images."""
-    p = softmax(outputs.logits, temperature)
+    p = outputs.probabilities(temperature)
     confidence, right = p.max(1), outputs.right
     return {
         "top1": outputs.top1,
         "confidence": float(confidence.mean()),
         "ece": even_bins(confidence, right).error,
         "adaptive_ece": adaptive_bins(confidence, right).error,
-        "nll": negative_log_likelihood(p, outputs.labels),
+        "nll": _nll(outputs, p, temperature),
         "brier": brier_score(p, outputs.labels),
     }
+
+
+def _nll(outputs: Outputs, p: np.ndarray, temperature: float) -> float:
+    if outputs.link is sigmoid:
+        return sigmoid_negative_log_likelihood(outputs.logits, outputs.labels, temperature)
+    return negative_log_likelihood(p, outputs.labels)
 
 
 def calibration(trial: Trial, budgets: Sequence[int], temperature: float | None = None) -> Section:
@@ -66,7 +75,7 @@ def calibration(trial: Trial, budgets: Sequence[int], temperature: float | None 
 def temperature_of(trial: Trial, tokens: int) -> float:
     """The temperature that fits these images at one budget."""
     outputs = trial.outputs(Way(tokens))
-    return fit_temperature(outputs.logits, outputs.labels)
+    return fit_temperature(outputs.logits, outputs.labels, outputs.link)
 
 
 def _row(name: str, m: dict[str, float]) -> list[str]:

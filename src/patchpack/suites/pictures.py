@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from patchpack.evaluate.calibration import even_bins, softmax
+from patchpack.evaluate.calibration import even_bins
 from patchpack.evaluate.cost import Point, frontier
 from patchpack.evaluate.figures import COLOURS, png, tidy
 from patchpack.evaluate.outputs import Outputs
@@ -31,8 +31,7 @@ def draw_reliability(outputs: Mapping[str, Outputs], temperature: float | None) 
     ):
         axes.plot([0, 1], [0, 1], color="#888", lw=1, ls=":")
         for number, (name, o) in enumerate(outputs.items()):
-            p = softmax(o.logits, sharpness)
-            bins = even_bins(p.max(1), o.right, 10)
+            bins = even_bins(o.probabilities(sharpness).max(1), o.right, 10)
             axes.plot(bins.confidence, bins.accuracy, marker="o", ms=4, label=name,
                       color=COLOURS[number % len(COLOURS)])  # fmt: skip
         axes.set_title(title, fontsize=10)

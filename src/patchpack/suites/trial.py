@@ -8,7 +8,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from patchpack.checkpoint import MANIFEST, candidates
 from patchpack.data.alter import Alteration
 from patchpack.data.dropping import ConstantDrop
 from patchpack.data.resolution import Fit
+from patchpack.evaluate.calibration import Link, sigmoid, softmax
 from patchpack.evaluate.outputs import Answer, Outputs, collect
 from patchpack.judge import Data, packed
 from patchpack.model.navit import forward_flops
@@ -64,6 +65,7 @@ class Trial:
     ) -> None:
         self.run, self.model, self.data, self.question = run, model, data, question
         self.answer, self.tell = answer, tell
+        self.link: Link = sigmoid if getattr(model, "sigmoids", False) else softmax
         manifest = candidates(run / CHECKPOINTS, "best")[0] / MANIFEST
         self._weights = hashlib.sha256(manifest.read_bytes()).hexdigest()
         self._known: dict[Data, tuple] = {}
@@ -77,7 +79,7 @@ class Trial:
             self.tell(f"{len(data.index):,} images at {way.name}")
             found = self._ask(way, data).sorted()
             _write(path, found, with_features=way.alter is None)
-        return found
+        return replace(found, link=self.link)
 
     def left_out(self, way: Way) -> list[str]:
         """Labelled images that the outputs lack, since they cannot be read."""

@@ -17,7 +17,7 @@ from patchpack.data.resolution import Fixed, Resolution, Sampled, Square
 from patchpack.model.positions import Interpolated
 from patchpack.train.config import RunConfig
 
-PRETRAINING, FINE_TUNING, STEP = 9e12, 1.5e12, 1.15e10  # operations; of a step, about
+PRETRAINING, FINE_TUNING, STEP = 9e12, 4e12, 1.15e10  # operations; of a step, about
 SIDES = (64, 96, 128)  # px
 TOKENS = (16, 36, 64, 100)
 FINDING = Finding(

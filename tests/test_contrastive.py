@@ -129,7 +129,8 @@ def test_processes_of_unequal_packs_equal_one(loss, counts, tmp_path):
 
 
 def test_a_locked_trunk_is_not_trained():
-    model = towers(lock_image=True).train()
+    model = towers().train()
+    model.lock()
     assert not model.trunk.training and model.text.training
     model.loss(collate(images_with_texts(), 12)).sum.backward()
     assert all(parameter.grad is None for parameter in model.trunk.parameters())
@@ -276,7 +277,8 @@ def test_a_vocabulary_that_does_not_fit_is_refused(root, run, tmp_path):
 
 def test_a_run_begins_with_the_trunk_of_another(root, run, tmp_path):
     """Locked, it stays what it was; with the same tokenizer the text side comes along too."""
-    config = replace(tiny_pairs(root, tmp_path / "run", steps=2, lock_image=True), init=run)
+    config = replace(tiny_pairs(root, tmp_path / "run", steps=2), init=run)
+    config = replace(config, train=replace(config.train, lock_trunk=True))
     start(config, live=False)
     begun, before = final_tensors(tmp_path / "run"), pp.load(run).model.state_dict()
     assert torch.equal(begun["model/trunk.probe"] if "model/trunk.probe" in begun else

@@ -457,31 +457,3 @@ def test_a_budget_of_seconds_ends_the_run(root, tmp_path):
 def test_budgets_of_nothing_are_refused(root, tmp_path, budget):
     with pytest.raises(ValueError, match=f"{next(iter(budget))} must be more than 0"):
         tiny(root, tmp_path, **budget)
-
-
-def test_a_run_begins_with_the_best_weights_of_another(root, undisturbed, tmp_path, monkeypatch):
-    """The head too where the classes are the same; a rate near 0 keeps them where they were."""
-    config = tiny(root, tmp_path / "same", steps=1)
-    start(replace(config, init=undisturbed, optim=replace(config.optim, lr=1e-12)), live=False)
-    best = load(candidates(undisturbed / "checkpoints", "best")[0]).tensors["model"]
-    begun = load(candidates(tmp_path / "same" / "checkpoints", "last")[0]).tensors["model"]
-    for name, tensor in best.items():
-        torch.testing.assert_close(begun[name], tensor)
-
-    other = write_folder(tmp_path / "other", {"train": 8, "val": 4})
-    for split in ("train", "val"):
-        (other / split / "plain").rename(other / split / "smooth")
-    config = tiny(other, tmp_path / "new head", steps=1)
-    start(replace(config, init=undisturbed, optim=replace(config.optim, lr=1e-12)), live=False)
-    begun = load(candidates(tmp_path / "new head" / "checkpoints", "last")[0]).tensors["model"]
-    torch.testing.assert_close(begun["trunk.embedding.weight"], best["trunk.embedding.weight"])
-    assert begun["head.weight"].abs().max() < 1e-6
-
-
-def test_weights_that_do_not_fit_are_refused_by_name(root, undisturbed, tmp_path):
-    config = tiny(root, tmp_path / "run", steps=1)
-    wider = replace(config, model=replace(config.model, dim=32), init=undisturbed)
-    with pytest.raises(CheckpointError, match=r"another model.*embedding.weight: \[16, 48\]"):
-        start(wider, live=False)
-    with pytest.raises(CheckpointError, match="holds no weights to begin with"):
-        start(replace(config, init=tmp_path), live=False)

@@ -80,6 +80,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         task = job.build()
         if config.init and not resumed:
             begin_with(task, config.init, job.continues)
+        if config.train.lock_trunk:
+            task.lock()
         dtype = choose_dtype(config.train.precision, world.device)
         trainer = Trainer(task, config, world, dtype)
         bad_before = _restore(trainer, config.out, job) if resumed else {}

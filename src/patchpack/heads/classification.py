@@ -1,8 +1,5 @@
 """Image classification: an encoder, one linear layer, and a loss.
 
-A task module offers `forward(batch)` for predictions and `loss(batch)` for training; the training
-loop knows no more of it but how many operations that takes, `training_flops(batch)`.
-
 Axes: image, label.
 """
 
@@ -14,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch
+from patchpack.heads.task import TrunkTask
 from patchpack.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
-from patchpack.model.attention import Attend
-from patchpack.model.navit import Encoded, NaViT, NaViTConfig, forward_flops, training_flops
+from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 
 LABEL = "label"  # the target this task reads: one class number per image
@@ -34,7 +31,7 @@ class ClassificationConfig:
             raise ValueError(f"label_smoothing must lie in [0, 1), not {self.label_smoothing}")
 
 
-class Classifier(nn.Module):
+class Classifier(TrunkTask):
     """Packed images in, one logit per image and class out; features where there are no classes."""
 
     def __init__(
@@ -43,9 +40,8 @@ class Classifier(nn.Module):
         num_classes: int,
         config: ClassificationConfig | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         self.config = config or ClassificationConfig()
-        self.trunk = NaViT(model)
         self.head = nn.Linear(model.dim, num_classes) if num_classes else nn.Identity()
         self.init_head()
 
@@ -56,19 +52,16 @@ class Classifier(nn.Module):
             prior = -10.0 if self.config.loss == "sigmoid" else 0.0
             nn.init.constant_(self.head.bias, prior)
 
-    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
-        return self.trunk.encode(batch, attend)
-
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image label"]:
         return self.head(self.trunk(batch))
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`forward_flops`)."""
-        return forward_flops(self.trunk.config, lengths) + self._head_flops(len(lengths))
+        return self.trunk_flops(lengths) + self._head_flops(len(lengths))
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""
-        trunk = training_flops(self.trunk.config, batch.lengths)
+        trunk = self.trunk_training_flops(batch.lengths)
         return trunk + 3 * self._head_flops(batch.num_images)
 
     def _head_flops(self, images: int) -> int:

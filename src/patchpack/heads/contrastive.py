@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, PackedTexts, pack_texts
 from patchpack.contrast import sigmoid_contrastive, softmax_contrastive
+from patchpack.heads.task import TrunkTask
 from patchpack.losses import Loss
-from patchpack.model.attention import Attend
 from patchpack.model.encoder import init_linear
-from patchpack.model.navit import Encoded, NaViT, NaViTConfig, forward_flops, training_flops
+from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig, TextTower, text_flops
 
 
@@ -42,7 +42,6 @@ class ContrastiveConfig:
     scale: float = 14.3  # of the logits, 1 / temperature, at the start; learned (CLIP: 1 / 0.07)
     bias: float = -10.0  # of the sigmoid's logits, at the start; learned (SigLIP, §3.2)
     most_scale: float = 100.0  # that the scale may grow to (CLIP, §2.5)
-    lock_image: bool = False  # train the text side alone, on a given trunk (LiT, arXiv 2111.07991)
 
     def __post_init__(self) -> None:
         if self.dim < 1:
@@ -51,13 +50,12 @@ class ContrastiveConfig:
             raise ValueError(f"scale must lie in (0, {self.most_scale:g}], not {self.scale}")
 
 
-class Contrastive(nn.Module):
+class Contrastive(TrunkTask):
     """Packed images and packed texts in, vectors of length 1 out."""
 
     def __init__(self, model: NaViTConfig, config: ContrastiveConfig) -> None:
-        super().__init__()
+        super().__init__(model)
         self.config = config
-        self.trunk = NaViT(model)
         self.text = TextTower(config.text)
         self.image_projection = nn.Linear(model.dim, config.dim, bias=False)
         self.text_projection = nn.Linear(config.text.dim, config.dim, bias=False)
@@ -65,10 +63,6 @@ class Contrastive(nn.Module):
             init_linear(layer)
         self.log_scale = nn.Parameter(torch.tensor(log(config.scale)))
         self.bias = nn.Parameter(torch.tensor(config.bias), config.loss == "sigmoid")
-        self.trunk.requires_grad_(not config.lock_image)
-
-    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
-        return self.trunk.encode(batch, attend)
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
         """The vectors of the images."""
@@ -81,13 +75,6 @@ class Contrastive(nn.Module):
     @property
     def scale(self) -> Float[Tensor, ""]:
         return self.log_scale.exp().clamp(max=self.config.most_scale)
-
-    def train(self, mode: bool = True) -> "Contrastive":
-        """A locked trunk stays as it is in use: without the noise of training."""
-        super().train(mode)
-        if self.config.lock_image:
-            self.trunk.eval()
-        return self
 
     def loss(self, batch: PackedBatch) -> Loss:
         texts = batch.texts
@@ -103,8 +90,7 @@ class Contrastive(nn.Module):
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass, the loss over this pack's own pairs."""
         c, model, n = self.config, self.trunk.config, batch.num_images
-        images = forward_flops if c.lock_image else training_flops
         texts = text_flops(c.text, batch.texts.lengths) if batch.texts else 0
         projections = 2 * n * c.dim * (model.dim + c.text.dim)
         loss = 4 * 2 * n * n * c.dim  # logits, again in the backward pass, and two gradients
-        return images(model, batch.lengths) + 3 * (texts + projections) + loss
+        return self.trunk_training_flops(batch.lengths) + 3 * (texts + projections) + loss

@@ -16,18 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import IGNORED, PackedBatch, Segments
+from patchpack.heads.task import TrunkTask
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
 from patchpack.model.attention import Attend
 from patchpack.model.encoder import Encoder, encoder_flops, init_parts
 from patchpack.model.maps import kept_map, to_maps
-from patchpack.model.navit import (
-    Encoded,
-    NaViT,
-    NaViTConfig,
-    input_flops,
-    token_flops,
-    with_prefix,
-)
+from patchpack.model.navit import NaViTConfig, token_flops, with_prefix
 
 MASK = "mask"  # the target this task reads: the class of every pixel, of one image each
 
@@ -71,23 +65,19 @@ class SegmentationConfig:
             raise ValueError(f"{weights} class_weights for {names} classes")
 
 
-class Segmenter(nn.Module):
+class Segmenter(TrunkTask):
     """Packed images in, scores of classes for every token or pixel out."""
 
     def __init__(
         self, model: NaViTConfig, num_classes: int, config: SegmentationConfig | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         self.config = config or SegmentationConfig()
         self.num_classes = num_classes
-        self.trunk = NaViT(model)
         self.trunk.pool.requires_grad_(False)  # a pass over tokens never comes to it
         self.head = self.config.decoder.build(model, num_classes)
         weights = torch.tensor(self.config.class_weights or (1.0,) * num_classes)
         self.register_buffer("class_weights", weights, persistent=False)
-
-    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
-        return self.trunk.encode(batch, attend)
 
     def forward(
         self, batch: PackedBatch, attend: Attend | None = None
@@ -137,11 +127,15 @@ class Segmenter(nn.Module):
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`token_flops`)."""
-        return token_flops(self.trunk.config, lengths) + self.head.flops(lengths)  # pyrefly: ignore
+        return self.trunk_flops(lengths) + self.head.flops(lengths)  # pyrefly: ignore
+
+    def trunk_flops(self, lengths: Sequence[int]) -> int:
+        return token_flops(self.trunk.config, lengths)
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""
-        return 3 * self.flops(batch.lengths) - input_flops(self.trunk.config, batch.lengths)
+        head = self.head.flops(batch.lengths)  # pyrefly: ignore
+        return self.trunk_training_flops(batch.lengths) + 3 * head
 
 
 def enlarge(

@@ -16,6 +16,7 @@ from patchpack.data.pairs import COLUMNS
 from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
 from patchpack.evaluate.classification import classify
 from patchpack.heads.classification import ClassificationConfig, Classifier
+from patchpack.heads.task import TrunkTask
 from patchpack.packs import validation_packs
 from patchpack.serve.card import ModelCard
 from patchpack.tasks.job import Judged, card_of
@@ -45,7 +46,7 @@ class Classification:
         lost = len(train) - len(self.train)
         self.notes = [f"left out: {lost:,} images for training without a label"] if lost else []
 
-    def build(self) -> nn.Module:
+    def build(self) -> TrunkTask:
         return Classifier(self.config.model, len(self.classes), self.task)
 
     def continues(self, card: dict[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from patchpack.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer,
 from patchpack.distributed import World, gather_over_ranks, gather_rows
 from patchpack.evaluate.retrieval import encode_captions, readable, recalls
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
+from patchpack.heads.task import TrunkTask
 from patchpack.packs import validation_packs
 from patchpack.serve.card import ModelCard
 from patchpack.tasks.job import Judged, card_of
@@ -84,7 +85,7 @@ class ContrastivePretraining:
         trained = [train_tokenizer(learned, self.task.text.vocab_size)] if world.is_main else []
         return gather_over_ranks(trained, world)[0]
 
-    def build(self) -> nn.Module:
+    def build(self) -> TrunkTask:
         return Contrastive(self.config.model, self.task)
 
     def continues(self, card: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
+from patchpack.heads.task import TrunkTask
 from patchpack.serve.card import ModelCard
 from patchpack.train.config import RunConfig
 
@@ -34,7 +35,7 @@ class Job(Protocol):
     left_out: list[BadImage]  # images that the task has no use for, and why
     notes: list[str]  # what else is to be told of the data
 
-    def build(self) -> nn.Module:
+    def build(self) -> TrunkTask:
         """The module, with new weights."""
         ...
 

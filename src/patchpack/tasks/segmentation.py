@@ -16,6 +16,7 @@ from patchpack.data.mask_files import read_classes, with_masks
 from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels
 from patchpack.heads.segmentation import SegmentationConfig, Segmenter
+from patchpack.heads.task import TrunkTask
 from patchpack.packs import validation_packs
 from patchpack.serve.card import ModelCard
 from patchpack.tasks.job import Judged, card_of
@@ -45,7 +46,7 @@ class Segmentation:
         self.train = found.split(config.data.train_split)
         self.val = found.split(config.data.val_split)
 
-    def build(self) -> nn.Module:
+    def build(self) -> TrunkTask:
         return Segmenter(self.config.model, len(self.classes), self.task)
 
     def continues(self, card: dict[str, Any]) -> bool:

@@ -63,6 +63,7 @@ class TrainConfig:
     seconds: float | None = None  # ends the run after so long, evaluation included
     accumulate: int = 1  # packs per optimizer step and device
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
+    lock_trunk: bool = False  # train the head alone on the trunk of `init`: a probe, or LiT's text
     ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0 for none
     checkpoint_blocks: bool = False  # recompute activations: less memory, a third more time
     compile_blocks: bool = False  # torch.compile each block
@@ -93,3 +94,7 @@ class RunConfig:
     task: Task = field(default_factory=ClassificationConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.lock_trunk and self.init is None:
+            raise ValueError("train.lock_trunk needs init: a run whose trunk is worth keeping")

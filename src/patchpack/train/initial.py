@@ -1,18 +1,23 @@
 """Weights to begin with: those of another run."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
+from patchpack.heads.task import TrunkTask
+from patchpack.model.carry import OtherPositions, carry_positions
+from patchpack.model.navit import NaViTConfig
+from patchpack.serial import from_json
 
 TRUNK = "trunk."
 
 
-def begin_with(task: nn.Module, folder: Path, continues: Callable[[dict[str, Any]], bool]) -> bool:
+def begin_with(task: TrunkTask, folder: Path, continues: Callable[[dict[str, Any]], bool]) -> bool:
     """Copy a run's best weights into a task: the trunk, and all the rest where that continues it.
+
+    Positions of another length are carried over where that can be (`model.carry`).
 
     continues  says, of the other model's card, whether its head answers the same question
 
@@ -23,10 +28,18 @@ def begin_with(task: nn.Module, folder: Path, continues: Callable[[dict[str, Any
     if not candidates(checkpoints, "best"):
         raise CheckpointError(f"{folder} holds no weights to begin with: it is not a finished run")
     checkpoint = load_newest(checkpoints, "best")
-    tensors = checkpoint.tensors["model"]
-    if same := continues(checkpoint.state.get("card", {})):
-        load_into(task, tensors, str(folder))
+    tensors, card = checkpoint.tensors["model"], checkpoint.state["card"]
+    before = from_json(NaViTConfig, card["model"]).positions
+    trunk = {n.removeprefix(TRUNK): t for n, t in tensors.items() if n.startswith(TRUNK)}
+    try:
+        trunk = carry_positions(trunk, before, task.trunk.config.positions)
+    except OtherPositions as error:
+        raise CheckpointError(
+            f"{folder} has other positions than this model: {error}; set model.positions to "
+            f"{json.dumps(card['model']['positions'])}"
+        ) from error
+    if same := continues(card):
+        load_into(task, tensors | {TRUNK + name: t for name, t in trunk.items()}, str(folder))
     else:
-        trunk = {n.removeprefix(TRUNK): t for n, t in tensors.items() if n.startswith(TRUNK)}
-        load_into(task.trunk, trunk, str(folder))  # pyrefly: ignore
+        load_into(task.trunk, trunk, str(folder))
     return same

@@ -115,7 +115,7 @@ class Trainer:
         self.learning_rate = learning_rate(self.config.optim, progress.step, progress.steps(train))
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate
+                group["lr"] = self.learning_rate * group["scale"]
             optimizer.zero_grad()
         batches = [pack.batch.to(self.world.device) for pack in loaded]
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]

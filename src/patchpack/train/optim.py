@@ -9,12 +9,15 @@ The paper's schedule falls with the reciprocal square root of the step and ends 
 cool-down, so that a run can be cut anywhere and cooled (arXiv 2106.04560, §3.3).
 """
 
+import re
 from dataclasses import dataclass
 from math import cos, pi
 from typing import Literal
 
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
+
+TABLES = ("registers", "class_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +32,15 @@ class OptimConfig:
     timescale: int = 1000  # steps after which rsqrt has fallen by √2
     weight_decay: float = 0.03  # of the body's matrices
     head_weight_decay: float = 0.03  # of the head's (the paper: 100 times the body's)
+    layer_decay: float = 1.0  # of the rate from each block to the one before, in fine-tuning
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
     clip: float = 1.0  # largest norm of the gradient; 0 for none
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.warmup < 0 or self.timescale < 1 or self.clip < 0:
             raise ValueError("lr and timescale must be positive; warmup and clip not negative")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1], not {self.layer_decay}")
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"cooldown must lie in [0, 1], not {self.cooldown}")
 
@@ -53,25 +59,30 @@ def learning_rate(config: OptimConfig, step: int, steps: float) -> float:
 
 
 def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimizer]:
-    """By name: AdamW over the body's matrices, the head's, and the rest; or Muon for the first."""
-    body, head, rest = [], [], []
+    """By name: AdamW over the body's matrices, the head's, and the rest; or Muon for the first.
+
+    Every group has a `scale` that its learning rate is multiplied by.
+    """
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
+    depth = len(module.trunk.encoder.blocks)  # pyrefly: ignore
     for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if parameter.ndim < 2 or _is_table(name):
-            rest.append(parameter)
-        else:
-            (head if name.startswith("head.") else body).append(parameter)
-    groups = [(head, config.head_weight_decay), (rest, 0.0)]
+        if parameter.requires_grad:
+            scale = config.layer_decay ** (depth + 1 - level(name, depth))
+            parts.setdefault((_part(name, parameter), scale), []).append(parameter)
+    decays = {"body": config.weight_decay, "head": config.head_weight_decay, "rest": 0.0}
+    groups = {
+        part: [
+            {"params": params, "weight_decay": decay, "scale": scale}
+            for (name, scale), params in parts.items()
+            if name == part
+        ]
+        for part, decay in decays.items()
+    }
     optimizers: dict[str, Optimizer] = {}
-    if config.body == "muon":
-        optimizers["muon"] = Muon(
-            body, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-    else:
-        groups.insert(0, (body, config.weight_decay))
+    if config.body == "muon" and groups["body"]:
+        optimizers["muon"] = Muon(groups.pop("body"), lr=config.lr, adjust_lr_fn="match_rms_adamw")
     optimizers["adamw"] = AdamW(
-        [{"params": params, "weight_decay": decay} for params, decay in groups if params],
+        [group for many in groups.values() for group in many],
         lr=config.lr,
         betas=config.betas,
         fused=True,
@@ -79,6 +90,22 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimi
     return optimizers
 
 
+def level(name: str, depth: int) -> int:
+    """How far from the pixels a parameter lies: 0 for what embeds patches, 1 for the first block,
+    depth + 1 for what comes after the last, and for all that is not of the trunk."""
+    if name.startswith(("trunk.embedding.", "trunk.positions.", "trunk.registers")):
+        return 0
+    block = re.match(r"trunk\.encoder\.blocks\.(\d+)\.", name)
+    return int(block[1]) + 1 if block else depth + 1
+
+
+def _part(name: str, parameter: nn.Parameter) -> str:
+    """Matrices of the body and of the head, and the rest: norms, biases, tables, scales."""
+    if parameter.ndim < 2 or _is_table(name):
+        return "rest"
+    return "head" if name.startswith("head.") else "body"
+
+
 def _is_table(name: str) -> bool:
     """Whether a parameter is looked up or broadcast rather than multiplied with."""
-    return ".positions." in name or ".vocabulary." in name or name.endswith("registers")
+    return ".positions." in name or ".vocabulary." in name or name.endswith(TABLES)

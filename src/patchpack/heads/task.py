@@ -1,0 +1,47 @@
+"""What all tasks share: a trunk, and the choice to leave it as it was given.
+
+A task module offers `loss(batch)` for training, `encode(batch)` for its trunk's tokens and pooled
+vectors, and `training_flops(batch)`; the training loop knows no more of it.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+from torch import nn
+
+from patchpack.batch import PackedBatch
+from patchpack.model.attention import Attend
+from patchpack.model.navit import Encoded, NaViT, NaViTConfig, forward_flops, input_flops
+
+
+class TrunkTask(nn.Module):
+    """A module whose images go through `trunk`."""
+
+    def __init__(self, model: NaViTConfig) -> None:
+        super().__init__()
+        self.trunk = NaViT(model)
+        self.locked = False
+
+    def lock(self) -> None:
+        """Train what is on the trunk alone: no gradient reaches it, no noise of training either."""
+        self.trunk.requires_grad_(False)
+        self.locked = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.locked:
+            self.trunk.eval()
+        return self
+
+    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
+        return self.trunk.encode(batch, attend)
+
+    def trunk_flops(self, lengths: Sequence[int]) -> int:
+        """Operations of the trunk's forward pass, as far as this task needs it."""
+        return forward_flops(self.trunk.config, lengths)
+
+    def trunk_training_flops(self, lengths: Sequence[int]) -> int:
+        """Operations of the trunk's forward pass, and of its backward pass where there is one."""
+        forward = self.trunk_flops(lengths)
+        return forward if self.locked else 3 * forward - input_flops(self.trunk.config, lengths)

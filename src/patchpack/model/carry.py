@@ -1,0 +1,75 @@
+"""Positions learned by one model, for another that has more or fewer of them.
+
+Where coordinates are relative to the image, or a table is resized to it, a table of another length
+says the same at other points: it is resampled. Absolute places that were never learned cannot be
+made up, so such a table can be cut and not grown. Kinds are never exchanged.
+"""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchpack.model.positions import Factorized, Interpolated, Learned2D, Positions
+
+PREFIX = "positions."
+
+
+class OtherPositions(ValueError):
+    """Positions that cannot become those of another model, and why."""
+
+
+def carry_positions(
+    tensors: Mapping[str, Tensor], before: Positions, after: Positions
+) -> dict[str, Tensor]:
+    """A trunk's tensors with positions as `after` wants them; raises OtherPositions."""
+    carried = dict(tensors)
+    if before == after:
+        return carried
+    if type(before) is not type(after):
+        raise OtherPositions(f"{type(before).__name__} cannot become {type(after).__name__}")
+    match before, after:
+        case Factorized(), Factorized():
+            if (before.combine, before.coordinates) != (after.combine, after.coordinates):
+                raise OtherPositions(
+                    f"{before.combine} of {before.coordinates} coordinates cannot become "
+                    f"{after.combine} of {after.coordinates} ones"
+                )
+            for name in ("y", "x"):
+                rows = tensors[PREFIX + name]
+                carried[PREFIX + name] = (
+                    _first(rows, after.length)
+                    if before.coordinates == "absolute"
+                    else _resampled(rows[:, None].repeat(1, 2, 1), (after.length, 2))[:, 0]
+                )
+        case Learned2D(), Learned2D():
+            n = before.length
+            rows = tensors[PREFIX + "table"].unflatten(0, (n, n))
+            cut = _first(_first(rows, after.length).transpose(0, 1), after.length)
+            carried[PREFIX + "table"] = cut.transpose(0, 1).flatten(0, 1)
+        case Interpolated(), Interpolated():
+            carried[PREFIX + "table"] = _resampled(
+                tensors[PREFIX + "table"], (after.side, after.side)
+            )
+        case _:
+            raise OtherPositions(f"{before} cannot become {after}")
+    return carried
+
+
+def _first(rows: Tensor, length: int) -> Tensor:
+    if length > len(rows):
+        raise OtherPositions(
+            f"{len(rows)} learned places cannot become {length}: those beyond were never learned"
+        )
+    return rows[:length].contiguous()
+
+
+def _resampled(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """A table [h, w, dim] at another size.
+
+    Trap: of a table that is one wide, PyTorch 2.13 gives zeros (bilinear, antialiased).
+    """
+    resized = F.interpolate(
+        table.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True, align_corners=False
+    )
+    return resized[0].permute(1, 2, 0).contiguous()

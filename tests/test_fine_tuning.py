@@ -1,0 +1,149 @@
+"""Runs that begin with another run's weights: what is copied, carried over, locked, or refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import randomise, write_folder
+from patchpack.checkpoint import CheckpointError, candidates, load
+from patchpack.data.index import build_index
+from patchpack.distributed import World
+from patchpack.heads.classification import Classifier
+from patchpack.model.carry import carry_positions
+from patchpack.model.positions import Factorized, Interpolated, Learned2D, Rotary
+from patchpack.packs import training_packs
+from patchpack.run import start
+from patchpack.train.loop import Trainer
+from patchpack.train.optim import OptimConfig
+from patchpack.train.progress import Progress
+from runs import tiny
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    sizes = {"train": 16, "val": 4, "test": 4}
+    return write_folder(tmp_path_factory.mktemp("data") / "images", sizes)
+
+
+@pytest.fixture(scope="module")
+def pretrained(root, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "pretrained"
+    start(tiny(root, out), live=False)
+    return out
+
+
+def test_a_run_begins_with_the_best_weights_of_another(root, pretrained, tmp_path, monkeypatch):
+    """The head too where the classes are the same; a rate near 0 keeps them where they were."""
+    config = tiny(root, tmp_path / "same", steps=1)
+    start(replace(config, init=pretrained, optim=replace(config.optim, lr=1e-12)), live=False)
+    best = load(candidates(pretrained / "checkpoints", "best")[0]).tensors["model"]
+    begun = load(candidates(tmp_path / "same" / "checkpoints", "last")[0]).tensors["model"]
+    for name, tensor in best.items():
+        torch.testing.assert_close(begun[name], tensor)
+
+    other = write_folder(tmp_path / "other", {"train": 8, "val": 4})
+    for split in ("train", "val"):
+        (other / split / "plain").rename(other / split / "smooth")
+    config = tiny(other, tmp_path / "new head", steps=1)
+    start(replace(config, init=pretrained, optim=replace(config.optim, lr=1e-12)), live=False)
+    begun = load(candidates(tmp_path / "new head" / "checkpoints", "last")[0]).tensors["model"]
+    torch.testing.assert_close(begun["trunk.embedding.weight"], best["trunk.embedding.weight"])
+    assert begun["head.weight"].abs().max() < 1e-6
+
+
+def test_a_locked_trunk_is_a_linear_probe(root, pretrained, tmp_path):
+    config = replace(tiny(root, tmp_path / "probe", steps=3), init=pretrained)
+    config = replace(config, train=replace(config.train, lock_trunk=True))
+    start(config, live=False)
+    best = load(candidates(pretrained / "checkpoints", "best")[0]).tensors["model"]
+    after = load(candidates(tmp_path / "probe" / "checkpoints", "last")[0]).tensors["model"]
+    same = {name for name in best if torch.equal(best[name], after[name])}
+    assert set(best) - same == {"head.weight", "head.bias"}
+    with pytest.raises(ValueError, match="lock_trunk needs init"):
+        replace(config, init=None)
+
+
+def test_rates_fall_from_block_to_block(root, tmp_path):
+    """Adam's first step is as long as its rate, whatever the gradient."""
+    config = tiny(root, tmp_path / "run", steps=1, ema=0.0)
+    config = replace(
+        config, model=replace(config.model, depth=3),
+        optim=OptimConfig(lr=1e-3, warmup=0, layer_decay=0.5, weight_decay=0, head_weight_decay=0),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    task = randomise(Classifier(config.model, 3))
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    trainer = Trainer(task, config, World(), torch.float32)
+    packs = training_packs(build_index(root).split("train"), config, World(), Progress())
+    trainer.step([next(packs)], stop=False)
+    steps = {n: float((p.detach() - before[n]).abs().max()) for n, p in task.named_parameters()}
+    rate = trainer.learning_rate
+    for name, halvings in {
+        "head.weight": 0, "trunk.encoder.norm.weight": 0, "trunk.pool.probe": 0,
+        "trunk.encoder.blocks.2.mlp.up.weight": 1, "trunk.encoder.blocks.0.mlp.up.weight": 3,
+        "trunk.embedding.weight": 4, "trunk.positions.y": 4,
+    }.items():  # fmt: skip
+        assert steps[name] == pytest.approx(rate * 0.5**halvings, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (Factorized(length=64), Factorized(length=96), "64 learned places cannot become 96"),
+        (Factorized(), Rotary(), "Factorized cannot become Rotary"),
+        (Factorized(), Factorized(combine="stack"), "sum of absolute .* cannot become stack"),
+        (Learned2D(length=20), Learned2D(length=30), "20 learned places cannot become 30"),
+        (Rotary(), Rotary(base=7.0), "Rotary.* cannot become Rotary"),
+    ],
+)
+def test_positions_that_cannot_be_carried_over_are_refused_by_name(
+    root, tmp_path, before, after, said
+):
+    config = tiny(root, tmp_path / "first", steps=1, ema=0.0)
+    first = replace(config, model=replace(config.model, positions=before))
+    start(first, live=False)
+    second = replace(
+        config, out=tmp_path / "second", init=first.out,
+        model=replace(config.model, positions=after),
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match=f"other positions.*{said}.*model.positions"):
+        start(second, live=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Factorized(length=64), Factorized(length=12)),
+        (Factorized(length=8, coordinates="fractional"),
+         Factorized(length=16, coordinates="fractional")),
+        (Learned2D(length=20), Learned2D(length=12)),
+        (Interpolated(side=4), Interpolated(side=8)),
+    ],
+)  # fmt: skip
+def test_positions_of_another_length_say_the_same(before, after):
+    """What a patch is told changes little or, where a table is cut, not at all."""
+    torch.manual_seed(0)
+    old, new = before.build(8), after.build(8)
+    for parameter in old.parameters():  # tables that change smoothly, as learned ones do
+        rows = torch.linspace(0, 1, parameter[..., 0].numel()).view(*parameter.shape[:-1], 1)
+        parameter.data = rows * torch.linspace(1, 2, 8)
+    tensors = {f"positions.{name}": t for name, t in old.state_dict().items()}
+    carried = carry_positions(tensors | {"other": torch.ones(1)}, before, after)
+    new.load_state_dict({n.removeprefix("positions."): t for n, t in carried.items() if "." in n})
+    y, x = torch.meshgrid(torch.arange(9), torch.arange(7), indexing="ij")
+    coords = torch.stack([y, x], -1).view(-1, 2).int()
+    grids = torch.tensor([[9, 7]]).expand(63, 2)
+    cut = isinstance(before, Learned2D) or before.max_side < 2**31 - 1
+    atol = 0 if cut else 0.15
+    torch.testing.assert_close(new(coords, grids), old(coords, grids), atol=atol, rtol=0)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(root, pretrained, tmp_path):
+    config = tiny(root, tmp_path / "run", steps=1)
+    wider = replace(config, model=replace(config.model, dim=32), init=pretrained)
+    with pytest.raises(CheckpointError, match=r"another model.*embedding.weight: \[16, 48\]"):
+        start(wider, live=False)
+    with pytest.raises(CheckpointError, match="holds no weights to begin with"):
+        start(replace(config, init=tmp_path), live=False)

@@ -11,8 +11,8 @@ from PIL import Image
 from patchpack.data.augment import Augment
 from patchpack.data.captions import lay_out
 from patchpack.data.dropping import NoDrop
+from patchpack.data.files import BadDataset
 from patchpack.data.index import build_index
-from patchpack.data.layouts import BadDataset
 from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
 from patchpack.data.packing import Packing
 from patchpack.data.pairs import pair_up, read_captions

@@ -19,7 +19,7 @@ from conftest import assert_packed_equals_alone, make_images, randomise
 from pairs import TEXT, tiny_pairs, write_pairs
 from patchpack.batch import collate
 from patchpack.checkpoint import CheckpointError
-from patchpack.data.layouts import BadDataset
+from patchpack.data.files import BadDataset
 from patchpack.distributed import join_world
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
 from patchpack.model.navit import NaViTConfig

@@ -12,8 +12,8 @@ from PIL import Image
 
 from patchpack.data import index as index_module
 from patchpack.data import layouts
+from patchpack.data.files import BadDataset
 from patchpack.data.index import Index, build_index
-from patchpack.data.layouts import BadDataset
 
 
 def image(path: Path, height: int = 2, width: int = 3) -> Path:

@@ -11,9 +11,9 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.batch import IGNORED
+from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import build_index
-from patchpack.data.layouts import BadDataset
 from patchpack.data.mask_files import read_classes, with_masks
 from patchpack.data.masks import MaskSpec, read_mask
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, candidates, load
-from patchpack.data.layouts import BadDataset
+from patchpack.data.files import BadDataset
 from patchpack.data.resolution import Square
 from patchpack.run import load_config, resume, start
 from patchpack.serial import to_json

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from patchpack.model.navit import NaViTConfig as NaViTConfig
     from patchpack.model.presets import list_models as list_models
     from patchpack.model.presets import model_config as model_config
+    from patchpack.serve.detector import BoxModel as BoxModel
     from patchpack.serve.load import load as load
     from patchpack.serve.matcher import Matcher as Matcher
     from patchpack.serve.predictor import Predictor as Predictor
@@ -34,6 +35,7 @@ _HOMES = {
     "heads.classification": ("Classifier", "create_model"),
     "model.navit": ("NaViT", "NaViTConfig"),
     "model.presets": ("list_models", "model_config"),
+    "serve.detector": ("BoxModel",),
     "serve.load": ("load",),
     "serve.matcher": ("Matcher",),
     "serve.predictor": ("Predictor",),

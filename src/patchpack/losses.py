@@ -70,3 +70,16 @@ def dice_loss(
     dice = 2 * (p * truth).sum((1, 2)) / (p.sum((1, 2)) + there).clamp(min=1)
     held = there > 0
     return ((1 - dice) * held).sum() / held.sum().clamp(min=1)
+
+
+def focal_terms(
+    scores: Float[Tensor, "*any"], told: Float[Tensor, "*any"], alpha: float, gamma: float
+) -> Float[Tensor, "*any"]:
+    """−α (1 − p)^γ log p of what is there, −(1 − α) p^γ log(1 − p) of what is not; p = σ(score).
+
+    Lin et al. (arXiv 1708.02002), Eq. 5, from logits and truths 0 or 1.
+    """
+    entropy = F.binary_cross_entropy_with_logits(scores, told, reduction="none")
+    p = scores.sigmoid()
+    wrong = told * (1 - p) + (1 - told) * p
+    return (told * alpha + (1 - told) * (1 - alpha)) * wrong**gamma * entropy

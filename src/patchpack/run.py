@@ -170,7 +170,7 @@ def _restore(trainer: Trainer, folder: Path, job: Job) -> dict[str, str]:
 
 
 def fingerprint(index: Index) -> str:
-    """Tells whether two indexes hold the same images, sizes, labels, captions and masks."""
+    """Tells whether two indexes hold the same images, sizes, labels, captions, masks and boxes."""
     digest = hashlib.sha256("\0".join(index.keys).encode("utf-8", "surrogatepass"))
     for array in (index.heights, index.widths, index.labels):
         digest.update(array.astype("<i8").tobytes())
@@ -179,6 +179,9 @@ def fingerprint(index: Index) -> str:
             digest.update(array.astype("<i8").tobytes())
     if index.masks is not None:
         digest.update("\0".join(index.masks.keys).encode("utf-8", "surrogatepass"))
+    if index.objects is not None:
+        for there in index.objects.images:
+            digest.update(there.boxes.astype("<f4").tobytes() + there.labels.tobytes())
     return digest.hexdigest()
 
 

@@ -26,7 +26,7 @@ from patchpack.cli.evaluate import Eval, run_eval
 from patchpack.cli.inspect import Inspect, run_inspect
 from patchpack.cli.train import run_train
 from patchpack.cli.use import Embed, Predict, Search, run_embed, run_predict, run_search
-from patchpack.data.layouts import BadDataset
+from patchpack.data.files import BadDataset
 from patchpack.train.loop import Stopped, TrainingError
 
 VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from tyro.conf import Positional
 
+from patchpack.cli.boxes import eval_boxes
 from patchpack.cli.pixels import eval_pixels
 from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.corruptions import SEVERITIES
@@ -25,6 +26,7 @@ from patchpack.judge import (
     retrieve_at,
     zero_shot_at,
 )
+from patchpack.serve.detector import BoxModel
 from patchpack.serve.load import load, load_labelling
 from patchpack.serve.matcher import PLAIN, Matcher
 from patchpack.serve.predictor import Predictor
@@ -44,7 +46,7 @@ WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 class Eval:
     """How good a run's best weights are, at token budgets: accuracy of classifiers; recall of
     models of images and texts, and where images are labelled, accuracy by the names of the
-    classes; mean IoU of segmenters."""
+    classes; mean IoU of segmenters; average precision of detectors."""
 
     run: Positional[Path]  # the run's folder
     data: Path | None = None  # a folder or manifest; the run's own data when absent
@@ -102,6 +104,10 @@ def run_eval(options: Eval) -> None:
         return
     if options.windowed:
         raise ValueError(f"--windowed is for segmenters; this is {model.kind}")
+    if isinstance(model, BoxModel):
+        out = (options.out or options.run) / f"eval-{options.split}.json"
+        eval_boxes(model, data, budgets, out=out, name=str(options.run), as_json=options.json)
+        return
     if isinstance(model, Matcher):
         retrieved, classified = _match(model, data, budgets, options.templates)
     elif options.templates:

@@ -19,7 +19,7 @@ def cost_of(result: Cost) -> dict[str, Any]:
 
 def rows_of(*titles: str) -> Table:
     """A table without lines, its numbers to the right."""
-    rows = Table(box=None, padding=(0, 2), header_style="dim")
+    rows = Table(box=None, padding=(0, 1), header_style="dim")
     for title in titles:
         rows.add_column(title, justify="right")
     return rows

@@ -10,9 +10,11 @@ from typing import Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
+from patchpack.cli.boxes import predict_boxes
 from patchpack.cli.evaluate import read_lines, read_templates
 from patchpack.cli.pixels import predict_pixels
 from patchpack.data.images import BadImage, decode
+from patchpack.serve.detector import LEAST, BoxModel
 from patchpack.serve.files import image_files, read_groups
 from patchpack.serve.images import ImageModel
 from patchpack.serve.load import load
@@ -25,7 +27,7 @@ from patchpack.serve.sheet import SHOWN, Hit, draw_hits
 @dataclass(frozen=True, kw_only=True)
 class Predict:
     """The likeliest labels of images, with probabilities; of segmenters, the share of each class
-    and, with --output, the class of every pixel."""
+    and, with --output, the class of every pixel; of detectors, boxes."""
 
     run: Positional[Path]  # the run's folder
     images: Positional[tuple[Path, ...]]  # files, or folders of them
@@ -33,7 +35,8 @@ class Predict:
     templates: Path | None = None  # for these: a line each, with {} where the label goes
     max_tokens: int | None = None  # most tokens of an image: the cost dial
     top: int = 5  # labels of each image
-    output: Annotated[Path | None, arg(aliases=["-o"])] = None  # folder for masks
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None  # a folder for masks, or a COCO file
+    least: float = LEAST  # score of a box that is shown
     windowed: bool = False  # masks of large images through windows of `max_tokens`
     json: bool = False  # print JSON, one object a line
 
@@ -47,8 +50,16 @@ def run_predict(options: Predict) -> int:
             output=options.output, as_json=options.json, bad=bad,
         )  # fmt: skip
         return _complain(bad)
-    if options.output or options.windowed:
-        raise ValueError(f"--output and --windowed are for segmenters; this is {model.kind}")
+    if options.windowed:
+        raise ValueError(f"--windowed is for segmenters; this is {model.kind}")
+    if isinstance(model, BoxModel):
+        predict_boxes(
+            model, options.images, max_tokens=dial, least=options.least,
+            output=options.output, as_json=options.json, bad=bad,
+        )  # fmt: skip
+        return _complain(bad)
+    if options.output:
+        raise ValueError(f"--output is for segmenters and detectors; this is {model.kind}")
     if isinstance(model, Matcher) and not labels:
         raise ValueError(
             f"{options.run} is a model of images and texts: give --labels to choose from"

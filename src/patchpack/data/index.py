@@ -21,8 +21,10 @@ from jaxtyping import Int
 
 from patchpack.data.bad_images import BadImages
 from patchpack.data.captions import Captions
+from patchpack.data.files import PARTS, BadDataset, File, split_name
 from patchpack.data.images import BadImage, read_size
-from patchpack.data.layouts import PARTS, BadDataset, File, list_files, share_out, split_name
+from patchpack.data.layouts import list_files, share_out
+from patchpack.data.located import Objects
 from patchpack.data.masks import Masks
 
 CACHE_VERSION = 2
@@ -44,6 +46,7 @@ class Index:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a manifest
     captions: Captions | None = None  # where texts belong to the images (`data.captions`)
     masks: Masks | None = None  # where masks do (`data.masks`)
+    objects: Objects | None = None  # where boxes do (`data.objects`)
     bad: tuple[tuple[str, str], ...] = ()  # (key, reason) of files left out
     held_out: int = 0  # images of `val` that are from `train`, since there was no other `val`
 
@@ -93,6 +96,7 @@ class Index:
             },
             captions=None if self.captions is None else self.captions.select(array),
             masks=None if self.masks is None else self.masks.select(array),
+            objects=None if self.objects is None else self.objects.select(array),
         )
 
     def where(self, conditions: Sequence[str]) -> "Index":

@@ -5,6 +5,7 @@
     manifest.csv, .jsonl        columns path, and if wanted split, label, and any others
     root/images/*               and of the same names, root/masks/*.png: masks of these images,
     root/images/<split>/*       and root/masks/<split>/*.png
+    boxes.json                  a COCO file; a folder with one for each split (`data.coco`)
     root/*                      images without labels, where no folder below holds any
 
 Hidden files, and files that are not images by their suffix, are passed over. Links are followed,
@@ -18,40 +19,22 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from patchpack.data.coco import SUFFIX, coco_files, read_coco
+from patchpack.data.files import PARTS, BadDataset, File, split_name
 from patchpack.data.images import SUFFIXES
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "test": "test", "testing": "test",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-}  # fmt: skip
-PARTS = ("train", "val", "test")
 MASK_FOLDERS = ("masks", "annotations")
 HIDDEN = (".", "__MACOSX")  # the second is what archives of macOS bring along
 MANIFESTS = (".csv", ".jsonl")
 EXPECTED = (
     "expected <folder>/<split>/<class>/*.jpg, <folder>/<class>/*.jpg, images directly in the "
-    "folder, or a .csv or .jsonl manifest with columns path, label and, if wanted, split"
+    "folder, a COCO file, or a .csv or .jsonl manifest with columns path, label and, if wanted, "
+    "split"
 )
-
-
-class BadDataset(ValueError):
-    """A dataset that cannot be used, and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """One image file, unopened."""
-
-    key: str  # path relative to the root
-    split: str = ""  # empty where the layout does not say
-    label: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    held: bool = False  # held out of the training split, since nothing was for validation
-    fault: str = ""  # why it cannot be used, where the layout says so already
 
 
 def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
@@ -59,6 +42,11 @@ def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
     try:
         if source.suffix.lower() in MANIFESTS and source.is_file():
             root, files = source.parent, _read_manifest(source)
+        elif source.suffix.lower() == SUFFIX and source.is_file():
+            root, files = source.parent, read_coco(source, source.parent)
+        elif source.is_dir() and (parts := coco_files(source)):
+            root = source
+            files = [file for path, of in parts.items() for file in read_coco(path, root, *of)]
         elif source.is_dir():
             root, files = source, _scan(source)
         else:
@@ -69,11 +57,6 @@ def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
         raise BadDataset(f"{source} holds no images: {EXPECTED}")
     files.sort(key=lambda file: file.key)
     return root, _assign_splits(files, seed)
-
-
-def split_name(name: str) -> str:
-    """train, val and test by any of their usual names; others as they are."""
-    return SPLIT_NAMES.get(name.lower(), name)
 
 
 def _scan(root: Path) -> list[File]:

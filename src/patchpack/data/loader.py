@@ -28,6 +28,7 @@ from patchpack.data.augment import Augment, augment, random_crop
 from patchpack.data.dropping import kept_tokens
 from patchpack.data.images import BadImage, decode
 from patchpack.data.index import Index
+from patchpack.data.located import Located
 from patchpack.data.masks import MaskSpec, read_mask
 from patchpack.data.patchify import patchify
 from patchpack.data.plan import Plan
@@ -45,6 +46,7 @@ class ImageSpec:
     kept: int
     text: Int[np.ndarray, " text_token"] | None = None
     mask: MaskSpec | None = None
+    objects: Located | None = None
     targets: dict[str, Target] = field(default_factory=dict)
 
 
@@ -113,6 +115,7 @@ def pack_spec(
             kept=int(kept),
             text=None if texts is None else index.captions.text(texts[i]),  # pyrefly: ignore
             mask=_mask_of(index, int(i)),
+            objects=None if index.objects is None else index.objects.images[int(i)],
             targets={"label": int(index.labels[i])},
         )
         for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True)
@@ -135,17 +138,23 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     p = todo.patch_size
     # Decoded at a fraction of its size only where the smallest crop still has pixels enough.
     whole = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
-    exact = todo.alter or image.mask
+    exact = todo.alter or image.mask or image.objects
     pixels = decode(image.path, key=image.key, target=None if exact else whole)
     if todo.alter:
         pixels = todo.alter(pixels, np.random.default_rng([todo.seed, image.number, 5]))
     mask = read_mask(image.mask, pixels.shape[:2], image.key) if image.mask else None
-    scene = random_crop(Scene(pixels, mask), todo.augment, rng).resized((h * p, w * p))
+    scene = Scene(pixels, mask, image.objects)
+    scene = random_crop(scene, todo.augment, rng).resized((h * p, w * p))
     scene = augment(scene, todo.augment, rng)
     targets = image.targets
     if mask is not None:
         seen = np.require(mask if todo.judged else scene.mask, requirements=["C", "W"])
         targets = targets | {"mask": torch.from_numpy(seen)}
+    if scene.objects is not None:
+        height, width = scene.size
+        boxes = scene.objects.scaled(1 / height, 1 / width).boxes
+        labels = torch.from_numpy(scene.objects.labels)
+        targets = targets | {"boxes": torch.from_numpy(boxes), "box_labels": labels}
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
     patches = patchify(scene.pixels, p, kept=kept, key=image.key, targets=targets)
     if image.text is None:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.layouts import MASK_FOLDERS, BadDataset
+from patchpack.data.layouts import MASK_FOLDERS
 from patchpack.data.masks import Masks
 
 COLUMN = "mask"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchpack.data.captions import lay_out
+from patchpack.data.files import BadDataset
 from patchpack.data.index import Index
-from patchpack.data.layouts import BadDataset
 from patchpack.data.tokenizer import Tokenizer
 
 COLUMNS = ("captions", "caption", "text")  # of a manifest; the first that is there is read

@@ -20,7 +20,7 @@ from patchpack.data.patchify import unpatchify
 Record = Mapping[str, Any]  # a line of a run's log
 COLOURS = ("#1b6ca8", "#d1603d", "#4f9d69", "#8a5a9e", "#b8912f", "#5b6770")
 SHARES = (  # of what evaluations find
-    "top1", "top5", "recall@1", "recall@5", "recall@10", "mean_iou", "pixel_accuracy",
+    "top1", "top5", "recall@1", "recall@5", "recall@10", "ap", "ap50", "mean_iou", "pixel_accuracy",
 )  # fmt: skip
 
 

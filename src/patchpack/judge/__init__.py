@@ -5,12 +5,15 @@
     retrieve_at(towers, data, pairs_of(towers, data), budgets)
     zero_shot_at(towers, data, templates, budgets)
     segment_at(segmenter, data, budgets)
+    detect_at(detector, data, budgets)
 
 A classifier is asked for the label; two towers, which texts belong to which images, and which name
-of a class is nearest to an image; a segmenter, which class each pixel has. Every image is seen once
-at each budget, and those that cannot be read are named.
+of a class is nearest to an image; a segmenter, which class each pixel has; a detector, where
+objects are. Every image is seen once at each budget, and those that cannot be read are named.
 """
 
+from patchpack.judge.boxes import BoxResult as BoxResult
+from patchpack.judge.boxes import detect_at as detect_at
 from patchpack.judge.data import Cost as Cost
 from patchpack.judge.data import Data as Data
 from patchpack.judge.data import data_of as data_of

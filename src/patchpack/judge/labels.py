@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
+from patchpack.data.files import BadDataset
 from patchpack.data.index import Index
-from patchpack.data.layouts import BadDataset
 from patchpack.evaluate.classification import Counts, classify
 from patchpack.judge.data import Cost, Data, judged
 from patchpack.serve.images import ImageModel

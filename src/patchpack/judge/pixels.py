@@ -9,8 +9,8 @@ from torch import Tensor
 
 from patchpack.batch import IGNORED
 from patchpack.data.bad_images import BadImages
+from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage, decode
-from patchpack.data.layouts import BadDataset
 from patchpack.data.mask_files import with_masks
 from patchpack.data.masks import MaskSpec, read_mask
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch
 from patchpack.data.bad_images import BadImages
-from patchpack.data.layouts import BadDataset
+from patchpack.data.files import BadDataset
 from patchpack.data.pairs import Pairs, pair_up, read_captions
 from patchpack.evaluate.retrieval import encode_captions, readable, recalls
 from patchpack.judge.data import Cost, Data, judged

@@ -6,6 +6,7 @@ from patchpack.data.resolution import Native, Resolution
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.heads.detection import DetectionConfig
 from patchpack.heads.segmentation import SegmentationConfig
 from patchpack.model.navit import NaViTConfig
 
@@ -15,7 +16,7 @@ class ModelCard:
     """The model, what it was trained for, and how images are to be shown to it."""
 
     model: NaViTConfig
-    task: ClassificationConfig | ContrastiveConfig | SegmentationConfig
+    task: ClassificationConfig | ContrastiveConfig | DetectionConfig | SegmentationConfig
     classes: tuple[str, ...] = ()  # of a classifier
     tokenizer: Tokenizer | None = None  # of a model that reads texts
     resolution: Resolution = field(default_factory=Native)  # of training

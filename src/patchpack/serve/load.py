@@ -8,9 +8,11 @@ from torch import nn
 from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
 from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
+from patchpack.heads.detection import DetectionConfig, Detector
 from patchpack.heads.segmentation import Segmenter
 from patchpack.serial import ConfigError, from_json
 from patchpack.serve.card import ModelCard
+from patchpack.serve.detector import BoxModel
 from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Predictor
 from patchpack.serve.segmenter import PixelModel
@@ -19,9 +21,9 @@ from patchpack.serve.serving import read_serving
 
 def load(
     folder: str | Path, *, device: str | torch.device | None = None
-) -> Predictor | Matcher | PixelModel:
+) -> Predictor | Matcher | BoxModel | PixelModel:
     """The best weights of a run, ready for use: a Predictor of labels, a Matcher of images and
-    texts, or a PixelModel that segments.
+    texts, a BoxModel that detects, or a PixelModel that segments.
 
     folder  a run's folder
     device  a GPU where there is one, when None
@@ -48,6 +50,9 @@ def load(
         case ContrastiveConfig() as task:
             model = Contrastive(card.model, task)
             served = Matcher(model, card, device, serving)
+        case DetectionConfig() as task:
+            model = Detector(card.model, len(task.classes), task)
+            served = BoxModel(model, card, device, serving)
         case task:
             model = Segmenter(card.model, len(task.classes), task)
             served = PixelModel(model, card, device, serving)

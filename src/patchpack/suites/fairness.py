@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from patchpack.data.layouts import BadDataset
+from patchpack.data.files import BadDataset
 from patchpack.evaluate.fairness import LEAST, gap, groups, probe
 from patchpack.evaluate.outputs import Outputs
 from patchpack.evaluate.section import Section, Table

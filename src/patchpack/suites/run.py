@@ -7,7 +7,7 @@ from pathlib import Path
 
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import write_text_atomic
-from patchpack.data.layouts import BadDataset
+from patchpack.data.files import BadDataset
 from patchpack.evaluate.cost import Point, choose
 from patchpack.evaluate.outputs import Answer
 from patchpack.evaluate.report import page

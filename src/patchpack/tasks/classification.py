@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from patchpack.batch import PackedBatch
+from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.layouts import EXPECTED, BadDataset
+from patchpack.data.layouts import EXPECTED
 from patchpack.data.pairs import COLUMNS
 from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
 from patchpack.evaluate.classification import classify

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from patchpack.data.bad_images import BadImages
+from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.layouts import BadDataset
 from patchpack.data.pairs import pair_up, read_captions
 from patchpack.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer, write_tokenizer
 from patchpack.distributed import World, gather_over_ranks, gather_rows

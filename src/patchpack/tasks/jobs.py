@@ -4,9 +4,11 @@ from patchpack.data.index import Index
 from patchpack.distributed import World
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.heads.detection import DetectionConfig
 from patchpack.heads.segmentation import SegmentationConfig
 from patchpack.tasks.classification import Classification
 from patchpack.tasks.contrastive import ContrastivePretraining
+from patchpack.tasks.detection import Detection
 from patchpack.tasks.job import Job
 from patchpack.tasks.segmentation import Segmentation
 from patchpack.train.config import RunConfig, Task
@@ -14,6 +16,7 @@ from patchpack.train.config import RunConfig, Task
 JOBS = {
     ClassificationConfig: Classification,
     ContrastiveConfig: ContrastivePretraining,
+    DetectionConfig: Detection,
     SegmentationConfig: Segmentation,
 }
 
@@ -28,6 +31,8 @@ def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = Fa
             return Classification(index, config, task)
         case ContrastiveConfig() as task:
             return ContrastivePretraining(index, config, task, world, resumed)
+        case DetectionConfig() as task:
+            return Detection(index, config, task)
         case task:
             return Segmentation(index, config, task)
 

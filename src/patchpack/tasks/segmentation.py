@@ -9,9 +9,9 @@ from torch import nn
 
 from patchpack.batch import IGNORED
 from patchpack.data.bad_images import BadImages
+from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.layouts import BadDataset
 from patchpack.data.mask_files import read_classes, with_masks
 from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels

@@ -14,12 +14,14 @@ from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Native, Resolution
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.heads.detection import DetectionConfig
 from patchpack.heads.segmentation import SegmentationConfig
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.train.optim import OptimConfig
 
-Task = ClassificationConfig | ContrastiveConfig | SegmentationConfig  # what a model is trained for
+# What a model is trained for.
+Task = ClassificationConfig | ContrastiveConfig | DetectionConfig | SegmentationConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,31 @@
+"""Nuclei under the microscope, each in a box: 9,893 of them in 239 images of 256 to 700 px.
+
+    patchpack train recipes/nuclei.py --data.root DIR/boxes.json
+    patchpack eval runs/nuclei --split test --budgets 512 1024
+
+A nucleus is ten pixels wide in some images and a hundred in others, so patches are of 8 px and
+images keep their size; windows of them are trained on.
+"""
+
+from pathlib import Path
+
+from patchpack.data.augment import Augment
+from patchpack.data.resolution import Sampled
+from patchpack.heads.detection import DetectionConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+config = RunConfig(
+    out=Path("runs/nuclei"),
+    data=DataConfig(
+        max_tokens=3072,
+        resolution=Sampled(low=128, high=256),
+        augment=Augment(symmetry="dihedral", crop=0.3, colour=0.3),
+        eval_tokens=1024,
+    ),
+    model=NaViTConfig(dim=128, depth=6, heads=4, mlp_dim=512, patch_size=8),
+    task=DetectionConfig(),
+    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
+    train=TrainConfig(steps=1500, ema=0.998, eval_every=250, save_every=250),
+)

@@ -1,0 +1,89 @@
+"""`patchpack eval` and `predict` of a detector: average precision, boxes, COCO files of them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from patchpack.cli.tables import cost_of, rows_of
+from patchpack.data.images import BadImage
+from patchpack.evaluate.detection import STATS
+from patchpack.judge import Data, detect_at
+from patchpack.serve.detector import BoxModel
+from patchpack.serve.files import image_files, read_groups
+
+
+def eval_boxes(
+    model: BoxModel, data: Data, budgets: Sequence[int], *, out: Path, name: str, as_json: bool
+) -> None:
+    """Judge at each budget, print, and leave the figures in `out`."""
+    results = detect_at(model, data, budgets)
+    record = {
+        "run": name, "budgets": [{**cost_of(r), **asdict(r.precision)} for r in results]
+    }  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(record, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(record))
+        return
+    console = Console(markup=False, highlight=False)
+    titles = ("AP", "AP50", "AP75", "small", "medium", "large")
+    looked = results[-1].precision
+    console.print(f"{looked.images:,} images, {looked.objects:,} objects")
+    rows = rows_of("tokens", *titles, "GFLOP", "images/s")
+    for r in results:
+        rows.add_row(
+            f"{r.max_tokens}", *(_figure(getattr(r.precision, stat)) for stat in STATS),
+            f"{r.gflops_per_image:.2f}", f"{r.images_per_s:,.1f}",
+        )  # fmt: skip
+    console.print(rows)
+    if len(model.names) > 1:
+        console.print(f"AP of each class at {results[-1].max_tokens} tokens:")
+        for label, value in results[-1].precision.per_class.items():
+            console.print(f"  {_figure(value)}  {label}")
+    for error in results[-1].unreadable:
+        console.print(f"left out: {error}", soft_wrap=True)
+    console.print(f"{out}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def predict_boxes(
+    model: BoxModel, images: Sequence[Path], *, max_tokens: int | None, least: float,
+    output: Path | None, as_json: bool, bad: list[BadImage],
+) -> None:  # fmt: skip
+    """Print the objects of each image; with `output`, write all as one COCO file."""
+    names = {name: number + 1 for number, name in enumerate(model.names)}
+    coco = {"images": [], "annotations": [],
+            "categories": [{"id": i, "name": name} for name, i in names.items()]}  # fmt: skip
+    for paths, pixels in read_groups(image_files(images), bad):
+        answers = model.predict(pixels, max_tokens=max_tokens, least=least)
+        for path, image, boxes in zip(paths, pixels, answers, strict=True):
+            number = len(coco["images"]) + 1
+            height, width = image.shape[:2]
+            coco["images"].append(
+                {"id": number, "file_name": str(path), "height": height, "width": width}
+            )
+            for box in boxes:
+                size = box.right - box.left, box.bottom - box.top
+                coco["annotations"].append({
+                    "id": len(coco["annotations"]) + 1, "image_id": number,
+                    "category_id": names[box.label], "score": box.score,
+                    "bbox": [box.left, box.top, *size], "area": size[0] * size[1], "iscrowd": 0,
+                })  # fmt: skip
+            if as_json:
+                print(json.dumps({"image": str(path), "boxes": [asdict(box) for box in boxes]}))
+                continue
+            print(f"{path}: {len(boxes)} found")
+            for box in boxes:
+                print(f"  {box.label} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
+                      f"{box.right - box.left:.0f} x {box.bottom - box.top:.0f} px")  # fmt: skip
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(coco) + "\n")
+        if not as_json:
+            print(output)

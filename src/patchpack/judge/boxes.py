@@ -1,0 +1,44 @@
+"""Are objects found, and where they are?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from patchpack.batch import PackedBatch
+from patchpack.data.files import BadDataset
+from patchpack.data.objects import with_objects
+from patchpack.evaluate.detection import FoundBoxes, Precision, average_precision
+from patchpack.judge.data import Cost, Data, judged
+from patchpack.serve.detector import BoxModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxResult(Cost):
+    """How well objects were found at one token budget."""
+
+    precision: Precision
+    found: dict[str, FoundBoxes]  # by the key of the image
+
+
+def detect_at(model: BoxModel, data: Data, budgets: Sequence[int]) -> list[BoxResult]:
+    """Average precision at each budget, in pixels of the images on disk.
+
+    Raises BadDataset for data without boxes, and where too many images cannot be used.
+    """
+    index, _ = with_objects(data.index, model.names, data.max_bad_fraction)
+    data = replace(data, index=index)
+    bad = data.bad_images()
+    sizes = {key: (int(index.heights[i]), int(index.widths[i])) for i, key in enumerate(index.keys)}
+    results = []
+    for tokens in budgets:
+        found: dict[str, FoundBoxes] = {}
+
+        def keep(packs: Iterator[PackedBatch], found=found) -> None:
+            for batch in packs:
+                boxes = model.boxes(batch, [sizes[key] for key in batch.keys])
+                found.update(zip(batch.keys, boxes, strict=True))
+
+        cost = judged(model, data, tokens, bad, keep)
+        if not found:
+            raise BadDataset(f"no image of {index.root} can be read")
+        results.append(BoxResult(**cost, precision=average_precision(index, found), found=found))
+    return results

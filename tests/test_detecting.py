@@ -1,0 +1,281 @@
+"""Detection from COCO files to boxes: training, judging, predicting, and whatever is wrong."""
+
+import contextlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import patchpack as pp
+from patchpack.data.files import BadDataset
+from patchpack.data.index import build_index
+from patchpack.data.located import Located
+from patchpack.data.objects import with_objects
+from patchpack.data.scene import Scene
+from patchpack.evaluate.detection import (
+    FoundBoxes,
+    average_precision,
+    coco_results,
+    coco_truth,
+)
+from patchpack.heads.detection import DetectionConfig
+from patchpack.judge import data_of, detect_at
+from patchpack.run import resume, start
+from runs import final_tensors, tiny
+from scenes import draw
+from test_cli import patchpack
+
+
+def write_coco(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """Boxes around the box and the disc of every scene, in boxes.json."""
+    rng = np.random.default_rng(seed)
+    (root / "images").mkdir(parents=True)
+    content = {"images": [], "annotations": [],
+               "categories": [{"id": 5, "name": "box"}, {"id": 9, "name": "disc"}]}  # fmt: skip
+    for split, count in counts.items():
+        for _ in range(count):
+            pixels, mask = draw(rng)
+            number = len(content["images"])
+            name = f"{split}{number:03d}.png"
+            Image.fromarray(pixels).save(root / "images" / name)
+            content["images"].append({"id": number, "file_name": name, "split": split})
+            for value, category in ((1, 5), (2, 9)):
+                y, x = np.nonzero(mask == value)
+                if len(y):
+                    box = [x.min(), y.min(), x.max() + 1 - x.min(), y.max() + 1 - y.min()]
+                    content["annotations"].append(
+                        {"id": len(content["annotations"]), "image_id": number,
+                         "category_id": category, "bbox": list(map(int, box))}
+                    )  # fmt: skip
+    (root / "boxes.json").write_text(json.dumps(content))
+    return root / "boxes.json"
+
+
+def tiny_detector(source: Path, out: Path, steps: int = 8, **task: object):
+    config = tiny(source, out, steps, ema=0.0)
+    model = replace(config.model, dropout=0.0, drop_path=0.0)
+    return replace(config, model=model, task=DetectionConfig(**task))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "coco"
+    return write_coco(root, {"train": 60, "val": 10, "test": 12})
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    config = tiny_detector(source, out, steps=250)
+    start(replace(config, train=replace(config.train, eval_every=125)), live=False)
+    return out
+
+
+def test_it_learns_to_find_objects(capsys, run):
+    status, out, _ = patchpack(capsys, "eval", run, "--budgets", 36, 144, "--json")
+    budgets = json.loads(out)["budgets"]
+    assert status == 0 and budgets[1]["images"] == 12 and budgets[1]["objects"] > 18
+    assert budgets[1]["ap50"] > 0.4 and set(budgets[1]["per_class"]) == {"box", "disc"}
+    status, out, _ = patchpack(capsys, "eval", run)
+    assert status == 0 and "AP50" in out and "…" not in out
+
+
+def test_an_image_has_the_same_boxes_alone_as_in_company(run, source):
+    images = sorted((source.parent / "images").glob("test*.png"))
+    model = pp.load(run)
+    together = model.predict(images, least=0.1)
+    for image, found in zip(images, together, strict=True):
+        (alone,) = model.predict([image], least=0.1)
+        assert [b.label for b in alone] == [b.label for b in found] and found
+        for a, b in zip(alone, found, strict=True):
+            assert (a.score, a.top, a.right) == pytest.approx((b.score, b.top, b.right), abs=1e-3)
+        height, width = np.array(Image.open(image)).shape[:2]
+        assert all(0 <= b.top <= b.bottom <= height and b.right <= width for b in found)
+
+
+def test_predict_writes_a_coco_file_that_can_be_read_again(capsys, run, source, tmp_path):
+    images = sorted((source.parent / "images").glob("test*.png"))[:3]
+    words = ("predict", run, *images, "--least", "0.2", "-o", tmp_path / "found.json")
+    status, out, _ = patchpack(capsys, *words)
+    assert status == 0 and "found" in out and "px" in out
+    index = build_index(tmp_path / "found.json", learned=False)
+    again, faults = with_objects(index, (), 0.0)
+    shown = pp.load(run).predict(images, least=0.2)
+    assert not faults.counts and len(again) == 3
+    for located, boxes in zip(again.objects.images, shown, strict=True):
+        corners = [[b.top, b.left, b.bottom, b.right] for b in boxes]
+        np.testing.assert_allclose(located.boxes, corners, atol=1e-3)
+    status, out, _ = patchpack(capsys, *words, "--json")
+    assert [len(json.loads(line)["boxes"]) for line in out.splitlines()] == list(map(len, shown))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_average_precision_is_that_of_pycocotools(source, seed):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(seed)
+    index, _ = with_objects(build_index(source, learned=False), (), 0.0)
+    found = {}
+    for key, there in zip(index.keys[:40], index.objects.images, strict=False):
+        noise = rng.normal(0, 2, (3 * len(there.boxes), 4))
+        boxes = np.repeat(there.boxes, 3, 0) + noise.astype(np.float32)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        labels = np.where(rng.random(len(boxes)) < 0.8, np.repeat(there.labels, 3), 1)
+        found[key] = FoundBoxes(boxes, rng.random(len(boxes)), labels)
+    ours = average_precision(index, found)
+    truth = coco_truth(index, found)
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = COCO()
+        known.dataset = truth
+        known.createIndex()
+        numbers = {image["file_name"]: image["id"] for image in truth["images"]}
+        judged = COCOeval(known, known.loadRes(coco_results(found, numbers)), "bbox")
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    expected = [value if value >= 0 else None for value in judged.stats[:6]]
+    mine = [ours.ap, ours.ap50, ours.ap75, ours.ap_small, ours.ap_medium, ours.ap_large]
+    for a, b in zip(mine, expected, strict=True):
+        assert a == b if b is None else a == pytest.approx(b, abs=1e-6)
+    assert 0.05 < ours.ap < 0.95 and ours.images == 40
+
+
+def test_average_precision_of_nothing(source):
+    index, _ = with_objects(build_index(source, learned=False), (), 0.0)
+    nothing = FoundBoxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    found = average_precision(index, dict.fromkeys(index.keys, nothing))
+    assert found.ap == 0 and found.per_class == {"box": 0, "disc": 0}
+    blank = replace(index, objects=replace(
+        index.objects, images=(Located(np.zeros((0, 4)), np.zeros(0, int)),) * len(index)
+    ))  # fmt: skip
+    assert average_precision(blank, dict.fromkeys(index.keys, nothing)).ap is None
+
+
+def test_boxes_move_with_their_pixels():
+    """A bright rectangle on black: wherever the image goes, its box is around it."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[10:20, 30:50] = 255
+    scene = Scene(pixels, None, Located(np.array([[10, 30, 20, 50]], np.float32), np.array([3])))
+
+    def around(scene: Scene) -> list[float]:
+        y, x = np.nonzero(scene.pixels[..., 0] > 127)
+        return [y.min(), x.min(), y.max() + 1, x.max() + 1]
+
+    for moved in (
+        scene.window(5, 20, 30, 35), scene.resized((80, 30)), scene.mirrored(), scene.turned(1),
+        scene.turned(2), scene.turned(3), scene.turned(1).mirrored().resized((64, 64)),
+        scene.warped((0.5, 0, 12, 0, 0.5, 5), (0,) * 3),
+        scene.warped((1, 0, 8, 0, 1, -6), (0,) * 3),
+    ):  # fmt: skip
+        assert moved.objects.boxes[0].tolist() == pytest.approx(around(moved), abs=1.01)
+        assert moved.objects.labels.tolist() == [3]
+    assert len(scene.window(0, 0, 9, 60).objects.labels) == 0  # out of sight
+    assert len(scene.window(0, 0, 12, 60).objects.labels) == 0  # too little is left
+    assert scene.window(0, 0, 15, 60).objects.boxes.tolist() == [[10, 30, 15, 50]]
+
+
+def change(source: Path, path: Path, edit) -> Path:
+    content = json.loads(source.read_text())
+    edit(content)
+    for image in content["images"]:
+        image["file_name"] = str(source.parent / "images" / image["file_name"])
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_path):
+    def edit(content):
+        wrong = content["annotations"]
+        wrong[0]["bbox"] = [500, 500, 3, 3]  # outside
+        wrong[1]["bbox"] = [1, 1, 0, 5]  # of no area
+        wrong[2]["bbox"] = [-5, -5, 20, 20]  # reaches out
+        wrong[3]["category_id"] = 77
+        wrong[4]["bbox"] = ["a", 1, 2]
+        wrong[5]["iscrowd"] = 1
+        wrong[6]["image_id"] = 12345
+
+    path = change(source, tmp_path / "boxes.json", edit)
+    index, faults = with_objects(build_index(path, learned=False), (), 0.1)
+    assert sorted(faults.counts.values()) == [1, 1, 1, 2] and faults.left_out == 4
+    (note,) = faults.notes()
+    assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
+    total = sum(len(there.labels) for there in index.objects.images)
+    assert total == faults.boxes - 4 and all((o.boxes >= 0).all() for o in index.objects.images)
+    with pytest.raises(BadDataset, match=r"4 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
+        with_objects(build_index(path, learned=False), (), 0.01)
+    config = tiny_detector(path, tmp_path / "out", steps=2)
+    start(replace(config, data=replace(config.data, max_bad_fraction=0.1)), live=False)
+    assert "reach outside" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not JSON"), ("[]", "no list of images"), ('{"images": [3]}', "no list of images"),
+        ('{"images": [], "annotations": {}}', "no list of annotations"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "has no file_name"),
+        ('{"images": [], "annotations": [], "categories": []}', "holds no images"),
+    ],
+)  # fmt: skip
+def test_files_that_are_not_coco_say_so(tmp_path, content, said):
+    (tmp_path / "boxes.json").write_text(content)
+    with pytest.raises(BadDataset, match=said):
+        build_index(tmp_path / "boxes.json", learned=False)
+
+
+def test_folders_of_coco_files_and_manifests_with_objects(source, folder, tmp_path):
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    content = json.loads(source.read_text())
+    for split, name in (("train", "train2017"), ("val", "val2017")):
+        images = [i for i in content["images"] if i["split"] == split]
+        (root / name).mkdir()
+        for image in images:
+            data = (source.parent / "images" / image["file_name"]).read_bytes()
+            (root / name / image["file_name"]).write_bytes(data)
+        kept = content | {"images": [{k: v for k, v in i.items() if k != "split"} for i in images]}
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(kept))
+    index, _ = with_objects(build_index(root, learned=False), (), 0.0)
+    assert (index.splits.count("train"), index.splits.count("val")) == (60, 10)
+    assert index.objects.classes == ("box", "disc")
+    name = next((folder / "train").rglob("*.png")).relative_to(folder)
+    cell = '[{"bbox": [1, 2, 5, 4], "category": "thing"}]'
+    (folder / "m.jsonl").write_text(
+        json.dumps({"path": str(name), "objects": json.loads(cell)}) + "\n"
+    )
+    index, _ = with_objects(build_index(folder / "m.jsonl", learned=False), (), 0.0)
+    assert index.objects.images[0].boxes.tolist() == [[2, 1, 6, 6]]
+    with pytest.raises(BadDataset, match="no box for any image: expected a COCO file"):
+        start(tiny_detector(folder, tmp_path / "out"), live=False)
+
+
+def test_resuming_gives_the_same_bits(source, tmp_path):
+    config = tiny_detector(source, tmp_path / "whole", steps=8)
+    start(config, live=False)
+    part = replace(config, out=tmp_path / "parts", train=replace(config.train, steps=4))
+    start(part, live=False)
+    text = (part.out / "config.json").read_text()
+    (part.out / "config.json").write_text(text.replace('"steps": 4', '"steps": 8'))
+    resume(part.out, live=False)
+    whole, parts = final_tensors(config.out), final_tensors(part.out)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_what_is_not_for_detectors_is_refused(capsys, run, source):
+    image = next((source.parent / "images").glob("test*.png"))
+    for words, said in (
+        (("eval", run, "--suite", "cost"), "is a detector"),
+        (("eval", run, "--windowed"), "--windowed is for segmenters"),
+        (("predict", run, image, "--least", "2"), r"least must lie in [0, 1]"),
+    ):
+        status, _, err = patchpack(capsys, *words)
+        assert status == 2 and said in err
+    data = data_of(run, split="test", learned=False)
+    (result,) = detect_at(pp.load(run), data, (64,))
+    assert len(result.found) == 12

@@ -98,6 +98,7 @@ def main() -> None:
     compare(
         replace(FINDING, remarks=f"Pretrained on {source.name}. {FINDING.remarks}".strip()),
         fine_tuning(runs), options, summarise=summarise,
+        words=f"--data {source.name} --target {options.target.name}",
     )  # fmt: skip
 
 

@@ -212,9 +212,11 @@ def compare(
     options: argparse.Namespace,
     *,
     summarise: Callable[[dict[str, dict[int, float]]], tuple[dict[str, Any], bool]],
+    words: str | None = None,
 ) -> None:
     """Train contenders that share a budget, judge all at the same tokens, and publish.
 
+    words      of the command that does so again; that it was given these data, when None
     summarise  from mean top-1 by contender and tokens to this finding's own numbers, and whether
                they agree with the paper
     """
@@ -233,6 +235,7 @@ def compare(
         agrees=agrees,
         table=table,
         figure=draw_lines(found, baseline),
+        words=words,
     )
 
 
@@ -286,6 +289,7 @@ def publish(
     agrees: bool,
     table: Sequence[Sequence[str]],
     figure: bytes,
+    words: str | None = None,
 ) -> None:
     """Keep a finding's numbers and figure, and write the page of all findings anew."""
     docs: Path = options.docs
@@ -293,7 +297,7 @@ def publish(
     (docs / "findings" / f"{finding.name}.png").write_bytes(figure)
     path = docs / "findings.json"
     findings = json.loads(path.read_text()) if path.exists() else {}
-    command = f"python experiments/{finding.name}.py --data {options.data.name}"
+    command = f"python experiments/{finding.name}.py {words or f'--data {options.data.name}'}"
     if options.scale != 1:
         command += f" --scale {options.scale:g}"
     findings[finding.name] = {

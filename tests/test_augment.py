@@ -5,6 +5,8 @@ import pytest
 
 from patchpack.batch import IGNORED
 from patchpack.data.augment import COLOURS, WARPS, Augment, augment, random_crop
+from patchpack.data.located import Located
+from patchpack.data.mosaic import mosaic
 from patchpack.data.scene import Scene
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
@@ -118,3 +120,27 @@ def test_a_mask_moves_with_its_pixels(name, monkeypatch):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augment(**wrong)
+
+
+def test_a_mosaic_shows_four_images_with_their_places():
+    """Each of a colour and a class of its own, and a box around a white square in it."""
+    scenes = []
+    for label, (h, w) in enumerate(((40, 60), (90, 30), (50, 50), (20, 80))):
+        pixels = np.full((h, w, 3), 40 * label, np.uint8)
+        pixels[h // 2 - 3 : h // 2 + 3, w // 2 - 3 : w // 2 + 3] = 255
+        box = np.array([[h // 2 - 3, w // 2 - 3, h // 2 + 3, w // 2 + 3]], np.float32)
+        mask = np.full((h, w), label, np.uint8)
+        scenes.append(Scene(pixels, mask, Located(box, np.array([label]))))
+    for seed in range(8):
+        canvas = mosaic(scenes, (64, 48), rng(seed))
+        assert canvas.size == (64, 48) and set(np.unique(canvas.mask)) == {0, 1, 2, 3}
+        ground = np.abs(canvas.pixels[..., 0].astype(int) - 40 * canvas.mask) < 12
+        assert ground.mean() > 0.7
+        for (top, left, bottom, right), label in zip(
+            canvas.objects.boxes.round().astype(int), canvas.objects.labels, strict=True
+        ):
+            inside = canvas.pixels[top:bottom, left:right, 0]
+            assert (inside > 140).mean() > 0.5
+            assert (canvas.mask[top:bottom, left:right] == label).all()
+    plain = mosaic([Scene(s.pixels) for s in scenes], (64, 48), rng(0))
+    assert plain.mask is None and plain.objects is None

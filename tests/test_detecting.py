@@ -12,10 +12,15 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.data.augment import Augment
+from patchpack.data.dropping import NoDrop
 from patchpack.data.files import BadDataset
 from patchpack.data.index import build_index
+from patchpack.data.loader import Treatment, load_pack, pack_spec
 from patchpack.data.located import Located
 from patchpack.data.objects import with_objects
+from patchpack.data.plan import make_plan
+from patchpack.data.resolution import Native
 from patchpack.data.scene import Scene
 from patchpack.evaluate.detection import (
     FoundBoxes,
@@ -23,6 +28,7 @@ from patchpack.evaluate.detection import (
     coco_results,
     coco_truth,
 )
+from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.detection import DetectionConfig
 from patchpack.judge import data_of, detect_at
 from patchpack.run import resume, start
@@ -265,6 +271,24 @@ def test_resuming_gives_the_same_bits(source, tmp_path):
     resume(part.out, live=False)
     whole, parts = final_tensors(config.out), final_tensors(part.out)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_mosaics_are_trained_on_and_only_where_they_make_sense(source, tmp_path):
+    config = tiny_detector(source, tmp_path / "run", steps=3)
+    mosaics = replace(config.data, augment=Augment(mosaic=1.0))
+    spec = pack_spec(
+        index := with_objects(build_index(source, learned=False), (), 0.0)[0],
+        make_plan(index.heights, index.widths, patch_size=4, max_tokens=200, seed=0, epoch=0,
+                  resolution=Native(), dropping=NoDrop()),
+        Treatment(patch_size=4, augment=mosaics.augment), epoch=0, step=0, rank=0,
+    )  # fmt: skip
+    plain = replace(spec, images=tuple(replace(image, others=()) for image in spec.images))
+    counts = [[len(boxes) for boxes in load_pack(s).batch.targets["boxes"]] for s in (spec, plain)]
+    assert sum(counts[0]) > 1.5 * sum(counts[1])
+    assert load_pack(spec).batch.lengths == load_pack(plain).batch.lengths
+    start(replace(config, data=mosaics), live=False)
+    with pytest.raises(ValueError, match="mosaic is for boxes and masks"):
+        replace(config, data=mosaics, task=ClassificationConfig())
 
 
 def test_what_is_not_for_detectors_is_refused(capsys, run, source):

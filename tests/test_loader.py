@@ -16,6 +16,7 @@ from patchpack.data.loader import (
     ImageSpec,
     LoaderConfig,
     PackSpec,
+    Source,
     Treatment,
     load_epoch,
     load_forever,
@@ -127,7 +128,8 @@ def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
     """A JPEG is decoded at a fraction only where the smallest crop is still large enough."""
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     Image.fromarray(noise).save(path := tmp_path / "a.jpg", quality=95)
-    image = ImageSpec(path=path, key="a.jpg", number=0, grid=(16, 16), kept=256)
+    source = Source(path=path, key="a.jpg")
+    image = ImageSpec(source=source, number=0, grid=(16, 16), kept=256)
     treatment = Treatment(patch_size=4, augment=Augment(crop=0.01))
     spec = PackSpec(images=(image,), treatment=treatment, epoch=0, step=0)
     rng = np.random.default_rng([0, 0, 0, 1])

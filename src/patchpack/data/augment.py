@@ -32,13 +32,14 @@ class Augment:
     operations: int = 0  # random operations, as in RandAugment
     magnitude: float = 0.5  # their strength, 0 to 1
     erase: float = 0.0  # probability that a random rectangle is filled with noise
+    mosaic: float = 0.0  # probability that four images share one canvas, for masks and boxes
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
         if self.crop_aspect < 1:
             raise ValueError(f"crop_aspect must be at least 1, not {self.crop_aspect}")
-        for name in ("colour", "magnitude", "erase"):
+        for name in ("colour", "magnitude", "erase", "mosaic"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         if self.operations < 0:

@@ -30,23 +30,32 @@ from patchpack.data.images import BadImage, decode
 from patchpack.data.index import Index
 from patchpack.data.located import Located
 from patchpack.data.masks import MaskSpec, read_mask
+from patchpack.data.mosaic import mosaic
 from patchpack.data.patchify import patchify
 from patchpack.data.plan import Plan
 from patchpack.data.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSpec:
-    """One image of a pack: where it lies and what is to be kept of it."""
+class Source:
+    """One image on disk, and what is known of places in it."""
 
     path: Path
     key: str
+    mask: MaskSpec | None = None
+    objects: Located | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """One image of a pack: where it lies and what is to be kept of it."""
+
+    source: Source
     number: int  # in its index: its random numbers follow from it
     grid: tuple[int, int]
     kept: int
+    others: tuple[Source, ...] = ()  # three that share its canvas
     text: Int[np.ndarray, " text_token"] | None = None
-    mask: MaskSpec | None = None
-    objects: Located | None = None
     targets: dict[str, Target] = field(default_factory=dict)
 
 
@@ -106,44 +115,65 @@ def pack_spec(
 ) -> PackSpec:
     """What to load for one step of one rank; `texts` says which caption goes with each image."""
     pack = plan.pack(step, rank)
-    images = tuple(
-        ImageSpec(
-            path=index.path(int(i)),
-            key=index.keys[i],
+    images = []
+    for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True):
+        image = ImageSpec(
+            source=_source(index, int(i)),
             number=int(i),
             grid=(int(h), int(w)),
             kept=int(kept),
             text=None if texts is None else index.captions.text(texts[i]),  # pyrefly: ignore
-            mask=_mask_of(index, int(i)),
-            objects=None if index.objects is None else index.objects.images[int(i)],
             targets={"label": int(index.labels[i])},
         )
-        for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True)
+        rng = np.random.default_rng([treatment.seed, epoch, int(i), 7])
+        if treatment.augment.mosaic and rng.uniform() < treatment.augment.mosaic:
+            others = rng.integers(len(index), size=3)
+            image = replace(image, others=tuple(_source(index, int(other)) for other in others))
+        images.append(image)
+    return PackSpec(images=tuple(images), treatment=treatment, epoch=epoch, step=step)
+
+
+def _source(index: Index, number: int) -> Source:
+    """What there is on disk, and known, of one image."""
+    masks, objects = index.masks, index.objects
+    mask = None
+    if masks is not None:
+        mask = MaskSpec(index.root / masks.keys[number], masks.num_classes, masks.ignore)
+    return Source(
+        path=index.path(number),
+        key=index.keys[number],
+        mask=mask,
+        objects=None if objects is None else objects.images[number],
     )
-    return PackSpec(images=images, treatment=treatment, epoch=epoch, step=step)
 
 
-def _mask_of(index: Index, number: int) -> MaskSpec | None:
-    masks = index.masks
-    if masks is None:
-        return None
-    return MaskSpec(index.root / masks.keys[number], masks.num_classes, masks.ignore)
+def read_scene(source: Source, target: tuple[int, int] | None) -> Scene:
+    """An image with its mask and objects; raises BadImage for what cannot be read.
+
+    target  (height, width) that a JPEG may be decoded near; places in it are known to the pixel
+            where there is a mask or an object, so then it is decoded whole
+    """
+    exact = source.mask or source.objects
+    pixels = decode(source.path, key=source.key, target=None if exact else target)
+    mask = read_mask(source.mask, pixels.shape[:2], source.key) if source.mask else None
+    return Scene(pixels, mask, source.objects)
 
 
 def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
-    """Decode, crop, resize, augment and patchify one image; raises BadImage."""
     todo, (h, w) = spec.treatment, image.grid
     crop = todo.augment.crop / todo.augment.crop_aspect  # a window's shorter side, squared
     rng = np.random.default_rng([todo.seed, spec.epoch, image.number, 1])
     p = todo.patch_size
     # Decoded at a fraction of its size only where the smallest crop still has pixels enough.
     whole = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
-    exact = todo.alter or image.mask or image.objects
-    pixels = decode(image.path, key=image.key, target=None if exact else whole)
+    scene = read_scene(image.source, None if todo.alter else whole)
+    mask = scene.mask
     if todo.alter:
-        pixels = todo.alter(pixels, np.random.default_rng([todo.seed, image.number, 5]))
-    mask = read_mask(image.mask, pixels.shape[:2], image.key) if image.mask else None
-    scene = Scene(pixels, mask, image.objects)
+        drawn = np.random.default_rng([todo.seed, image.number, 5])
+        scene = scene.coloured(todo.alter(scene.pixels, drawn))
+    if image.others:
+        scenes = [scene, *(read_scene(other, whole) for other in image.others)]
+        scene = mosaic(scenes, (h * p, w * p), rng)
     scene = random_crop(scene, todo.augment, rng).resized((h * p, w * p))
     scene = augment(scene, todo.augment, rng)
     targets = image.targets
@@ -155,8 +185,9 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
         boxes = scene.objects.scaled(1 / height, 1 / width).boxes
         labels = torch.from_numpy(scene.objects.labels)
         targets = targets | {"boxes": torch.from_numpy(boxes), "box_labels": labels}
+    key = image.source.key
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
-    patches = patchify(scene.pixels, p, kept=kept, key=image.key, targets=targets)
+    patches = patchify(scene.pixels, p, kept=kept, key=key, targets=targets)
     if image.text is None:
         return patches
     return replace(patches, text=torch.from_numpy(image.text))

@@ -98,5 +98,9 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        if self.data.augment.mosaic and not isinstance(
+            self.task, DetectionConfig | SegmentationConfig
+        ):
+            raise ValueError("data.augment.mosaic is for boxes and masks: labels would be wrong")
         if self.train.lock_trunk and self.init is None:
             raise ValueError("train.lock_trunk needs init: a run whose trunk is worth keeping")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from patchpack.cli.pictures import draw_found
 from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.images import BadImage
 from patchpack.evaluate.detection import STATS
@@ -25,6 +26,8 @@ def eval_boxes(
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")
+    picture = out.with_name(f"{out.stem}.png")
+    draw_found(results[-1].index, results[-1].found).save(picture)
     if as_json:
         print(json.dumps(record))
         return
@@ -45,7 +48,7 @@ def eval_boxes(
             console.print(f"  {_figure(value)}  {label}")
     for error in results[-1].unreadable:
         console.print(f"left out: {error}", soft_wrap=True)
-    console.print(f"{out}")
+    console.print(f"{out}, {picture}")
 
 
 def _figure(value: float | None) -> str:
@@ -53,15 +56,15 @@ def _figure(value: float | None) -> str:
 
 
 def predict_boxes(
-    model: BoxModel, images: Sequence[Path], *, max_tokens: int | None, least: float,
-    output: Path | None, as_json: bool, bad: list[BadImage],
+    model: BoxModel, images: Sequence[Path], labels: Sequence[str], *,
+    max_tokens: int | None, least: float, output: Path | None, as_json: bool, bad: list[BadImage],
 ) -> None:  # fmt: skip
     """Print the objects of each image; with `output`, write all as one COCO file."""
-    names = {name: number + 1 for number, name in enumerate(model.names)}
+    names = {name: number + 1 for number, name in enumerate(labels or model.names)}
     coco = {"images": [], "annotations": [],
             "categories": [{"id": i, "name": name} for name, i in names.items()]}  # fmt: skip
     for paths, pixels in read_groups(image_files(images), bad):
-        answers = model.predict(pixels, max_tokens=max_tokens, least=least)
+        answers = model.predict(pixels, labels, max_tokens=max_tokens, least=least)
         for path, image, boxes in zip(paths, pixels, answers, strict=True):
             number = len(coco["images"]) + 1
             height, width = image.shape[:2]

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from patchpack.cli.pictures import draw_masks
 from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.images import BadImage
 from patchpack.evaluate.segmentation import table
@@ -28,6 +29,8 @@ def eval_pixels(
     ]}  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")
+    picture = out.with_name(f"{out.stem}.png")
+    draw_masks(model, data, budgets[-1], windowed).save(picture)
     if as_json:
         print(json.dumps(record))
         return
@@ -42,7 +45,7 @@ def eval_pixels(
     _print_classes(console, results[-1], model.names)
     for error in results[-1].unreadable:
         console.print(f"left out: {error}", soft_wrap=True)
-    console.print(f"{out}")
+    console.print(f"{out}, {picture}")
 
 
 def _print_classes(console: Console, result: PixelResult, names: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ class Predict:
 
     run: Positional[Path]  # the run's folder
     images: Positional[tuple[Path, ...]]  # files, or folders of them
-    labels: tuple[str, ...] = ()  # to choose from, with a model of images and texts
+    labels: tuple[str, ...] = ()  # to choose from or to find, with a model that reads texts
     templates: Path | None = None  # for these: a line each, with {} where the label goes
     max_tokens: int | None = None  # most tokens of an image: the cost dial
     top: int = 5  # labels of each image
@@ -54,7 +54,7 @@ def run_predict(options: Predict) -> int:
         raise ValueError(f"--windowed is for segmenters; this is {model.kind}")
     if isinstance(model, BoxModel):
         predict_boxes(
-            model, options.images, max_tokens=dial, least=options.least,
+            model, options.images, labels, max_tokens=dial, least=options.least,
             output=options.output, as_json=options.json, bad=bad,
         )  # fmt: skip
         return _complain(bad)

@@ -9,7 +9,7 @@ Boxes and objects of an image are matched one to one, at the least cost (Carion 
 Axes: token, image, label, object, pair (a token and an object of the same image).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,12 +19,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchpack.batch import PackedBatch
+from patchpack.batch import PackedBatch, PackedTexts
 from patchpack.heads.boxes import corners, iou_and_giou
+from patchpack.heads.contrastive import ContrastiveConfig
 from patchpack.heads.task import TrunkTask
+from patchpack.heads.vocabulary import TextScores
 from patchpack.losses import Loss, focal_terms
 from patchpack.model.attention import Attend
-from patchpack.model.encoder import init_parts
+from patchpack.model.encoder import init_linear
 from patchpack.model.navit import NaViTConfig, token_flops
 
 BOXES, LABELS = "boxes", "box_labels"  # the targets this task reads, of one image each
@@ -36,6 +38,7 @@ class DetectionConfig:
     """What is found, and what the loss weighs; the same weights rule the matching."""
 
     classes: tuple[str, ...] = ()  # all categories of the data when empty
+    open_vocabulary: bool = False  # classes by their names, as the two towers of `init` read them
     focal: float = 2.0  # weight of the focal loss of classes (Deformable DETR, arXiv 2010.04159) …
     l1: float = 5.0  # … of the distance of centres and sizes …
     giou: float = 2.0  # … and of 1 − generalised IoU
@@ -58,16 +61,35 @@ class Detector(TrunkTask):
     """Packed images in, a box and scores of classes for every token out."""
 
     def __init__(
-        self, model: NaViTConfig, num_classes: int, config: DetectionConfig | None = None
+        self,
+        model: NaViTConfig,
+        num_classes: int,
+        config: DetectionConfig | None = None,
+        towers: ContrastiveConfig | None = None,
+        names: PackedTexts | None = None,
     ) -> None:
+        """
+        towers  whose text side tells classes by their names; a class is a learned row when None
+        names   of the classes, as that side reads them, for `adopt`
+        """
         super().__init__(model)
-        self.config = config or DetectionConfig()
+        self.config, self.names = config or DetectionConfig(), names
         self.trunk.pool.requires_grad_(False)  # a pass over tokens never comes to it
-        self.head = DetectionHead(model.dim, num_classes)
+        self.head = DetectionHead(model.dim, num_classes, towers)
 
-    def forward(self, batch: PackedBatch, attend: Attend | None = None) -> Detected:
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        if isinstance(self.head.scores, TextScores) and self.names is not None:
+            self.head.scores.adopt(tensors, self.names)
+
+    def forward(
+        self,
+        batch: PackedBatch,
+        attend: Attend | None = None,
+        names: Float[Tensor, "label dim"] | None = None,
+    ) -> Detected:
+        """What every token says; of other names than those trained on, given as vectors."""
         tokens = self.trunk.layers(batch, ("norm",), attend)["norm"]
-        return self.head(tokens, own_places(batch))
+        return self.head(tokens, own_places(batch), names)
 
     def loss(self, batch: PackedBatch) -> Loss:
         """Over all tokens; divided, by the loop, by the objects, an image counting for one at
@@ -153,32 +175,43 @@ class Detector(TrunkTask):
 class DetectionHead(nn.Module):
     """Scores and boxes from tokens."""
 
-    def __init__(self, dim: int, num_classes: int) -> None:
+    def __init__(self, dim: int, num_classes: int, towers: ContrastiveConfig | None = None) -> None:
         super().__init__()
+        prior = float(np.log(PRIOR / (1 - PRIOR)))
         self.scores = nn.Linear(dim, num_classes)
+        if towers is not None:
+            self.scores = TextScores(dim, towers, num_classes, prior)
         self.hidden = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim)])
         self.boxes = nn.Linear(dim, 4)
-        self.init_weights()
-
-    @torch.no_grad()
-    def init_weights(self) -> None:
-        """Start from boxes that are the tokens' own patches, and from low scores."""
-        init_parts(self)
-        nn.init.normal_(self.scores.weight, std=0.01)
-        nn.init.constant_(self.scores.bias, float(np.log(PRIOR / (1 - PRIOR))))
+        # Start from boxes that are the tokens' own patches, and from low scores.
+        for layer in self.hidden:
+            init_linear(layer)  # pyrefly: ignore
         nn.init.zeros_(self.boxes.weight)
         nn.init.zeros_(self.boxes.bias)
+        if isinstance(self.scores, nn.Linear):
+            nn.init.normal_(self.scores.weight, std=0.01)
+            nn.init.constant_(self.scores.bias, prior)
 
-    def forward(self, x: Float[Tensor, "token dim"], places: Float[Tensor, "token 4"]) -> Detected:
+    def forward(
+        self,
+        x: Float[Tensor, "token dim"],
+        places: Float[Tensor, "token 4"],
+        names: Float[Tensor, "label dim"] | None = None,
+    ) -> Detected:
         hidden = x
         for layer in self.hidden:
             hidden = F.gelu(layer(hidden))
-        return Detected(self.scores(x), (self.boxes(hidden).float() + places).sigmoid())
+        scores = self.scores(x) if names is None else self.scores(x, names)
+        return Detected(scores, (self.boxes(hidden).float() + places).sigmoid())
 
     def flops(self, tokens: int) -> int:
         """Operations on so many tokens."""
-        layers = [self.scores, *self.hidden, self.boxes]
-        return 2 * tokens * sum(layer.weight.numel() for layer in layers)  # pyrefly: ignore
+        layers = [*self.hidden, self.boxes]
+        if isinstance(self.scores, TextScores):
+            numbers = self.scores.projection.weight.numel() + self.scores.names.numel()
+        else:
+            numbers = self.scores.weight.numel()
+        return 2 * tokens * (numbers + sum(la.weight.numel() for la in layers))  # pyrefly: ignore
 
 
 def own_places(batch: PackedBatch) -> Float[Tensor, "token 4"]:

@@ -4,10 +4,10 @@ A task module offers `loss(batch)` for training, `encode(batch)` for its trunk's
 vectors, and `training_flops(batch)`; the training loop knows no more of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch
 from patchpack.model.attention import Attend
@@ -27,6 +27,10 @@ class TrunkTask(nn.Module):
         self.trunk.requires_grad_(False)
         self.locked = True
         self.train(self.training)
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what else, beside the trunk, another task's weights have for this one; raises
+        KeyError for what they lack."""
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

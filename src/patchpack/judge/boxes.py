@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from patchpack.batch import PackedBatch
 from patchpack.data.files import BadDataset
+from patchpack.data.index import Index
 from patchpack.data.objects import with_objects
 from patchpack.evaluate.detection import FoundBoxes, Precision, average_precision
 from patchpack.judge.data import Cost, Data, judged
@@ -17,6 +18,7 @@ class BoxResult(Cost):
 
     precision: Precision
     found: dict[str, FoundBoxes]  # by the key of the image
+    index: Index  # of the images, with their objects
 
 
 def detect_at(model: BoxModel, data: Data, budgets: Sequence[int]) -> list[BoxResult]:
@@ -40,5 +42,7 @@ def detect_at(model: BoxModel, data: Data, budgets: Sequence[int]) -> list[BoxRe
         cost = judged(model, data, tokens, bad, keep)
         if not found:
             raise BadDataset(f"no image of {index.root} can be read")
-        results.append(BoxResult(**cost, precision=average_precision(index, found), found=found))
+        results.append(
+            BoxResult(**cost, precision=average_precision(index, found), found=found, index=index)
+        )
     return results

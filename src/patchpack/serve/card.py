@@ -19,6 +19,7 @@ class ModelCard:
     task: ClassificationConfig | ContrastiveConfig | DetectionConfig | SegmentationConfig
     classes: tuple[str, ...] = ()  # of a classifier
     tokenizer: Tokenizer | None = None  # of a model that reads texts
+    towers: ContrastiveConfig | None = None  # whose text side a detector tells classes by
     resolution: Resolution = field(default_factory=Native)  # of training
     eval_tokens: int = 256  # most tokens of an image, where nothing else is asked
     dtype: str = "float32"

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from patchpack.batch import PackedBatch
+from patchpack.batch import PackedBatch, PackedTexts, pack_texts
 from patchpack.data.pack import AnyImage, to_pixels
+from patchpack.data.tokenizer import Tokenizer
 from patchpack.evaluate.detection import FoundBoxes
 from patchpack.heads.boxes import corners, suppress
+from patchpack.heads.contrastive import ContrastiveConfig
 from patchpack.heads.detection import Detected
 from patchpack.serve.images import ImageModel
 
@@ -56,6 +60,17 @@ def boxes_of(
     return results
 
 
+def read_names(
+    names: Sequence[str], tokenizer: Tokenizer, towers: ContrastiveConfig
+) -> PackedTexts:
+    """Names of classes as a text tower reads them; raises ValueError for one that is empty."""
+    tokens = tokenizer.encode([name.strip() for name in names], towers.text.max_length).tokens
+    for name, numbers in zip(names, tokens, strict=True):
+        if not name.strip() or not numbers:
+            raise ValueError(f"the name {name!r} is empty")
+    return pack_texts([torch.tensor(numbers, dtype=torch.int32) for numbers in tokens])
+
+
 class BoxModel(ImageModel):
     """A detector ready for use, on one device."""
 
@@ -66,31 +81,53 @@ class BoxModel(ImageModel):
         return self.card.task.classes  # pyrefly: ignore
 
     def predict(
-        self, images: Sequence[AnyImage], *, max_tokens: int | None = None, least: float = LEAST
+        self,
+        images: Sequence[AnyImage],
+        names: Sequence[str] = (),
+        *,
+        max_tokens: int | None = None,
+        least: float = LEAST,
     ) -> list[list[Box]]:
         """The objects of each image with a score of `least` or more, best first.
+
+        names  what to look for, with a model that reads names; its own classes when empty
 
         Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
         """
         if not 0 <= least <= 1:
             raise ValueError(f"least must lie in [0, 1], not {least}")
+        vectors = self.embed_names(names) if names else None
         pixels = [to_pixels(image, f"image {i}") for i, image in enumerate(images)]
         sizes = iter([image.shape[:2] for image in pixels])
         return [
-            self._shown(found, least)
+            self._shown(found, names or self.names, least)
             for batch in self.packs(pixels, max_tokens)
-            for found in self.boxes(batch, [next(sizes) for _ in batch.lengths])
+            for found in self.boxes(batch, [next(sizes) for _ in batch.lengths], vectors)
         ]
 
-    @torch.inference_mode()
-    def boxes(self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]) -> list[FoundBoxes]:
-        """All boxes of a pack's images, of these (height, width)."""
-        with self.precision():
-            return boxes_of(self.model(batch.to(self.device)), batch, sizes)
+    def embed_names(self, names: Sequence[str]) -> Float[Tensor, "label dim"]:
+        """The vectors of names; raises ValueError where the model reads none, or one is empty."""
+        towers, tokenizer = self.card.towers, self.card.tokenizer
+        if towers is None or tokenizer is None:
+            raise ValueError(f"this detector knows its own classes alone: {', '.join(self.names)}")
+        packed = read_names(names, tokenizer, towers).to(self.device)
+        return self.model.head.scores.encode(packed)
 
-    def _shown(self, found: FoundBoxes, least: float) -> list[Box]:
+    @torch.inference_mode()
+    def boxes(
+        self,
+        batch: PackedBatch,
+        sizes: Sequence[tuple[int, ...]],
+        names: Float[Tensor, "label dim"] | None = None,
+    ) -> list[FoundBoxes]:
+        """All boxes of a pack's images, of these (height, width); names are vectors of others than
+        the model's own classes."""
+        with self.precision():
+            return boxes_of(self.model(batch.to(self.device), names=names), batch, sizes)
+
+    def _shown(self, found: FoundBoxes, names: Sequence[str], least: float) -> list[Box]:
         shown = np.flatnonzero(found.scores >= least)
         return [
-            Box(self.names[found.labels[i]], float(found.scores[i]), *map(float, found.boxes[i]))
+            Box(names[found.labels[i]], float(found.scores[i]), *map(float, found.boxes[i]))
             for i in shown
         ]

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
+from patchpack.checkpoint import Checkpoint, CheckpointError, candidates, load_into, load_newest
 from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
 from patchpack.heads.detection import DetectionConfig, Detector
@@ -38,10 +38,7 @@ def load(
             "evaluation; continue it with patchpack train --resume"
         )
     checkpoint = load_newest(folder / "checkpoints", "best")
-    try:
-        card = from_json(ModelCard, checkpoint.state["card"])
-    except (KeyError, ConfigError) as error:
-        raise CheckpointError(f"{folder} does not say how its weights are used: {error}") from error
+    card = card_in(checkpoint)
     serving = read_serving(folder)
     match card.task:
         case ClassificationConfig() as task:
@@ -51,7 +48,7 @@ def load(
             model = Contrastive(card.model, task)
             served = Matcher(model, card, device, serving)
         case DetectionConfig() as task:
-            model = Detector(card.model, len(task.classes), task)
+            model = Detector(card.model, len(task.classes), task, card.towers)
             served = BoxModel(model, card, device, serving)
         case task:
             model = Segmenter(card.model, len(task.classes), task)
@@ -59,6 +56,16 @@ def load(
     load_into(model, checkpoint.tensors["model"], str(folder))
     round_matrices(model, served.dtype)
     return served
+
+
+def card_in(checkpoint: Checkpoint) -> ModelCard:
+    """How a checkpoint's weights are used; raises CheckpointError where it does not say."""
+    try:
+        return from_json(ModelCard, checkpoint.state["card"])
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(
+            f"{checkpoint.folder} does not say how its weights are used: {error}"
+        ) from error
 
 
 def load_classifier(folder: Path) -> Predictor:

@@ -21,26 +21,28 @@ class Hit(NamedTuple):
     title: str  # written below it
 
 
-def draw_hits(rows: Sequence[tuple[str, Sequence[Hit]]]) -> Image.Image:
-    """A sheet of all queries, each written above its images."""
+def draw_hits(rows: Sequence[tuple[str, Sequence[Hit]]], side: int = SIDE) -> Image.Image:
+    """A sheet of all queries, each written above its images, which are shrunk to fit `side`."""
     columns = max((len(hits) for _, hits in rows), default=0)
-    height = LINE + GAP + SIDE + LINE + GAP
-    sheet = Image.new("RGB", (GAP + columns * (SIDE + GAP), GAP + len(rows) * height), "white")
+    height = LINE + GAP + side + LINE + GAP
+    sheet = Image.new("RGB", (GAP + columns * (side + GAP), GAP + len(rows) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
     for row, (query, hits) in enumerate(rows):
         y = GAP + row * height
         draw.text((GAP, y), query, fill="black", font=font)
         for column, hit in enumerate(hits):
-            x, top = GAP + column * (SIDE + GAP), y + LINE + GAP
+            x, top = GAP + column * (side + GAP), y + LINE + GAP
             picture = Image.fromarray(np.ascontiguousarray(hit.image))
-            picture.thumbnail((SIDE, SIDE))
-            sheet.paste(picture, (x + (SIDE - picture.width) // 2, top + SIDE - picture.height))
-            draw.text((x, top + SIDE + 2), _fitting(hit.title, font), fill="#555555", font=font)
+            picture.thumbnail((side, side))
+            sheet.paste(picture, (x + (side - picture.width) // 2, top + side - picture.height))
+            draw.text(
+                (x, top + side + 2), _fitting(hit.title, font, side), fill="#555555", font=font
+            )
     return sheet
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, side: int) -> str:
     """As much of the end of a text as is no wider than an image."""
-    while font.getlength(text) > SIDE:
+    while font.getlength(text) > side:
         text = text[1:]
     return text

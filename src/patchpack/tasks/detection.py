@@ -1,25 +1,34 @@
 """Training a detector on images and the boxes of their objects."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from patchpack.checkpoint import load_newest
+from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.objects import with_objects
+from patchpack.data.tokenizer import Tokenizer, load_tokenizer, write_tokenizer
 from patchpack.distributed import World, gather_over_ranks
 from patchpack.evaluate.detection import FoundBoxes, average_precision
+from patchpack.heads.contrastive import ContrastiveConfig
 from patchpack.heads.detection import DetectionConfig, Detector
 from patchpack.heads.task import TrunkTask
 from patchpack.packs import validation_packs
+from patchpack.serial import from_json, to_json
 from patchpack.serve.card import ModelCard
-from patchpack.serve.detector import boxes_of
+from patchpack.serve.detector import boxes_of, read_names
+from patchpack.serve.load import card_in
 from patchpack.tasks.job import Judged, card_of
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
+
+TOWERS = "towers.json"
 
 
 class Detection:
@@ -27,8 +36,11 @@ class Detection:
 
     metric = "ap"
 
-    def __init__(self, index: Index, config: RunConfig, task: DetectionConfig) -> None:
+    def __init__(
+        self, index: Index, config: RunConfig, task: DetectionConfig, resumed: bool
+    ) -> None:
         self.config = config
+        self.reader = _reader(config, resumed) if task.open_vocabulary else None
         found, faults = with_objects(index, task.classes, config.data.max_bad_fraction)
         assert found.objects is not None
         self.notes, self.left_out = faults.notes(), []
@@ -38,7 +50,11 @@ class Detection:
         self.val = found.split(config.data.val_split)
 
     def build(self) -> TrunkTask:
-        return Detector(self.config.model, len(self.classes), self.task)
+        towers, names = None, None
+        if self.reader:
+            towers, tokenizer = self.reader
+            names = read_names(self.classes, tokenizer, towers)
+        return Detector(self.config.model, len(self.classes), self.task, towers, names)
 
     def continues(self, card: dict[str, Any]) -> bool:
         task = card.get("task") or {}
@@ -63,7 +79,39 @@ class Detection:
         return Judged(values if found else {}, gather_over_ranks(errors, world))
 
     def card(self, dtype: str) -> ModelCard:
-        return replace(card_of(self.config, dtype), task=self.task)
+        card = replace(card_of(self.config, dtype), task=self.task)
+        if self.reader is None:
+            return card
+        return replace(card, towers=self.reader.towers, tokenizer=self.reader.tokenizer)
 
     def write(self, folder: Path) -> None:
-        """Nothing: boxes are read again with the data."""
+        """What reads the names of classes; boxes are read again with the data."""
+        if self.reader:
+            write_tokenizer(self.reader.tokenizer, folder)
+            towers = json.dumps(to_json(self.reader.towers), indent=2)
+            (folder / TOWERS).write_text(towers + "\n")
+
+
+class Reader(NamedTuple):
+    """What names of classes are read by."""
+
+    towers: ContrastiveConfig
+    tokenizer: Tokenizer
+
+
+def _reader(config: RunConfig, resumed: bool) -> Reader:
+    """The text side of the run to begin with, kept in the run's own folder when it is resumed."""
+    if resumed:
+        towers = from_json(ContrastiveConfig, json.loads((config.out / TOWERS).read_text()))
+        kept = [config.out / name for name in ("tokenizer.json", "tokenizer.model")]
+        return Reader(towers, load_tokenizer(next(path for path in kept if path.exists())))
+    if config.init is None:
+        raise BadDataset(
+            "task.open_vocabulary needs --init: a run trained on images and texts, whose text side "
+            "reads the names of classes"
+        )
+    card = card_in(load_newest(config.init / "checkpoints", "best"))
+    towers = card.task if isinstance(card.task, ContrastiveConfig) else card.towers
+    if towers is None or card.tokenizer is None:
+        raise BadDataset(f"{config.init} reads no texts, as task.open_vocabulary needs it to")
+    return Reader(towers, card.tokenizer)

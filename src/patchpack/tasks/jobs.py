@@ -32,7 +32,7 @@ def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = Fa
         case ContrastiveConfig() as task:
             return ContrastivePretraining(index, config, task, world, resumed)
         case DetectionConfig() as task:
-            return Detection(index, config, task)
+            return Detection(index, config, task, resumed)
         case task:
             return Segmentation(index, config, task)
 

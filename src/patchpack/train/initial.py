@@ -38,8 +38,12 @@ def begin_with(task: TrunkTask, folder: Path, continues: Callable[[dict[str, Any
             f"{folder} has other positions than this model: {error}; set model.positions to "
             f"{json.dumps(card['model']['positions'])}"
         ) from error
-    if same := continues(card):
+    if continues(card):
         load_into(task, tensors | {TRUNK + name: t for name, t in trunk.items()}, str(folder))
-    else:
-        load_into(task.trunk, trunk, str(folder))
-    return same
+        return True
+    load_into(task.trunk, trunk, str(folder))
+    try:
+        task.adopt(tensors)
+    except KeyError as error:
+        raise CheckpointError(f"{folder} lacks {error}, which this model needs of it") from error
+    return False

@@ -89,6 +89,7 @@ def test_it_learns_to_find_objects(capsys, run):
     assert budgets[1]["ap50"] > 0.4 and set(budgets[1]["per_class"]) == {"box", "disc"}
     status, out, _ = patchpack(capsys, "eval", run)
     assert status == 0 and "AP50" in out and "…" not in out
+    assert Image.open(run / "eval-test.png").width > 1000  # six images side by side
 
 
 def test_an_image_has_the_same_boxes_alone_as_in_company(run, source):

@@ -44,6 +44,7 @@ def test_it_learns_and_eval_agrees_with_counting_by_hand(capsys, run, root):
     status, out, _ = patchpack(capsys, "eval", run, "--budgets", 64, 144, "--json")
     budgets = json.loads(out)["budgets"]
     assert status == 0 and [b["max_tokens"] for b in budgets] == [64, 144]
+    assert Image.open(run / "eval-test.png").width > 1000  # six images side by side
     assert budgets[1]["mean_iou"] > 0.6 and list(budgets[1]["iou"]) == list(CLASSES)
     images = sorted((root / "images" / "test").iterdir())
     found = pp.load(run).predict(images, max_tokens=144)

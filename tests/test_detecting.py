@@ -15,6 +15,7 @@ import patchpack as pp
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import NoDrop
 from patchpack.data.files import BadDataset
+from patchpack.data.images import read_size
 from patchpack.data.index import build_index
 from patchpack.data.loader import Treatment, load_pack, pack_spec
 from patchpack.data.located import Located
@@ -89,7 +90,7 @@ def test_it_learns_to_find_objects(capsys, run):
     assert budgets[1]["ap50"] > 0.4 and set(budgets[1]["per_class"]) == {"box", "disc"}
     status, out, _ = patchpack(capsys, "eval", run)
     assert status == 0 and "AP50" in out and "…" not in out
-    assert Image.open(run / "eval-test.png").width > 1000  # six images side by side
+    assert read_size(run / "eval-test.png")[1] > 1000  # six images side by side
 
 
 def test_an_image_has_the_same_boxes_alone_as_in_company(run, source):
@@ -298,6 +299,10 @@ def test_what_is_not_for_detectors_is_refused(capsys, run, source):
         (("eval", run, "--suite", "cost"), "is a detector"),
         (("eval", run, "--windowed"), "--windowed is for segmenters"),
         (("predict", run, image, "--least", "2"), r"least must lie in [0, 1]"),
+        (("predict", run, image, "-o", source.parent), "is a folder: name the COCO file"),
+        (("eval", run, "--data", source.parent / "images"), "no box for any image"),
+        (("eval", run, "--templates", source), "templates are for models of images and texts"),
+        (("train", source), "to learn from its boxes, add task:detection-config"),
     ):
         status, _, err = patchpack(capsys, *words)
         assert status == 2 and said in err

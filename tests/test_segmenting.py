@@ -12,7 +12,7 @@ from PIL import Image
 import patchpack as pp
 from patchpack.batch import IGNORED
 from patchpack.data.files import BadDataset
-from patchpack.data.images import BadImage
+from patchpack.data.images import BadImage, read_size
 from patchpack.data.index import build_index
 from patchpack.data.mask_files import read_classes, with_masks
 from patchpack.data.masks import MaskSpec, read_mask
@@ -44,7 +44,7 @@ def test_it_learns_and_eval_agrees_with_counting_by_hand(capsys, run, root):
     status, out, _ = patchpack(capsys, "eval", run, "--budgets", 64, 144, "--json")
     budgets = json.loads(out)["budgets"]
     assert status == 0 and [b["max_tokens"] for b in budgets] == [64, 144]
-    assert Image.open(run / "eval-test.png").width > 1000  # six images side by side
+    assert read_size(run / "eval-test.png")[1] > 1000  # six images side by side
     assert budgets[1]["mean_iou"] > 0.6 and list(budgets[1]["iou"]) == list(CLASSES)
     images = sorted((root / "images" / "test").iterdir())
     found = pp.load(run).predict(images, max_tokens=144)
@@ -141,7 +141,7 @@ def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
 @pytest.mark.parametrize(
     ("values", "mode", "reason"),
     [
-        (np.full((4, 6), 9, np.uint8), None, r"holds \[9\], but classes are 0 to 2"),
+        (np.full((4, 6), 9, np.uint8), None, r"holds \[9\], but classes are 0 to 2; task.ignore"),
         (np.zeros((6, 4), np.uint8), None, r"is \(6, 4\) pixels, the image \(4, 6\)"),
         (np.zeros((4, 6, 3), np.uint8), None, "has mode RGB, not one channel"),
     ],
@@ -215,6 +215,10 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root):
         (("eval", run, "--suite", "cost"), "is a segmenter"),
         (("search", run, root, "x"), "is a segmenter: it reads no texts"),
         (("eval", run, "--split", "nothing"), "no split 'nothing'"),
+        (("predict", run, image, "-o", image), "is a file: name a folder"),
+        (("predict", run, image, "--labels", "cat"), "has classes of its own"),
+        (("predict", run, image, "--windowed", "--max-tokens", 0), "max_tokens must be at least 1"),
+        (("train", root), "to learn from its masks, add task:segmentation-config"),
     ):
         status, _, err = patchpack(capsys, *words)
         assert status == 2 and said in err

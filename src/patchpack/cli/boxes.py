@@ -60,6 +60,8 @@ def predict_boxes(
     max_tokens: int | None, least: float, output: Path | None, as_json: bool, bad: list[BadImage],
 ) -> None:  # fmt: skip
     """Print the objects of each image; with `output`, write all as one COCO file."""
+    if output and output.is_dir():
+        raise ValueError(f"{output} is a folder: name the COCO file to write")
     names = {name: number + 1 for number, name in enumerate(labels or model.names)}
     coco = {"images": [], "annotations": [],
             "categories": [{"id": i, "name": name} for name, i in names.items()]}  # fmt: skip

@@ -95,6 +95,8 @@ def run_eval(options: Eval) -> None:
         learned=isinstance(model, Predictor),
     )
     budgets = options.budgets or (model.card.eval_tokens,)
+    if options.templates and not isinstance(model, Matcher):
+        raise ValueError(f"templates are for models of images and texts; this is {model.kind}")
     if isinstance(model, PixelModel):
         out = (options.out or options.run) / f"eval-{options.split}.json"
         eval_pixels(
@@ -110,8 +112,6 @@ def run_eval(options: Eval) -> None:
         return
     if isinstance(model, Matcher):
         retrieved, classified = _match(model, data, budgets, options.templates)
-    elif options.templates:
-        raise ValueError("templates are for models of images and texts; this is a classifier")
     else:
         retrieved, classified = [], classify_at(model, data, budgets)
     _Report(options, data.index.classes if isinstance(model, Matcher) else model.card.classes).tell(

@@ -60,6 +60,8 @@ def predict_pixels(
 ) -> None:  # fmt: skip
     """Print what share of each image is what; with `output`, its mask as a PNG in that folder."""
     if output:
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"{output} is a file: name a folder for the masks")
         output.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     for paths, pixels in read_groups(image_files(images), bad):

@@ -45,6 +45,8 @@ def run_predict(options: Predict) -> int:
     model, labels, dial = load(options.run), options.labels, options.max_tokens
     bad: list[BadImage] = []
     if isinstance(model, PixelModel):
+        if labels or options.templates:
+            raise ValueError(f"{options.run} is {model.kind}: it has classes of its own")
         predict_pixels(
             model, options.images, max_tokens=dial, windowed=options.windowed,
             output=options.output, as_json=options.json, bad=bad,

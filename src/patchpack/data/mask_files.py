@@ -27,13 +27,18 @@ EXPECTED = (
 
 def with_masks(index: Index, num_classes: int, ignore: int | None) -> tuple[Index, list[BadImage]]:
     """The images that have a mask, and those that have none; raises BadDataset if none has."""
-    cells = index.columns.get(COLUMN, ("",) * len(index))
-    if not any(cells):
-        raise BadDataset(f"{index.root} has no mask for any image: {EXPECTED}")
+    check_masks(index)
+    cells = index.columns[COLUMN]
     known = [number for number, cell in enumerate(cells) if cell]
     alone = [BadImage(index.keys[i], "has no mask") for i, cell in enumerate(cells) if not cell]
     masks = Masks(tuple(cells[i] for i in known), num_classes, ignore)
     return replace(index.select(known), masks=masks), alone
+
+
+def check_masks(index: Index) -> None:
+    """Raise BadDataset where no image has a mask."""
+    if not any(index.columns.get(COLUMN, ())):
+        raise BadDataset(f"{index.root} has no mask for any image: {EXPECTED}")
 
 
 def read_classes(root: Path) -> tuple[str, ...]:

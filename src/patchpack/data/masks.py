@@ -60,6 +60,8 @@ def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
     wrong = np.unique(values[~ignored & ((values < 0) | (values >= mask.num_classes))])
     if len(wrong):
         raise BadImage(
-            key, f"its mask holds {wrong[:5].tolist()}, but classes are 0 to {mask.num_classes - 1}"
+            key,
+            f"its mask holds {wrong[:5].tolist()}, but classes are 0 to "
+            f"{mask.num_classes - 1}; task.ignore says which number is no class",
         )
     return np.where(ignored, IGNORED, values).astype(np.uint8)

@@ -64,8 +64,9 @@ def with_objects(
     """
     cells = index.columns.get(COLUMN, ("",) * len(index))
     parsed = [_parse(cell) for cell in cells]
-    names = classes or tuple(sorted({name for _, many in parsed for name in many if name}))
-    if not names:
+    there = {name for _, many in parsed for name in many if name}
+    names = classes or tuple(sorted(there))
+    if not there:
         raise BadDataset(f"{index.root} has no box for any image: {EXPECTED}")
     numbers = {name: number for number, name in enumerate(names)}
     counts: Counter[str] = Counter()

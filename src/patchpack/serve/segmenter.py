@@ -60,7 +60,9 @@ class PixelModel(ImageModel):
         """
         pixels = [to_pixels(image, f"image {i}") for i, image in enumerate(images)]
         if windowed:
-            tokens = max_tokens or self.card.eval_tokens
+            tokens = self.card.eval_tokens if max_tokens is None else max_tokens
+            if tokens < 1:
+                raise ValueError(f"max_tokens must be at least 1, not {tokens}")
             masks = [self._windowed(image, tokens) for image in pixels]
         else:
             sizes = iter([image.shape[:2] for image in pixels])

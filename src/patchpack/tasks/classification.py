@@ -13,7 +13,9 @@ from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.layouts import EXPECTED
-from patchpack.data.pairs import COLUMNS
+from patchpack.data.mask_files import COLUMN as MASK
+from patchpack.data.objects import COLUMN as OBJECTS
+from patchpack.data.pairs import COLUMNS as TEXTS
 from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
 from patchpack.evaluate.classification import classify
 from patchpack.heads.classification import ClassificationConfig, Classifier
@@ -24,6 +26,12 @@ from patchpack.tasks.job import Judged, card_of
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
+OTHERS = (  # what data without labels may have instead
+    ("texts", "contrastive-config", TEXTS),
+    ("masks", "segmentation-config", (MASK,)),
+    ("boxes", "detection-config", (OBJECTS,)),
+)
+
 
 class Classification:
     """A Job: images to one label each. Raises BadDataset for data without labels to learn."""
@@ -33,9 +41,12 @@ class Classification:
     def __init__(self, index: Index, config: RunConfig, task: ClassificationConfig) -> None:
         self.config, self.task, self.classes = config, task, index.classes
         if not self.classes:
-            texts = "; to learn from its texts, add task:contrastive-config"
-            hint = texts if any(name in index.columns for name in COLUMNS) else ""
-            raise BadDataset(f"{index.root} has no labels to learn: {EXPECTED}{hint}")
+            hints = [
+                f"; to learn from its {what}, add task:{task}"
+                for what, task, columns in OTHERS
+                if any(name in index.columns for name in columns)
+            ]
+            raise BadDataset(f"{index.root} has no labels to learn: {EXPECTED}{''.join(hints)}")
         if len(self.classes) == 1:
             raise BadDataset(
                 f"{index.root} has one class only, {self.classes[0]!r}: nothing to tell apart"

@@ -12,7 +12,7 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.mask_files import read_classes, with_masks
+from patchpack.data.mask_files import check_masks, read_classes, with_masks
 from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels
 from patchpack.heads.segmentation import SegmentationConfig, Segmenter
@@ -31,6 +31,7 @@ class Segmentation:
 
     def __init__(self, index: Index, config: RunConfig, task: SegmentationConfig) -> None:
         self.config, self.notes = config, []
+        check_masks(index)
         self.classes = task.classes or read_classes(index.root)
         if not 2 <= len(self.classes) <= IGNORED:
             raise BadDataset(f"masks may hold 2 to {IGNORED} classes, not {len(self.classes)}")

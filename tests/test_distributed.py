@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 
+import patchpack as pp
 from conftest import write_folder
 from patchpack.data.index import build_index
 from patchpack.data.loader import Loaded
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
+from patchpack.judge import data_of, detect_at, segment_at
 from patchpack.packs import training_packs
 from patchpack.run import resume
 from patchpack.train.loop import Trainer, TrainingError
 from patchpack.train.progress import Progress
 from runs import final_tensors, tiny
+from scenes import tiny_segmenter, write_scenes
+from test_detecting import tiny_detector, write_coco
 
 PROGRAM = """
 import sys
@@ -37,12 +41,19 @@ def deterministic(root: Path, out: Path):
     return replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
 
 
+CONFIGS = {
+    "run": deterministic,
+    "segment": lambda root, out: tiny_segmenter(root, out, steps=4, dice=0.5),
+    "detect": lambda root, out: tiny_detector(root, out, steps=4),
+}
+
+
 def rank_main(root: Path, out: Path, what: str) -> None:
     from patchpack.distributed import join_world
     from patchpack.run import start
 
-    if what == "run":
-        start(deterministic(root, out), live=False)
+    if what in CONFIGS:
+        start(CONFIGS[what](root, out), live=False)
         return
     with join_world() as world:
         config = deterministic(root, out)
@@ -117,6 +128,24 @@ def test_a_whole_run_of_two_processes(folder, tmp_path):
     assert all(torch.isfinite(t).all() for t in final_tensors(tmp_path / "two").values())
     with pytest.raises(TrainingError, match="trained by 2 processes, not 1"):
         resume(tmp_path / "two", live=False)
+
+
+@pytest.mark.parametrize("what", ["segment", "detect"])
+def test_two_processes_learn_and_judge_masks_and_boxes(what, tmp_path):
+    """Every weight that is trained gets its gradient, and each image is judged once."""
+    counts = {"train": 16, "val": 6, "test": 2}
+    write = {"segment": write_scenes, "detect": write_coco}[what]
+    root = write(tmp_path / "data", counts)
+    assert launch(root, tmp_path / "two", what) == [0, 0]
+    lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if line["kind"] == "eval"][-1]
+    served = pp.load(tmp_path / "two")
+    data = data_of(tmp_path / "two", split="val", learned=False)
+    (result,) = (segment_at if what == "segment" else detect_at)(served, data, (64,))
+    if what == "segment":
+        assert result.counts.mean_iou == pytest.approx(logged["mean_iou"], abs=1e-3)
+    else:
+        assert (result.precision.ap or 0.0) == pytest.approx(logged["ap"], abs=1e-3)
 
 
 def test_an_image_that_one_process_cannot_read_stops_both(tmp_path, capfd):

@@ -17,12 +17,15 @@ from patchpack.data.index import build_index
 from patchpack.data.mask_files import read_classes, with_masks
 from patchpack.data.masks import MaskSpec, read_mask
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels
+from patchpack.heads.detection import DetectionConfig
+from patchpack.heads.segmentation import MaskTransformer, SegmentationConfig
 from patchpack.judge import data_of, segment_at
 from patchpack.run import resume, start
 from patchpack.serve.windows import windows
 from runs import final_tensors
 from scenes import CLASSES, tiny_segmenter, write_scenes
 from test_cli import patchpack
+from test_detecting import write_coco
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,29 @@ def test_resuming_gives_the_same_bits(root, tmp_path):
     resume(part.out, live=False)
     whole, parts = final_tensors(config.out), final_tensors(part.out)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_run_begins_with_the_head_only_where_it_answers_the_same(root, run, tmp_path):
+    """With another decoder, or a detector's weights, the trunk alone comes along."""
+    config = replace(tiny_segmenter(root, tmp_path / "same", steps=1), init=run)
+    config = replace(config, optim=replace(config.optim, lr=1e-12))
+    other = replace(
+        config, out=tmp_path / "other", task=SegmentationConfig(decoder=MaskTransformer(depth=1))
+    )
+    boxes = write_coco(tmp_path / "coco", {"train": 8, "val": 2})
+    third = replace(
+        config, out=tmp_path / "boxes", data=replace(config.data, root=boxes),
+        task=DetectionConfig(classes=CLASSES[1:]),
+    )  # fmt: skip
+    before = pp.load(run).model.state_dict()
+    for each in (config, other, third):
+        start(each, live=False)
+        after = final_tensors(each.out)
+        name = "trunk.encoder.blocks.0.mlp.up.weight"
+        torch.testing.assert_close(after[f"model/{name}"], before[name])
+    torch.testing.assert_close(
+        final_tensors(config.out)["model/head.weight"], before["head.weight"]
+    )
 
 
 def test_counts_are_those_of_scikit_learn():

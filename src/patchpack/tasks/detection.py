@@ -24,7 +24,7 @@ from patchpack.serial import from_json, to_json
 from patchpack.serve.card import ModelCard
 from patchpack.serve.detector import boxes_of, read_names
 from patchpack.serve.load import card_in
-from patchpack.tasks.job import Judged, card_of
+from patchpack.tasks.job import Judged, card_of, same_fields
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
@@ -57,8 +57,7 @@ class Detection:
         return Detector(self.config.model, len(self.classes), self.task, towers, names)
 
     def continues(self, card: dict[str, Any]) -> bool:
-        task = card.get("task") or {}
-        return task.get("type") == "DetectionConfig" and task["classes"] == list(self.classes)
+        return same_fields(card["task"], self.task, ("classes", "open_vocabulary"))
 
     def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
         """Average precision on the validation split, in pixels of the images on disk."""

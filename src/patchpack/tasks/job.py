@@ -4,6 +4,7 @@ It says which images can be trained on and judged with, builds the module, judge
 card that its weights need to be used. One file a task; `jobs.py` picks.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +16,9 @@ from patchpack.data.index import Index
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
 from patchpack.heads.task import TrunkTask
+from patchpack.serial import to_json
 from patchpack.serve.card import ModelCard
-from patchpack.train.config import RunConfig
+from patchpack.train.config import RunConfig, Task
 
 
 class Judged(NamedTuple):
@@ -54,6 +56,13 @@ class Job(Protocol):
     def write(self, folder: Path) -> None:
         """Put into the run's folder what a resumed run reads again."""
         ...
+
+
+def same_fields(kept: Mapping[str, Any], task: Task, names: Sequence[str]) -> bool:
+    """Whether a task kept in a card is of the kind of another, and these fields of it are equal."""
+    own = to_json(task)
+    same = all(kept.get(name) == own[name] for name in names)
+    return kept.get("type") == type(task).__name__ and same
 
 
 def card_of(

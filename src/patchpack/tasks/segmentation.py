@@ -19,7 +19,7 @@ from patchpack.heads.segmentation import SegmentationConfig, Segmenter
 from patchpack.heads.task import TrunkTask
 from patchpack.packs import validation_packs
 from patchpack.serve.card import ModelCard
-from patchpack.tasks.job import Judged, card_of
+from patchpack.tasks.job import Judged, card_of, same_fields
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
@@ -51,7 +51,7 @@ class Segmentation:
         return Segmenter(self.config.model, len(self.classes), self.task)
 
     def continues(self, card: dict[str, Any]) -> bool:
-        return (card.get("task") or {}).get("classes") == list(self.classes)
+        return same_fields(card["task"], self.task, ("classes", "decoder"))
 
     def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
         """Mean IoU of the validation split, at the native size of its images."""

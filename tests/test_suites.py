@@ -34,7 +34,7 @@ def run(root, tmp_path_factory) -> Path:
 def test_all_suites_make_one_report(capsys, run, tmp_path):
     status, out, err = patchpack(
         capsys, "eval", run, "--suite", "cost,calibration,robustness,fewshot", "--budgets", 9, 36,
-        "--severities", 2, "--out", tmp_path, "--json",
+        "--severities", 2, "--at", 9, "--out", tmp_path, "--json",
     )  # fmt: skip
     found = json.loads(out)
     assert status == 0 and "24 images at 9 tokens" in err
@@ -46,7 +46,7 @@ def test_all_suites_make_one_report(capsys, run, tmp_path):
         assert found["cost"]["ways"][f"{budget} tokens"]["gflops"] == pytest.approx(
             expected["gflops_per_image"]
         )
-    assert len(found["robustness"]["corrupted"]) == 15
+    assert len(found["robustness"]["corrupted"]) == 15 and found["robustness"]["tokens"] == 9
     assert found["fewshot"]["36"]["10"]["classes"] == 3
     html = (tmp_path / "report-test.html").read_text()
     assert html.count("<section>") == 4 and "http" not in html  # works offline

@@ -60,6 +60,7 @@ class Eval:
     max_gflops: float | None = None  # … or within these operations …
     min_accuracy: float | None = None  # … or the cheapest that is so accurate on val; for predict
     fit_temperature: bool = False  # of the logits, on val, and keep it for predict
+    at: int | None = None  # tokens of an image for robustness; the largest budget when absent
     severities: tuple[int, ...] = SEVERITIES  # of corruptions
     shifted: Path | None = None  # another rendition of the same classes, for robustness
     attributes: tuple[str, ...] = ()  # columns of a manifest, for fairness
@@ -132,6 +133,7 @@ def _request(options: Eval, model: Predictor | Matcher, chooses: bool) -> Reques
         where=options.where,
         max_bad_fraction=options.max_bad_fraction,
         label_map=read_label_map(options.label_map),
+        at=options.at,
         severities=options.severities,
         shifted=options.shifted,
         attributes=options.attributes,

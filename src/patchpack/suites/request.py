@@ -26,6 +26,7 @@ class Request:
     where: tuple[str, ...] = ()
     max_bad_fraction: float | None = None
     label_map: Mapping[str, str] | None = None
+    at: int | None = None  # tokens at which robustness is judged; the largest budget when None
     severities: tuple[int, ...] = SEVERITIES
     shifted: Path | None = None  # another rendition of the same classes
     attributes: tuple[str, ...] = ()  # columns of a manifest, for the suite fairness
@@ -37,8 +38,8 @@ class Request:
             raise ValueError(f"there is no suite {unknown}: choose among {', '.join(SUITES)}")
         if "fairness" in self.suites and not self.attributes:
             raise ValueError("the suite fairness needs --attributes, columns of the manifest")
-        if min(self.budgets, default=1) < 1:
-            raise ValueError(f"budgets must be at least 1, not {self.budgets}")
+        if min((*self.budgets, self.at or 1), default=1) < 1:
+            raise ValueError(f"budgets must be at least 1, not {self.budgets}, {self.at}")
 
 
 def default_budgets(model: ImageModel) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ class Runner:
             return calibration(trial, budgets, temperature)
         if name == "robustness":
             shifted = self._labelled(asked.split, asked.shifted) if asked.shifted else None
-            return robustness(trial, budgets[-1], asked.severities, shifted)
+            return robustness(trial, asked.at or budgets[-1], asked.severities, shifted)
         return fewshot(trial, self._labelled(asked.train_split), budgets)
 
     def _fairness(self, budgets: Sequence[int]) -> Section:

@@ -19,6 +19,7 @@ class Compare:
     data: Path | None = None  # a folder or manifest; each run's own data when absent
     split: str = "test"
     where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
+    at: int | None = None  # tokens of an image for robustness; the largest budget when absent
     severities: tuple[int, ...] = SEVERITIES  # of corruptions
     attributes: tuple[str, ...] = ()  # columns of a manifest, for fairness
     out: Path = Path("compare")  # folder of the report
@@ -30,7 +31,7 @@ def run_compare(options: Compare) -> None:
         raise ValueError("compare needs two runs or more")
     request = Request(
         suites=suites_of(options.suite), budgets=options.budgets, data=options.data,
-        split=options.split, where=options.where, severities=options.severities,
+        split=options.split, where=options.where, at=options.at, severities=options.severities,
         attributes=options.attributes,
     )  # fmt: skip
     try:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from patchpack.batch import PackedBatch as PackedBatch
     from patchpack.batch import Patches as Patches
     from patchpack.batch import Segments as Segments
+    from patchpack.batch import Tubelet as Tubelet
     from patchpack.batch import collate as collate
+    from patchpack.data.clips import pack_clips as pack_clips
     from patchpack.data.images import BadImage as BadImage
     from patchpack.data.pack import pack as pack
     from patchpack.heads.classification import Classifier as Classifier
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from patchpack.model.navit import NaViTConfig as NaViTConfig
     from patchpack.model.presets import list_models as list_models
     from patchpack.model.presets import model_config as model_config
+    from patchpack.model.video import VideoConfig as VideoConfig
+    from patchpack.model.video import inflate as inflate
     from patchpack.serve.detector import BoxModel as BoxModel
     from patchpack.serve.load import load as load
     from patchpack.serve.matcher import Matcher as Matcher
@@ -29,12 +33,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "batch": ("PackedBatch", "Patches", "Segments", "collate"),
+    "batch": ("PackedBatch", "Patches", "Segments", "Tubelet", "collate"),
+    "data.clips": ("pack_clips",),
     "data.images": ("BadImage",),
     "data.pack": ("pack",),
     "heads.classification": ("Classifier", "create_model"),
     "model.navit": ("NaViT", "NaViTConfig"),
     "model.presets": ("list_models", "model_config"),
+    "model.video": ("VideoConfig", "inflate"),
     "serve.detector": ("BoxModel",),
     "serve.load": ("load",),
     "serve.matcher": ("Matcher",),

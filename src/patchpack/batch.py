@@ -10,7 +10,8 @@ A pack is one flat stream of tokens, the images back to back, with no padding an
 Numbers that the host needs (lengths, grids) are kept on the host, so nothing in a forward pass
 waits for the device.
 
-Texts that belong to images are a stream of their own, packed in the same way.
+Texts that belong to images are a stream of their own, packed in the same way. Clips are packed like
+images: their tokens are tubelets, blocks of pixels of a few frames, perhaps of several shapes.
 
 Axes: token (all kept tokens of all images), image, patch_dim (ph · pw · channel, channel fastest).
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Int, Num
@@ -148,7 +149,12 @@ class PackedBatch:
     def num_tokens(self) -> int:
         return len(self.patches)
 
-    def select(self, images: Sequence[int]) -> "PackedBatch":
+    @property
+    def _of_tokens(self) -> tuple[str, ...]:
+        """The fields that have a row for every token."""
+        return "patches", "coords"
+
+    def select(self, images: Sequence[int]) -> Self:
         """A pack of some of these images, in the order given."""
         starts = self.segments.offsets.tolist()
         pieces = [slice(starts[i], starts[i + 1]) for i in images]
@@ -156,9 +162,12 @@ class PackedBatch:
         def each(value):
             return [value[i] for i in images] if isinstance(value, list) else value[list(images)]
 
-        return PackedBatch(
-            patches=torch.cat([self.patches[piece] for piece in pieces]),
-            coords=torch.cat([self.coords[piece] for piece in pieces]),
+        return replace(
+            self,
+            **{
+                name: torch.cat([getattr(self, name)[piece] for piece in pieces])
+                for name in self._of_tokens
+            },
             grids=self.grids[list(images)],
             lengths=tuple(self.lengths[i] for i in images),
             keys=tuple(self.keys[i] for i in images) if self.keys else (),
@@ -166,14 +175,14 @@ class PackedBatch:
             targets={name: each(value) for name, value in self.targets.items()},
         )
 
-    def to(self, device: torch.device | str) -> "PackedBatch":
+    def to(self, device: torch.device | str) -> Self:
         """Copy to a device; asynchronous where the batch is pinned."""
         return self.map(lambda t: t.to(device, non_blocking=True))
 
-    def pin_memory(self) -> "PackedBatch":
+    def pin_memory(self) -> Self:
         return self.map(lambda t: t.pin_memory())
 
-    def map(self, move: Callable[[Tensor], Tensor]) -> "PackedBatch":
+    def map(self, move: Callable[[Tensor], Tensor]) -> Self:
         """The same with every tensor moved; grids stay on the host."""
 
         def each(value):
@@ -183,8 +192,7 @@ class PackedBatch:
 
         return replace(
             self,
-            patches=move(self.patches),
-            coords=move(self.coords),
+            **{name: move(getattr(self, name)) for name in self._of_tokens},
             texts=self.texts and self.texts.map(move),
             targets={name: each(value) for name, value in self.targets.items()},
         )
@@ -218,3 +226,74 @@ def _stack(values: list[Target]) -> Tensor | list[Any]:
     if isinstance(values[0], int | float):
         return torch.tensor(values)
     return values
+
+
+@dataclass(frozen=True)
+class Tubelet:
+    """A block of pixels of a clip that becomes one token."""
+
+    frames: int
+    height: int  # px
+    width: int  # px
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.height, self.width) < 1:
+            raise ValueError(f"a tubelet has a frame and a pixel at least, not {self}")
+
+    @property
+    def pixels(self) -> int:
+        return self.frames * self.height * self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPatches:
+    """One clip as the tokens that are kept of it, tubelets of one shape after those of another."""
+
+    patches: Num[Tensor, "token patch_dim"]  # of the largest shape; the others end in zeros
+    coords: Int[Tensor, "token 3"]  # (t, y, x) of each, in the full grid of its shape
+    token_grids: Int[Tensor, "token 3"]  # that grid
+    grid: tuple[int, int, int]  # of the first shape
+    kinds: tuple[int, ...]  # tokens of each shape
+    key: str = ""
+    targets: dict[str, Target] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedClips(PackedBatch):
+    """Many clips in one token stream; coords are (t, y, x), grids those of the first shape."""
+
+    token_grids: Int[Tensor, "token 3"]  # the full grid that each token lies in
+    kinds: tuple[tuple[int, ...], ...]  # tokens of each shape, of each clip; on the host
+
+    @property
+    def _of_tokens(self) -> tuple[str, ...]:
+        return "patches", "coords", "token_grids"
+
+    def select(self, images: Sequence[int]) -> Self:
+        return replace(super().select(images), kinds=tuple(self.kinds[i] for i in images))
+
+    def rows_of(self, kind: int) -> Int[Tensor, " row"]:
+        """The places in the stream of the tokens of one shape."""
+        rows, place = [], 0
+        for counts in self.kinds:
+            start = place + sum(counts[:kind])
+            rows.append(torch.arange(start, start + counts[kind]))
+            place += sum(counts)
+        found = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
+        return found.to(self.patches.device, non_blocking=True)
+
+
+def collate_clips(clips: Sequence[ClipPatches]) -> PackedClips:
+    """Lay clips back to back in the order given; raises ValueError for none."""
+    if not clips:
+        raise ValueError("there are no clips to pack")
+    return PackedClips(
+        patches=torch.cat([clip.patches for clip in clips]),
+        coords=torch.cat([clip.coords for clip in clips]),
+        token_grids=torch.cat([clip.token_grids for clip in clips]),
+        grids=torch.tensor([clip.grid for clip in clips], dtype=torch.int32),
+        lengths=tuple(len(clip.patches) for clip in clips),
+        kinds=tuple(clip.kinds for clip in clips),
+        keys=tuple(clip.key for clip in clips),
+        targets={name: _stack([c.targets[name] for c in clips]) for name in clips[0].targets},
+    )

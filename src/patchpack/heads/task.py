@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from patchpack.batch import PackedBatch
 from patchpack.model.attention import Attend
 from patchpack.model.navit import Encoded, NaViT, NaViTConfig, forward_flops, input_flops
+from patchpack.model.video import VideoConfig, VideoNaViT
 
 
 class TrunkTask(nn.Module):
@@ -19,7 +20,7 @@ class TrunkTask(nn.Module):
 
     def __init__(self, model: NaViTConfig) -> None:
         super().__init__()
-        self.trunk = NaViT(model)
+        self.trunk = VideoNaViT(model) if isinstance(model, VideoConfig) else NaViT(model)
         self.locked = False
 
     def lock(self) -> None:

@@ -82,7 +82,7 @@ class NaViT(nn.Module):
     def __init__(self, config: NaViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Linear(config.patch_dim, config.dim, bias=config.bias)
+        self._build()
         self.positions = config.positions.build(config.dim)
         self.registers = None
         if config.registers:
@@ -91,11 +91,19 @@ class NaViT(nn.Module):
         self.pool = build_pool(config, config.pooling)
         self.init_weights()
 
+    def _build(self) -> None:
+        """What turns pixels into tokens."""
+        c = self.config
+        self.embedding: nn.Module = nn.Linear(c.patch_dim, c.dim, bias=c.bias)
+
+    def _init_embedding(self) -> None:
+        nn.init.normal_(self.embedding.weight, std=self.config.patch_dim**-0.5)  # pyrefly: ignore
+
     @torch.no_grad()
     def init_weights(self) -> None:
         """Set every parameter."""
         init_parts(self)
-        nn.init.normal_(self.embedding.weight, std=self.config.patch_dim**-0.5)
+        self._init_embedding()
         if self.registers is not None:
             nn.init.normal_(self.registers, std=0.02)
 
@@ -165,7 +173,7 @@ class NaViT(nn.Module):
                 f"{self.config.channels} channels): pack with patch_size={self.config.patch_size}"
             )
         reach = self.config.positions.max_side
-        longest = int(batch.grids.max()) if batch.num_images else 0
+        longest = int(batch.grids[:, -2:].max()) if batch.num_images else 0
         if longest > reach:
             raise ValueError(
                 f"a grid is {longest} patches long, but the learned positions end at {reach}: "

@@ -1,0 +1,142 @@
+"""Clips in the encoder of images: tubelets are embedded, places get a time, the rest is the same.
+
+    token = Linear_shape(tubelet) + position(y, x) + time(t)
+
+Tubelets of several shapes lie side by side in one clip (TubeViT, Piergiovanni et al., arXiv
+2212.03229); each shape has a projection of its own, and since their grids differ, places are then
+told as fractions of the clip. The paper fine-tunes NaViT on video in this way (§5, App. I).
+
+`inflate` makes the weights of an image model those of a clip model (ViViT, Arnab et al., arXiv
+2103.15691, §3.4). Time begins at zero there, so a clip that stands still is what its image was.
+
+Axes: token, dim.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchpack.batch import PackedBatch, PackedClips, Tubelet
+from patchpack.model.navit import NaViT, NaViTConfig
+from patchpack.model.positions import Coordinates, Factorized, Rotary, between, place
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig(NaViTConfig):
+    """A vision transformer over clips."""
+
+    tubelets: tuple[Tubelet, ...] = (Tubelet(2, 16, 16),)  # the first decides the grid in space
+    times: int = 32  # rows of the table of time; absolute coordinates end there
+    time_coordinates: Coordinates = "absolute"
+
+    def __post_init__(self) -> None:
+        NaViTConfig.__post_init__(self)
+        if not self.tubelets or self.times < 1:
+            raise ValueError("a model of clips needs a tubelet and a row of time")
+        if self.time_coordinates == "aspect":
+            raise ValueError("time has no aspect: its coordinates are absolute or fractional")
+        if (self.tubelets[0].height, self.tubelets[0].width) != (self.patch_size,) * 2:
+            raise ValueError(f"the first tubelet must be {self.patch_size} px square: patch_size")
+        fractional = isinstance(self.positions, Factorized) and (
+            self.positions.coordinates == "fractional" == self.time_coordinates
+        )
+        if len(self.tubelets) > 1 and not fractional:
+            raise ValueError(
+                "tubelets of several shapes need fractional coordinates: set positions to "
+                "Factorized(coordinates='fractional') and time_coordinates to 'fractional'"
+            )
+        if isinstance(self.positions, Rotary):
+            raise ValueError("rotary positions know no time: choose another kind for clips")
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in the largest tubelet."""
+        return max(shape.pixels for shape in self.tubelets) * self.channels
+
+
+class VideoNaViT(NaViT):
+    """Packed clips in, tokens and one vector per clip out."""
+
+    def _build(self) -> None:
+        config = self.config
+        assert isinstance(config, VideoConfig)
+        self.embedding = nn.ModuleList(
+            nn.Linear(shape.pixels * config.channels, config.dim, bias=config.bias)
+            for shape in config.tubelets
+        )
+        self.time = nn.Parameter(torch.empty(config.times, config.dim))
+
+    @torch.no_grad()
+    def _init_embedding(self) -> None:
+        for layer in self.embedding.children():
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)  # pyrefly: ignore
+        nn.init.normal_(self.time, std=self.config.dim**-0.5)
+
+    def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
+        if not isinstance(batch, PackedClips):
+            raise ValueError("this model takes clips: pack them with pack_clips")
+        self._check(batch)
+        config = self.config
+        assert isinstance(config, VideoConfig)
+        pixels = (batch.patches.float() - config.pixel_mean) / config.pixel_std
+        coords, grids = batch.coords, batch.token_grids
+        tokens = self._project(pixels, batch) + self.positions(coords[:, 1:], grids[:, 1:])
+        rows = place(coords[:, :1], grids[:, :1], config.time_coordinates, config.times)
+        tokens = tokens + between(rows[:, 0], self.time)
+        return tokens.to(self.encoder.norm.weight.dtype)
+
+    def _project(self, pixels: Tensor, batch: PackedClips) -> Float[Tensor, "token dim"]:
+        layers = list(self.embedding.children())
+        if len(layers) == 1:
+            return layers[0](pixels)
+        rows = [batch.rows_of(kind) for kind in range(len(layers))]
+        parts = [layer(pixels.index_select(0, mine)[:, : layer.in_features])
+                 for layer, mine in zip(layers, rows, strict=True)]  # fmt: skip
+        stream = torch.cat(parts)
+        return torch.empty_like(stream).index_copy(0, torch.cat(rows), stream)
+
+    def _check(self, batch: PackedBatch) -> None:
+        super()._check(batch)
+        config = self.config
+        assert isinstance(config, VideoConfig)
+        longest = int(batch.grids[:, 0].max()) if batch.num_images else 0
+        if config.time_coordinates == "absolute" and longest > config.times:
+            raise ValueError(
+                f"a clip is {longest} tubelets long, but the learned times end at {config.times}"
+            )
+
+
+def inflate(
+    tensors: Mapping[str, Tensor],
+    config: VideoConfig,
+    how: Literal["central", "average"] = "central",
+) -> dict[str, Tensor]:
+    """An image trunk's tensors as those of a trunk of clips with one shape of tubelet.
+
+    how  "central": the middle frame, ⌊frames/2⌋, is embedded as the image was, the others not at
+         all; "average": every frame is, and counts for its share
+
+    Raises ValueError where tubelets have several shapes or patches another size.
+    """
+    (shape, *others) = config.tubelets
+    weight = tensors["embedding.weight"]
+    per_frame = shape.height * shape.width * config.channels
+    if others or weight.shape[1] != per_frame:
+        raise ValueError(
+            f"patches of {weight.shape[1]} numbers cannot become tubelets {config.tubelets}"
+        )
+    inflated = weight.new_zeros(len(weight), shape.frames, per_frame)
+    if how == "central":
+        inflated[:, shape.frames // 2] = weight
+    else:
+        inflated += weight[:, None] / shape.frames
+    found = {name: t for name, t in tensors.items() if not name.startswith("embedding.")}
+    found["embedding.0.weight"] = inflated.flatten(1)
+    if "embedding.bias" in tensors:
+        found["embedding.0.bias"] = tensors["embedding.bias"]
+    found["time"] = weight.new_zeros(config.times, config.dim)
+    return found

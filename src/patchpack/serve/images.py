@@ -10,6 +10,7 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch, Patches, collate
 from patchpack.data.pack import AnyImage, check_list, to_patches
+from patchpack.data.resolution import Resolution
 from patchpack.serve.card import ModelCard
 from patchpack.serve.serving import Serving
 
@@ -76,18 +77,26 @@ class ImageModel:
         """The precision that the model was trained in."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def packs(self, images: Sequence[AnyImage], max_tokens: int | None) -> Iterator[PackedBatch]:
-        """Packs of at most PACK_TOKENS, or of one larger image, in the order given."""
+    def packs(
+        self,
+        images: Sequence[AnyImage],
+        max_tokens: int | None,
+        resolution: Resolution | None = None,
+    ) -> Iterator[PackedBatch]:
+        """Packs of at most PACK_TOKENS, or of one larger image, in the order given.
+
+        resolution  another rule for sizes than the model's own
+        """
         check_list(images)
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
         tokens = max_tokens or self.card.eval_tokens
-        model, resolution = self.card.model, self.card.resolution.at(tokens)
+        model, rule = self.card.model, resolution or self.card.resolution.at(tokens)
         waiting: list[Patches] = []
         room = PACK_TOKENS
         for number, image in enumerate(images):
             patches = to_patches(
-                image, f"image {number}", model.patch_size, tokens, resolution,
+                image, f"image {number}", model.patch_size, tokens, rule,
                 model.positions.max_side,
             )  # fmt: skip
             if waiting and len(patches.patches) > room:

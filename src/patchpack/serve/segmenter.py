@@ -7,7 +7,7 @@ found.shares                {"background": 0.97, "crack": 0.03}
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -88,11 +88,10 @@ class PixelModel(ImageModel):
         height, width = image.shape[:2]
         parts = windows((height, width), self.card.model.patch_size, tokens)
         crops = [image[p.top : p.top + p.height, p.left : p.left + p.width] for p in parts]
-        native = replace(self.card, resolution=Native())
         total = torch.zeros(len(self.names), height, width)
         shares = torch.zeros(height, width)
         waiting = iter(parts)
-        for batch in ImageModel(self.model, native, self.device).packs(crops, tokens):
+        for batch in self.packs(crops, tokens, Native()):
             for scores in self._scores(batch):
                 p = next(waiting)
                 place = np.s_[..., p.top : p.top + p.height, p.left : p.left + p.width]

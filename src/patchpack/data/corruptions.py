@@ -25,6 +25,7 @@ Field = Float[np.ndarray, "height width"]
 Rng = np.random.Generator
 SIDE = 224  # pixels that the strengths are given for
 SEVERITIES = (1, 2, 3, 4, 5)
+DIRECT = 100  # cells of a kernel from which on its product is taken between spectra
 
 
 def gaussian_noise(x: Picture, severity: int, rng: Rng) -> Picture:
@@ -182,8 +183,13 @@ def _convolve(x: np.ndarray, kernel: Field) -> np.ndarray:
     """Each channel with a kernel of odd sides; edges are repeated outwards."""
     ry, rx = kernel.shape[0] // 2, kernel.shape[1] // 2
     planes = F.pad(_planes(x), (rx, rx, ry, ry), mode="replicate")
-    weight = torch.from_numpy(np.ascontiguousarray(kernel, np.float32))[None, None]
-    return _picture(F.conv2d(planes, weight))
+    weight = torch.from_numpy(np.ascontiguousarray(kernel, np.float32))
+    if weight.numel() < DIRECT:
+        return _picture(F.conv2d(planes, weight[None, None]))
+    size = planes.shape[-2:]
+    spectrum = torch.fft.rfft2(planes) * torch.fft.rfft2(weight, size).conj()
+    height, width = x.shape[:2]
+    return _picture(torch.fft.irfft2(spectrum, size)[..., :height, :width])
 
 
 def _gaussian(x: np.ndarray, sigma: float) -> np.ndarray:

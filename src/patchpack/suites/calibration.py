@@ -60,7 +60,7 @@ def calibration(trial: Trial, budgets: Sequence[int], temperature: float | None 
         }  # fmt: skip
         text.append(
             f"The second table is with logits divided by {temperature:.3f}, fitted on the "
-            "validation split, kept with the model and used by predict."
+            "validation split at the tokens that predict uses, and kept with the model for it."
         )
     return Section(
         name="calibration",

@@ -69,8 +69,10 @@ class Runner:
         if name == "calibration":
             temperature = None
             if asked.fit_temperature:
-                temperature = temperature_of(self._trial(asked.val_split), budgets[-1])
-                write_serving(self.run, replace(read_serving(self.run), temperature=temperature))
+                serving = read_serving(self.run)
+                used = serving.max_tokens or self.model.card.eval_tokens  # what predict uses
+                temperature = temperature_of(self._trial(asked.val_split), used)
+                write_serving(self.run, replace(serving, temperature=temperature))
             return calibration(trial, budgets, temperature)
         if name == "robustness":
             shifted = self._labelled(asked.split, asked.shifted) if asked.shifted else None

@@ -6,6 +6,7 @@ from typing import Any
 from patchpack.evaluate.cost import Point
 from patchpack.evaluate.fairness import signed_rank
 from patchpack.evaluate.section import Section, Table
+from patchpack.suites.fairness import LIMITS
 from patchpack.suites.pictures import draw_pareto
 from patchpack.suites.robustness import mean_corruption_error
 
@@ -108,7 +109,7 @@ def _fairness(numbers: Numbers) -> Section:
         [f"{run}, {kind}", *(f"{by[kind][name]:.1%}" for name in attributes)]
         for run, by in probes.items() for kind in kinds if kind in by
     ]  # fmt: skip
-    text, tests = [], {}
+    text, tests = [LIMITS], {}
     for run in others:
         shared = [kind for kind in kinds if kind in probes[run]]
         pairs = [

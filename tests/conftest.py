@@ -65,6 +65,23 @@ def assert_packed_equals_alone(
             torch.testing.assert_close(b, a, atol=atol, rtol=0)
 
 
+def assert_losses_add_up(module: nn.Module, images: Sequence[Patches]) -> None:
+    """Count, loss and every gradient of a pack are the sums of those of its images alone, to 1e-5
+    of the largest value."""
+    learned = [p for p in module.parameters() if p.requires_grad]
+
+    def found(some: Sequence[Patches]) -> tuple:
+        loss = module.loss(collate(some, images[0].patches.shape[1]))
+        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, learned)
+
+    count, *together = found(images)
+    alone = [found([image]) for image in images]
+    assert count == sum(one[0] for one in alone)
+    for whole, *parts in zip(together, *(one[1:] for one in alone), strict=True):
+        atol = 1e-5 * float(whole.detach().abs().max())
+        torch.testing.assert_close(whole, sum(parts), atol=atol, rtol=0)
+
+
 def _output_and_gradients(function, batch, position, parameters, per):
     pixels = batch.patches.clone().requires_grad_()
     batch = PackedBatch(patches=pixels, coords=batch.coords, grids=batch.grids,

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from patchpack.checkpoint import candidates, load
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import BetaDrop
 from patchpack.data.loader import LoaderConfig
 from patchpack.model.navit import NaViTConfig
+from patchpack.run import resume, start
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
@@ -44,3 +47,24 @@ def final_tensors(out: Path) -> dict:
     newest = candidates(out / "checkpoints", "last")[0]
     groups = load(newest).tensors
     return {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
+
+
+def assert_resumes_exactly(config: RunConfig, parent: Path, **replaced: str) -> None:
+    """A run that stops half-way and goes on ends with the bits of one that never stopped.
+
+    replaced  texts of the saved config that are changed before it goes on
+    """
+    whole = replace(config, out=parent / "whole")
+    half = replace(config.train, steps=config.train.steps // 2)
+    parts = replace(config, out=parent / "parts", train=half)
+    start(whole, live=False)
+    start(parts, live=False)
+    path = parts.out / "config.json"
+    text = path.read_text().replace(f'"steps": {half.steps}', f'"steps": {config.train.steps}')
+    for before, after in replaced.items():
+        text = text.replace(before, after)
+    path.write_text(text)
+    resume(parts.out, live=False)
+    expected, found = final_tensors(whole.out), final_tensors(parts.out)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import patchpack as pp
@@ -32,8 +31,8 @@ from patchpack.evaluate.detection import (
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.detection import DetectionConfig
 from patchpack.judge import data_of, detect_at
-from patchpack.run import resume, start
-from runs import final_tensors, tiny
+from patchpack.run import start
+from runs import assert_resumes_exactly, tiny
 from scenes import draw
 from test_cli import patchpack
 
@@ -264,15 +263,7 @@ def test_folders_of_coco_files_and_manifests_with_objects(source, folder, tmp_pa
 
 
 def test_resuming_gives_the_same_bits(source, tmp_path):
-    config = tiny_detector(source, tmp_path / "whole", steps=8)
-    start(config, live=False)
-    part = replace(config, out=tmp_path / "parts", train=replace(config.train, steps=4))
-    start(part, live=False)
-    text = (part.out / "config.json").read_text()
-    (part.out / "config.json").write_text(text.replace('"steps": 4', '"steps": 8'))
-    resume(part.out, live=False)
-    whole, parts = final_tensors(config.out), final_tensors(part.out)
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert_resumes_exactly(tiny_detector(source, tmp_path, steps=8), tmp_path)
 
 
 def test_mosaics_are_trained_on_and_only_where_they_make_sense(source, tmp_path):

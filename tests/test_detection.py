@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import assert_packed_equals_alone, make_images, randomise
+from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
 from patchpack.heads.boxes import area, corners, iou_and_giou, suppress
 from patchpack.heads.detection import DetectionConfig, Detector, centres, own_places
@@ -88,23 +88,10 @@ def test_what_tokens_say_is_as_of_the_image_alone(part):
 
 
 def test_losses_and_gradients_of_a_pack_are_the_sum_of_its_images():
-    module, images = detector(), with_boxes(make_images())
-    learned = [p for p in module.parameters() if p.requires_grad]
-
-    def found(images):
-        loss = module.loss(collate(images, 12))
-        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, learned)
-
-    count, *together = found(images)
-    alone = [found([image]) for image in images]
-    assert (
-        count
-        == sum(one[0] for one in alone)
-        == sum(max(1, len(image.targets["boxes"])) for image in images)
-    )
-    for whole, *parts in zip(together, *(one[1:] for one in alone), strict=True):
-        atol = 1e-5 * float(whole.detach().abs().max())
-        torch.testing.assert_close(whole, sum(parts), atol=atol, rtol=0)
+    images = with_boxes(make_images())
+    assert_losses_add_up(detector(), images)
+    objects = sum(max(1, len(image.targets["boxes"])) for image in images)
+    assert detector().loss(collate(images, 12)).count == objects
 
 
 def test_the_matching_is_the_cheapest_of_all():

@@ -13,8 +13,8 @@ from pairs import tiny_pairs, write_pairs
 from patchpack.checkpoint import CheckpointError
 from patchpack.data.files import BadDataset
 from patchpack.heads.detection import DetectionConfig
-from patchpack.run import resume, start
-from runs import final_tensors
+from patchpack.run import start
+from runs import assert_resumes_exactly
 from test_cli import patchpack
 from test_detecting import tiny_detector, write_coco
 
@@ -74,16 +74,8 @@ def test_it_is_asked_for_other_names(capsys, run, source):
 
 
 def test_resuming_needs_nothing_but_the_run(source, towers, tmp_path):
-    config = config_of(source, towers, tmp_path / "whole", steps=4)
-    start(config, live=False)
-    part = replace(config, out=tmp_path / "parts", train=replace(config.train, steps=2))
-    start(part, live=False)
-    text = (part.out / "config.json").read_text()
-    text = text.replace('"steps": 2', '"steps": 4').replace(str(towers), "/nowhere")
-    (part.out / "config.json").write_text(text)
-    resume(part.out, live=False)
-    whole, parts = final_tensors(config.out), final_tensors(part.out)
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    config = config_of(source, towers, tmp_path, steps=4)
+    assert_resumes_exactly(config, tmp_path, **{str(towers): "/nowhere"})
 
 
 def test_a_detector_hands_its_reader_on(run, source, tmp_path):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import assert_packed_equals_alone, make_images, randomise
+from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import IGNORED, collate
 from patchpack.heads.segmentation import (
     LinearDecoder,
@@ -78,20 +78,7 @@ def test_scores_are_those_of_the_image_alone(decoder):
 @pytest.mark.parametrize("dice", [0.0, 0.5])
 def test_losses_and_gradients_of_a_pack_are_the_sum_of_its_images(decoder, dice):
     module = segmenter(decoder, dice=dice, class_weights=(0.5, 1.0, 2.0))
-    images = with_masks(make_images())
-    learned = [p for p in module.parameters() if p.requires_grad]
-
-    def found(images):
-        loss = module.loss(collate(images, 12))
-        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, learned)
-
-    count, *together = found(images)
-    alone = [found([image]) for image in images]
-    assert count == sum(one[0] for one in alone)
-    for whole, *parts in zip(together, *(one[1:] for one in alone), strict=True):
-        torch.testing.assert_close(
-            whole, sum(parts), atol=1e-5 * float(whole.detach().abs().max()), rtol=0
-        )
+    assert_losses_add_up(module, with_masks(make_images()))
 
 
 def test_only_pixels_of_kept_patches_with_a_class_are_learned():

@@ -20,9 +20,9 @@ from patchpack.evaluate.segmentation import PixelCounts, count_pixels
 from patchpack.heads.detection import DetectionConfig
 from patchpack.heads.segmentation import MaskTransformer, SegmentationConfig
 from patchpack.judge import data_of, segment_at
-from patchpack.run import resume, start
+from patchpack.run import start
 from patchpack.serve.windows import windows
-from runs import final_tensors
+from runs import assert_resumes_exactly, final_tensors
 from scenes import CLASSES, tiny_segmenter, write_scenes
 from test_cli import patchpack
 from test_detecting import write_coco
@@ -108,15 +108,7 @@ def test_windows_are_within_the_budget_and_leave_no_pixel_out(size, tokens):
 
 
 def test_resuming_gives_the_same_bits(root, tmp_path):
-    config = tiny_segmenter(root, tmp_path / "whole", steps=8, dice=0.3)
-    start(config, live=False)
-    part = replace(config, out=tmp_path / "parts", train=replace(config.train, steps=4))
-    start(part, live=False)
-    text = (part.out / "config.json").read_text()
-    (part.out / "config.json").write_text(text.replace('"steps": 4', '"steps": 8'))
-    resume(part.out, live=False)
-    whole, parts = final_tensors(config.out), final_tensors(part.out)
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert_resumes_exactly(tiny_segmenter(root, tmp_path, steps=8, dice=0.3), tmp_path)
 
 
 def test_a_run_begins_with_the_head_only_where_it_answers_the_same(root, run, tmp_path):

@@ -248,6 +248,7 @@ def test_folders_of_coco_files_and_manifests_with_objects(source, folder, tmp_pa
             (root / name / image["file_name"]).write_bytes(data)
         kept = content | {"images": [{k: v for k, v in i.items() if k != "split"} for i in images]}
         (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(kept))
+    (root / "train.json").write_text("{}")  # of something else
     index, _ = with_objects(build_index(root, learned=False), (), 0.0)
     assert (index.splits.count("train"), index.splits.count("val")) == (60, 10)
     assert index.objects.classes == ("box", "disc")

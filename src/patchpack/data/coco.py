@@ -20,11 +20,15 @@ OF_SPLIT = re.compile(r"(?:instances_)?((train|val|test|dev|valid)\w*)\.json", r
 
 
 def coco_files(root: Path) -> dict[Path, tuple[str, str]]:
-    """The COCO files of a folder, each with its split and the folder its images may lie in."""
+    """The COCO files of a folder, each with its split and the folder its images may lie in.
+
+    They are called instances_<split>, or lie in annotations/: other files may be of anything.
+    """
     found = {}
     for folder in (root, root / "annotations"):
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            if match := OF_SPLIT.fullmatch(path.name):
+            match = OF_SPLIT.fullmatch(path.name)
+            if match and (folder != root or path.name.startswith("instances_")):
                 found[path] = (split_name(match[2]), match[1])
     return found
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.data.index import Index
 from patchpack.data.mask_files import with_masks
-from patchpack.data.masks import MaskSpec, read_mask
+from patchpack.data.masks import read_mask
 from patchpack.evaluate.detection import FoundBoxes
 from patchpack.judge import Data
 from patchpack.serve.detector import LEAST
@@ -29,10 +29,11 @@ def draw_masks(model: PixelModel, data: Data, tokens: int, windowed: bool) -> Im
     assert masks is not None
     shown: list[tuple[str, Pixels, np.ndarray]] = []
     for number in _spread(len(index)):
-        spec = MaskSpec(index.root / masks.keys[number], masks.num_classes, masks.ignore)
+        key = index.keys[number]
         try:
-            pixels = decode(index.path(number), key=index.keys[number])
-            shown.append((index.keys[number], pixels, read_mask(spec, pixels.shape[:2], "")))
+            pixels = decode(index.path(number), key=key)
+            mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
+            shown.append((key, pixels, mask))
         except BadImage:
             continue
     images = [pixels for _, pixels, _ in shown]

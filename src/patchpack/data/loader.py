@@ -136,13 +136,10 @@ def pack_spec(
 def _source(index: Index, number: int) -> Source:
     """What there is on disk, and known, of one image."""
     masks, objects = index.masks, index.objects
-    mask = None
-    if masks is not None:
-        mask = MaskSpec(index.root / masks.keys[number], masks.num_classes, masks.ignore)
     return Source(
         path=index.path(number),
         key=index.keys[number],
-        mask=mask,
+        mask=None if masks is None else masks.spec(index.root, number),
         objects=None if objects is None else objects.images[number],
     )
 

@@ -19,6 +19,15 @@ from patchpack.data.scene import Mask
 MODES = ("1", "L", "P", "I", "I;16")
 
 
+@dataclass(frozen=True)
+class MaskSpec:
+    """One mask to read."""
+
+    path: Path
+    num_classes: int
+    ignore: int | None
+
+
 @dataclass(frozen=True, eq=False)
 class Masks:
     """Where the masks of an index's images lie, and what their numbers mean."""
@@ -27,17 +36,12 @@ class Masks:
     num_classes: int
     ignore: int | None  # the number of pixels that have no class
 
+    def spec(self, root: Path, number: int) -> MaskSpec:
+        """What is to be read for one image of the index, which lies in `root`."""
+        return MaskSpec(root / self.keys[number], self.num_classes, self.ignore)
+
     def select(self, numbers: Int[np.ndarray, " image"]) -> "Masks":
         return replace(self, keys=tuple(self.keys[i] for i in numbers))
-
-
-@dataclass(frozen=True)
-class MaskSpec:
-    """One mask to read."""
-
-    path: Path
-    num_classes: int
-    ignore: int | None
 
 
 def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:

@@ -12,7 +12,7 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage, decode
 from patchpack.data.mask_files import with_masks
-from patchpack.data.masks import MaskSpec, read_mask
+from patchpack.data.masks import read_mask
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels
 from patchpack.judge.data import Cost, Data, packed
 from patchpack.serve.segmenter import PixelModel
@@ -78,10 +78,9 @@ def _windowed(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Ite
     masks = index.masks
     assert masks is not None
     for number, key in enumerate(index.keys):
-        spec = MaskSpec(index.root / masks.keys[number], masks.num_classes, masks.ignore)
         try:
             pixels = decode(index.path(number), key=key)
-            mask = read_mask(spec, pixels.shape[:2], key)
+            mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
         except BadImage as error:
             bad.add([error])
             continue

@@ -4,8 +4,8 @@
     patchpack eval runs/mtile --split test
 
 Six classes, nine tenths of the pixels of the first; cracks are a few pixels wide, so patches are of
-8 px, and the dice loss makes small defects count. As it stands it learns little but the first class:
-mean IoU 0.16 on test after 22 minutes on one core.
+8 px, and the dice loss makes small defects count. As it stands it learns little but the first
+class: mean IoU 0.16 on test after 22 minutes on one core.
 """
 
 from pathlib import Path

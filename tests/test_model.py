@@ -1,5 +1,6 @@
 """A model's answer for an image does not depend on what else is in the pack, at any level."""
 
+import weakref
 from functools import partial
 
 import pytest
@@ -238,3 +239,19 @@ def test_named_models_exist():
         "navit_h14",
     } <= set(names)
     assert pp.create_model("navit_ti16").head(torch.ones(1)) == 1  # no classes: features
+
+
+def test_a_pass_without_gradients_keeps_no_more_than_two_layers():
+    """What a block leaves is let go once the next has used it."""
+    model, alive, most = small(depth=6).eval(), [], 0
+
+    def note(block, inputs, output):
+        nonlocal most
+        alive.append(weakref.ref(output))
+        most = max(most, sum(ref() is not None for ref in alive))
+
+    for block in model.trunk.encoder.blocks:
+        block.register_forward_hook(note)
+    with torch.no_grad():
+        model(collate(make_images(), 12))
+    assert len(alive) == 6 and most <= 2

@@ -7,6 +7,7 @@ many images is regularised like a batch of them.
 Axes: token, image, head, dim.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -162,8 +163,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
     ) -> Float[Tensor, "token dim"]:
-        *_, last = self.layers(x, segments, attend)
-        return last
+        return deque(self.layers(x, segments, attend), maxlen=1).pop()  # the others are let go
 
     def layers(
         self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None

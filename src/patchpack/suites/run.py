@@ -22,7 +22,7 @@ from patchpack.suites.fairness import fairness
 from patchpack.suites.fewshot import fewshot
 from patchpack.suites.request import Request
 from patchpack.suites.robustness import robustness
-from patchpack.suites.trial import Trial, Way, trial_of
+from patchpack.suites.trial import Trial, trial_of
 
 
 class Runner:
@@ -57,7 +57,7 @@ class Runner:
     def left_out(self) -> list[str]:
         """Images of the split that no suite could judge by, since they cannot be read."""
         trial = self._trials.get(self.request.split)
-        return trial.left_out(Way(max(self.request.budgets))) if trial else []
+        return trial.left_out() if trial else []
 
     def _section(self, name: str) -> Section:
         asked, budgets = self.request, sorted(self.request.budgets)

@@ -69,6 +69,7 @@ class Trial:
         manifest = candidates(run / CHECKPOINTS, "best")[0] / MANIFEST
         self._weights = hashlib.sha256(manifest.read_bytes()).hexdigest()
         self._known: dict[Data, tuple] = {}
+        self._readable: set[str] | None = None
 
     def outputs(self, way: Way, data: Data | None = None) -> Outputs:
         """What the model says, images in the order of their keys; of other images, if given."""
@@ -79,12 +80,16 @@ class Trial:
             self.tell(f"{len(data.index):,} images at {way.name}")
             found = self._ask(way, data).sorted()
             _write(path, found, with_features=way.alter is None)
+        if data is self.data:
+            self._readable = set(found.keys)
         return replace(found, link=self.link)
 
-    def left_out(self, way: Way) -> list[str]:
-        """Labelled images that the outputs lack, since they cannot be read."""
+    def left_out(self) -> list[str]:
+        """Labelled images that outputs lacked, since they cannot be read; none before the first."""
+        if self._readable is None:
+            return []
         labels = self.data.index.label_of
-        return sorted({key for key in labels if labels[key]} - set(self.outputs(way).keys))
+        return sorted({key for key in labels if labels[key]} - self._readable)
 
     def _name(self, way: Way, data: Data) -> str:
         if data not in self._known:

@@ -17,6 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
+
+from patchpack.batch import PackedTexts, pack_texts
+
 END = "<|endoftext|>"
 START = "<|startoftext|>"
 CLIP_MERGES = 49_152 - 256 - 2  # of the file that CLIP's tokenizer reads; it ignores the rest
@@ -184,6 +188,21 @@ def _byte_letters() -> list[str]:
 
 def _missing(error: ImportError) -> ImportError:
     return ImportError(f"texts need more libraries: pip install 'patchpack[text]' ({error})")
+
+
+def kept_tokenizer(folder: Path) -> Path | None:
+    """The file that `write_tokenizer` left in a folder."""
+    kept = (folder / name for name in ("tokenizer.json", "tokenizer.model"))
+    return next((path for path in kept if path.exists()), None)
+
+
+def read_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> PackedTexts:
+    """Texts as a tower reads them; raises ValueError for one of which nothing is left."""
+    tokens = tokenizer.encode([text.strip() for text in texts], max_length).tokens
+    for text, numbers in zip(texts, tokens, strict=True):
+        if not text.strip() or not numbers:
+            raise ValueError(f"the text {text!r} is empty")
+    return pack_texts([torch.tensor(numbers, dtype=torch.int32) for numbers in tokens])
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> Path:

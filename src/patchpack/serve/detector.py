@@ -1,8 +1,10 @@
 """A trained detector as a function from images to boxes.
 
-model = load("runs/x")
-for box in model.predict(["a.jpg"], max_tokens=1024, least=0.3)[0]:
-    box.label, box.score, box.top, box.left, box.bottom, box.right     px of the image
+    model = load("runs/x")
+    for box in model.predict(["a.jpg"], max_tokens=1024, least=0.3)[0]:
+        box.label, box.score, box.top, box.left, box.bottom, box.right     px of the image
+
+Of two boxes of a class that overlap much, the better one is told.
 """
 
 from collections.abc import Sequence
@@ -13,12 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchpack.batch import PackedBatch, PackedTexts, pack_texts
+from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage, to_pixels
-from patchpack.data.tokenizer import Tokenizer
+from patchpack.data.tokenizer import read_texts
 from patchpack.evaluate.detection import FoundBoxes
 from patchpack.heads.boxes import corners, suppress
-from patchpack.heads.contrastive import ContrastiveConfig
 from patchpack.heads.detection import Detected
 from patchpack.serve.images import ImageModel
 
@@ -60,17 +61,6 @@ def boxes_of(
     return results
 
 
-def read_names(
-    names: Sequence[str], tokenizer: Tokenizer, towers: ContrastiveConfig
-) -> PackedTexts:
-    """Names of classes as a text tower reads them; raises ValueError for one that is empty."""
-    tokens = tokenizer.encode([name.strip() for name in names], towers.text.max_length).tokens
-    for name, numbers in zip(names, tokens, strict=True):
-        if not name.strip() or not numbers:
-            raise ValueError(f"the name {name!r} is empty")
-    return pack_texts([torch.tensor(numbers, dtype=torch.int32) for numbers in tokens])
-
-
 class BoxModel(ImageModel):
     """A detector ready for use, on one device."""
 
@@ -110,7 +100,7 @@ class BoxModel(ImageModel):
         towers, tokenizer = self.card.towers, self.card.tokenizer
         if towers is None or tokenizer is None:
             raise ValueError(f"this detector knows its own classes alone: {', '.join(self.names)}")
-        packed = read_names(names, tokenizer, towers).to(self.device)
+        packed = read_texts(names, tokenizer, towers.text.max_length).to(self.device)
         return self.model.head.scores.encode(packed)
 
     @torch.inference_mode()

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchpack.batch import PackedBatch, pack_texts
+from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
+from patchpack.data.tokenizer import read_texts
 from patchpack.serve.images import ImageModel
 from patchpack.serve.predictor import Prediction, likeliest
 
@@ -48,11 +49,7 @@ class Matcher(ImageModel):
     def _encode(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
         most = self.model.config.text.max_length
         assert self.card.tokenizer is not None
-        tokens = self.card.tokenizer.encode([text.strip() for text in texts], most).tokens
-        for text, numbers in zip(texts, tokens, strict=True):
-            if not text.strip() or not numbers:
-                raise ValueError(f"the text {text!r} is empty")
-        packed = pack_texts([torch.tensor(numbers, dtype=torch.int32) for numbers in tokens])
+        packed = read_texts(texts, self.card.tokenizer, most)
         with self.precision():
             return self.model.encode_texts(packed.to(self.device)).float().cpu()
 

@@ -1,9 +1,11 @@
 """A trained segmenter as a function from images to the class of every pixel.
 
-model = load("runs/x")
-found = model.predict(["a.jpg"], max_tokens=1024)[0]
-found.mask                  [height, width], numbers of classes, at the image's own size
-found.shares                {"background": 0.97, "crack": 0.03}
+    model = load("runs/x")
+    found = model.predict(["a.jpg"], max_tokens=1024)[0]
+    found.mask                  [height, width], numbers of classes
+    found.shares                {"background": 0.97, "crack": 0.03}
+
+Masks have the image's own size, whatever the model was shown.
 """
 
 from collections.abc import Iterator, Sequence

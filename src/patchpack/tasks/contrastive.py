@@ -16,7 +16,13 @@ from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.pairs import pair_up, read_captions
-from patchpack.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer, write_tokenizer
+from patchpack.data.tokenizer import (
+    Tokenizer,
+    kept_tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+    write_tokenizer,
+)
 from patchpack.distributed import World, gather_over_ranks, gather_rows
 from patchpack.evaluate.retrieval import encode_captions, readable, recalls
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
@@ -75,8 +81,7 @@ class ContrastivePretraining:
         data = self.config.data
         path = data.tokenizer
         if self.resumed:
-            kept = [self.config.out / name for name in ("tokenizer.json", "tokenizer.model")]
-            path = next((path for path in kept if path.exists()), path)
+            path = kept_tokenizer(self.config.out) or path
         if path is not None:
             return load_tokenizer(path)
         names = set(index.split(data.train_split).keys)

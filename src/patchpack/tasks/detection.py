@@ -13,7 +13,13 @@ from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.objects import with_objects
-from patchpack.data.tokenizer import Tokenizer, load_tokenizer, write_tokenizer
+from patchpack.data.tokenizer import (
+    Tokenizer,
+    kept_tokenizer,
+    load_tokenizer,
+    read_texts,
+    write_tokenizer,
+)
 from patchpack.distributed import World, gather_over_ranks
 from patchpack.evaluate.detection import FoundBoxes, average_precision
 from patchpack.heads.contrastive import ContrastiveConfig
@@ -22,7 +28,7 @@ from patchpack.heads.task import TrunkTask
 from patchpack.packs import validation_packs
 from patchpack.serial import from_json, to_json
 from patchpack.serve.card import ModelCard
-from patchpack.serve.detector import boxes_of, read_names
+from patchpack.serve.detector import boxes_of
 from patchpack.serve.load import card_in
 from patchpack.tasks.job import Judged, card_of, same_fields
 from patchpack.train.config import RunConfig
@@ -53,7 +59,7 @@ class Detection:
         towers, names = None, None
         if self.reader:
             towers, tokenizer = self.reader
-            names = read_names(self.classes, tokenizer, towers)
+            names = read_texts(self.classes, tokenizer, towers.text.max_length)
         return Detector(self.config.model, len(self.classes), self.task, towers, names)
 
     def continues(self, card: dict[str, Any]) -> bool:
@@ -102,8 +108,10 @@ def _reader(config: RunConfig, resumed: bool) -> Reader:
     """The text side of the run to begin with, kept in the run's own folder when it is resumed."""
     if resumed:
         towers = from_json(ContrastiveConfig, json.loads((config.out / TOWERS).read_text()))
-        kept = [config.out / name for name in ("tokenizer.json", "tokenizer.model")]
-        return Reader(towers, load_tokenizer(next(path for path in kept if path.exists())))
+        path = kept_tokenizer(config.out)
+        if path is None:
+            raise BadDataset(f"{config.out} has lost the tokenizer that it began with")
+        return Reader(towers, load_tokenizer(path))
     if config.init is None:
         raise BadDataset(
             "task.open_vocabulary needs --init: a run trained on images and texts, whose text side "

@@ -104,7 +104,7 @@ def test_windows_are_within_the_budget_and_leave_no_pixel_out(size, tokens):
     for part in parts:
         assert -(-part.height // 8) * -(-part.width // 8) <= tokens
         seen[part.top : part.top + part.height, part.left : part.left + part.width] += 1
-    assert (seen > 0).all() and seen[0, 0] == 1 if len(parts) == 1 else seen.min() >= 1
+    assert seen.min() >= 1
 
 
 def test_resuming_gives_the_same_bits(root, tmp_path):

@@ -7,7 +7,8 @@ Tubelets of several shapes lie side by side in one clip (TubeViT, Piergiovanni e
 told as fractions of the clip. The paper fine-tunes NaViT on video in this way (§5, App. I).
 
 `inflate` makes the weights of an image model those of a clip model (ViViT, Arnab et al., arXiv
-2103.15691, §3.4). Time begins at zero there, so a clip that stands still is what its image was.
+2103.15691, §3.4). Time begins at zero there, so without registers, whose share of
+attention copies of patches would lessen, a clip that stands still is exactly what its image was.
 
 Axes: token, dim.
 """

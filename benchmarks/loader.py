@@ -34,9 +34,10 @@ from patchpack.__main__ import keep_freed_memory
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import NoDrop
 from patchpack.data.index import Index, build_index
-from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
+from patchpack.data.loader import LoaderConfig, load_epoch
 from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
+from patchpack.data.spec import Treatment
 
 Pass = Callable[[], Iterator[int]]  # images of each batch
 BATCH = 32

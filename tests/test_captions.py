@@ -13,12 +13,13 @@ from patchpack.data.captions import lay_out
 from patchpack.data.dropping import NoDrop
 from patchpack.data.files import BadDataset
 from patchpack.data.index import build_index
-from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
+from patchpack.data.loader import LoaderConfig, load_epoch
 from patchpack.data.packing import Packing
 from patchpack.data.pairs import pair_up, read_captions
 from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
 from patchpack.data.second_stream import keep_within
+from patchpack.data.spec import Treatment
 from patchpack.data.tokenizer import train_tokenizer
 
 

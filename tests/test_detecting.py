@@ -16,12 +16,13 @@ from patchpack.data.dropping import NoDrop
 from patchpack.data.files import BadDataset
 from patchpack.data.images import read_size
 from patchpack.data.index import build_index
-from patchpack.data.loader import Treatment, load_pack, pack_spec
+from patchpack.data.loader import load_pack
 from patchpack.data.located import Located
 from patchpack.data.objects import with_objects
 from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
 from patchpack.data.scene import Scene
+from patchpack.data.spec import Treatment, pack_spec
 from patchpack.evaluate.detection import (
     FoundBoxes,
     average_precision,

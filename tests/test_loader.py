@@ -12,20 +12,13 @@ from patchpack.data.augment import Augment, random_crop
 from patchpack.data.dropping import BetaDrop
 from patchpack.data.images import decode
 from patchpack.data.index import build_index
-from patchpack.data.loader import (
-    ImageSpec,
-    LoaderConfig,
-    PackSpec,
-    Source,
-    Treatment,
-    load_epoch,
-    load_forever,
-    load_image,
-)
+from patchpack.data.loader import LoaderConfig, load_epoch, load_forever
 from patchpack.data.patchify import patchify
 from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
 from patchpack.data.scene import Scene
+from patchpack.data.spec import ImageSpec, PackSpec, Source, Treatment
+from patchpack.data.treat import load_image
 
 TREATMENT = Treatment(
     patch_size=4, seed=3, augment=Augment(symmetry="dihedral", operations=1, crop=0.5)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from patchpack.data.alter import Alteration
 from patchpack.data.dropping import Dropping, NoDrop
 from patchpack.data.index import Index
-from patchpack.data.loader import Loaded, LoaderConfig, Treatment, load_epoch, load_forever
+from patchpack.data.loader import Loaded, LoaderConfig, load_epoch, load_forever
 from patchpack.data.plan import Plan, make_plan
 from patchpack.data.resolution import Resolution
+from patchpack.data.spec import Treatment
 from patchpack.distributed import World
 from patchpack.model.navit import NaViTConfig
 from patchpack.train.config import RunConfig

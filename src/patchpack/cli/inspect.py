@@ -53,7 +53,8 @@ def run_inspect(options: Inspect) -> None:
 def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
     from PIL import Image
 
-    from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
+    from patchpack.data.loader import LoaderConfig, load_epoch
+    from patchpack.data.spec import Treatment
     from patchpack.evaluate.figures import draw_pack
 
     # A pack of a few hundred tokens can be looked at; one of thousands cannot.

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from patchpack.checkpoint import write_text_atomic
 from patchpack.data.index import Index, build_index
-from patchpack.data.loader import LoaderConfig, Treatment, load_epoch
+from patchpack.data.loader import LoaderConfig, load_epoch
 from patchpack.data.resolution import Native, Resolution, Square
+from patchpack.data.spec import Treatment
 from patchpack.demo.shapes import CLASSES, write_images
 from patchpack.evaluate import figures
 from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows

@@ -1,0 +1,29 @@
+"""Nuclei under the microscope, every pixel: microscopes, stains and sizes of all kinds.
+
+    patchpack train recipes/nuclei_masks.py --data.root DIR/labels.csv
+    patchpack eval runs/nuclei_masks --split test --budgets 256 512 1024
+
+Nuclei are ten to a hundred pixels wide, so patches are of 8 px.
+"""
+
+from pathlib import Path
+
+from patchpack.data.augment import Augment
+from patchpack.data.resolution import Sampled
+from patchpack.heads.segmentation import SegmentationConfig
+from patchpack.model.navit import NaViTConfig
+from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.optim import OptimConfig
+
+config = RunConfig(
+    out=Path("runs/nuclei_masks"),
+    data=DataConfig(
+        max_tokens=3072,
+        resolution=Sampled(low=128, high=256),
+        augment=Augment(symmetry="dihedral", crop=0.3, colour=0.3),
+    ),
+    model=NaViTConfig(dim=128, depth=6, heads=4, mlp_dim=512, patch_size=8, drop_path=0.1),
+    task=SegmentationConfig(classes=("background", "nucleus"), dice=1.0),
+    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
+    train=TrainConfig(steps=700, ema=0.995, eval_every=100, save_every=350),
+)

@@ -1,0 +1,104 @@
+"""What is to be loaded: everything about a pack but its pixels.
+
+A plan says which images are in which pack; `pack_spec` adds where each lies and what belongs to it,
+so that any thread or process can load the pack, and the same one comes out.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from patchpack.batch import Target
+from patchpack.data.alter import Alteration
+from patchpack.data.augment import Augment
+from patchpack.data.index import Index
+from patchpack.data.located import Located
+from patchpack.data.masks import MaskSpec
+from patchpack.data.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One image on disk, and what is known of places in it."""
+
+    path: Path
+    key: str
+    mask: MaskSpec | None = None
+    objects: Located | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """One image of a pack: where it lies and what is to be kept of it."""
+
+    source: Source
+    number: int  # in its index: its random numbers follow from it
+    grid: tuple[int, int]
+    kept: int
+    others: tuple[Source, ...] = ()  # three that share its canvas
+    text: Int[np.ndarray, " text_token"] | None = None
+    targets: dict[str, Target] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """What happens to every image on its way into a pack."""
+
+    patch_size: int  # pixels
+    augment: Augment = field(default_factory=Augment)
+    alter: Alteration | None = None  # before all else, and to images as they are on disk
+    seed: int = 0
+    judged: bool = False  # masks stay as they are in their files, however images are resized
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackSpec:
+    """Everything about a pack but its pixels."""
+
+    images: tuple[ImageSpec, ...]
+    treatment: Treatment
+    epoch: int
+    step: int  # of the epoch
+
+
+def pack_spec(
+    index: Index,
+    plan: Plan,
+    treatment: Treatment,
+    *,
+    epoch: int,
+    step: int,
+    rank: int,
+    texts: Int[np.ndarray, " image"] | None = None,
+) -> PackSpec:
+    """What to load for one step of one rank; `texts` says which caption goes with each image."""
+    pack = plan.pack(step, rank)
+    images = []
+    for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True):
+        image = ImageSpec(
+            source=_source(index, int(i)),
+            number=int(i),
+            grid=(int(h), int(w)),
+            kept=int(kept),
+            text=None if texts is None else index.captions.text(texts[i]),  # pyrefly: ignore
+            targets={"label": int(index.labels[i])},
+        )
+        rng = np.random.default_rng([treatment.seed, epoch, int(i), 7])
+        if treatment.augment.mosaic and rng.uniform() < treatment.augment.mosaic:
+            others = rng.integers(len(index), size=3)
+            image = replace(image, others=tuple(_source(index, int(other)) for other in others))
+        images.append(image)
+    return PackSpec(images=tuple(images), treatment=treatment, epoch=epoch, step=step)
+
+
+def _source(index: Index, number: int) -> Source:
+    """What there is on disk, and known, of one image."""
+    masks, objects = index.masks, index.objects
+    return Source(
+        path=index.path(number),
+        key=index.keys[number],
+        mask=None if masks is None else masks.spec(index.root, number),
+        objects=None if objects is None else objects.images[number],
+    )

@@ -1,0 +1,66 @@
+"""From a spec to patches: decode, crop, resize, augment, cut up, drop.
+
+Every random number of an image follows from the seed, the epoch and its number in its index.
+"""
+
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+import torch
+
+from patchpack.batch import Patches
+from patchpack.data.augment import augment, random_crop
+from patchpack.data.dropping import kept_tokens
+from patchpack.data.images import decode
+from patchpack.data.masks import read_mask
+from patchpack.data.mosaic import mosaic
+from patchpack.data.patchify import patchify
+from patchpack.data.scene import Scene
+from patchpack.data.spec import ImageSpec, PackSpec, Source
+
+
+def read_scene(source: Source, target: tuple[int, int] | None) -> Scene:
+    """An image with its mask and objects; raises BadImage for what cannot be read.
+
+    target  (height, width) that a JPEG may be decoded near; places in it are known to the pixel
+            where there is a mask or an object, so then it is decoded whole
+    """
+    exact = source.mask or source.objects
+    pixels = decode(source.path, key=source.key, target=None if exact else target)
+    mask = read_mask(source.mask, pixels.shape[:2], source.key) if source.mask else None
+    return Scene(pixels, mask, source.objects)
+
+
+def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
+    todo, (h, w) = spec.treatment, image.grid
+    crop = todo.augment.crop / todo.augment.crop_aspect  # a window's shorter side, squared
+    rng = np.random.default_rng([todo.seed, spec.epoch, image.number, 1])
+    p = todo.patch_size
+    # Decoded at a fraction of its size only where the smallest crop still has pixels enough.
+    whole = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
+    scene = read_scene(image.source, None if todo.alter else whole)
+    mask = scene.mask
+    if todo.alter:
+        drawn = np.random.default_rng([todo.seed, image.number, 5])
+        scene = scene.coloured(todo.alter(scene.pixels, drawn))
+    if image.others:
+        scenes = [scene, *(read_scene(other, whole) for other in image.others)]
+        scene = mosaic(scenes, (h * p, w * p), rng)
+    scene = random_crop(scene, todo.augment, rng).resized((h * p, w * p))
+    scene = augment(scene, todo.augment, rng)
+    targets = image.targets
+    if mask is not None:
+        seen = np.require(mask if todo.judged else scene.mask, requirements=["C", "W"])
+        targets = targets | {"mask": torch.from_numpy(seen)}
+    if scene.objects is not None:
+        height, width = scene.size
+        boxes = scene.objects.scaled(1 / height, 1 / width).boxes
+        labels = torch.from_numpy(scene.objects.labels)
+        targets = targets | {"boxes": torch.from_numpy(boxes), "box_labels": labels}
+    key = image.source.key
+    kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
+    patches = patchify(scene.pixels, p, kept=kept, key=key, targets=targets)
+    if image.text is None:
+        return patches
+    return replace(patches, text=torch.from_numpy(image.text))

@@ -283,10 +283,17 @@ class PackedClips(PackedBatch):
         return found.to(self.patches.device, non_blocking=True)
 
 
-def collate_clips(clips: Sequence[ClipPatches]) -> PackedClips:
-    """Lay clips back to back in the order given; raises ValueError for none."""
+def collate_clips(clips: Sequence[ClipPatches], tubelets: Sequence[Tubelet]) -> PackedClips:
+    """Lay clips back to back in the order given; none at all gives an empty pack."""
     if not clips:
-        raise ValueError("there are no clips to pack")
+        return PackedClips(
+            patches=torch.empty(0, 3 * max(t.pixels for t in tubelets), dtype=torch.uint8),
+            coords=torch.empty(0, 3, dtype=torch.int32),
+            token_grids=torch.empty(0, 3, dtype=torch.int32),
+            grids=torch.empty(0, 3, dtype=torch.int32),
+            lengths=(),
+            kinds=(),
+        )
     return PackedClips(
         patches=torch.cat([clip.patches for clip in clips]),
         coords=torch.cat([clip.coords for clip in clips]),

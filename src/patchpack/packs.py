@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from patchpack.data.alter import Alteration
 from patchpack.data.dropping import Dropping, NoDrop
+from patchpack.data.frames import Showing
 from patchpack.data.index import Index
 from patchpack.data.loader import Loaded, LoaderConfig, load_epoch, load_forever
 from patchpack.data.plan import Plan, make_plan
@@ -21,6 +22,7 @@ def training_packs(
 ) -> Iterator[Loaded]:
     """This rank's packs, from where the run stands on."""
     data, seed, captions = config.data, config.train.seed, index.captions
+    showing = config.showing and replace(config.showing, place=None)
 
     def plan_epoch(epoch: int) -> Plan:
         texts = None
@@ -41,12 +43,15 @@ def training_packs(
             fill=data.fill,
             texts=texts,
             max_text_tokens=data.max_text_tokens,
+            clips=showing.of(index.clips) if showing else None,
         )
 
     packs = load_forever(
         index,
         plan_epoch,
-        Treatment(patch_size=config.model.patch_size, augment=data.augment, seed=seed),
+        Treatment(
+            patch_size=config.model.patch_size, augment=data.augment, seed=seed, showing=showing
+        ),
         data.loader,
         start=(progress.epoch, progress.pack),
         rank=world.rank,
@@ -63,8 +68,9 @@ def validation_packs(val: Index, config: RunConfig, world: World) -> Iterator[Lo
         replace(val, captions=None),
         config.model,
         resolution=data.resolution,
-        tokens=data.evaluation_tokens(config.model.patch_size),
+        tokens=config.evaluation_tokens,
         max_tokens=data.max_tokens,
+        showing=config.showing,
         world=world,
         loader=data.loader,
     )
@@ -81,22 +87,28 @@ def evaluation_packs(
     loader: LoaderConfig | None = None,
     alter: Alteration | None = None,
     dropping: Dropping | None = None,
+    showing: Showing | None = None,
 ) -> Iterator[Loaded]:
-    """Every image once, at most `tokens` of it; nothing trimmed, or dropped unless told."""
+    """Every image, or clip, once, at most `tokens` of it; nothing trimmed, or dropped unless told.
+
+    showing  which frames of clips are shown
+    """
     world = world or World()
+    of_a_frame = tokens if showing is None else max(1, showing.room(tokens))
     heights, widths = index.heights, index.widths
     plan = make_plan(
         *(alter.sizes(heights, widths) if alter else (heights, widths)),
         patch_size=model.patch_size,
         max_tokens=max(max_tokens, tokens),
         max_side=model.positions.max_side,
-        resolution=resolution.at(tokens),
+        resolution=resolution.at(of_a_frame),
         dropping=dropping or NoDrop(),
         seed=0,
         epoch=0,
         world_size=world.size,
         fill=False,
         shuffle=False,
+        clips=showing.of(index.clips) if showing else None,
     )
-    treatment = Treatment(patch_size=model.patch_size, alter=alter, judged=True)
+    treatment = Treatment(patch_size=model.patch_size, alter=alter, judged=True, showing=showing)
     return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)

@@ -19,6 +19,7 @@ from torch import nn
 
 from patchpack.checkpoint import candidates, load_newest, write_text_atomic
 from patchpack.data.bad_images import BadImages
+from patchpack.data.files import CLIPS, IMAGES
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.distributed import join_world
@@ -72,14 +73,19 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     data = config.data
     assert data.root is not None
     learned = isinstance(config.task, ClassificationConfig)  # whether labels matter
-    index = build_index(data.root, max_bad_fraction=data.max_bad_fraction, learned=learned)
+    index = build_index(
+        data.root,
+        max_bad_fraction=data.max_bad_fraction,
+        learned=learned,
+        kind=CLIPS if config.showing else IMAGES,
+    )
     index = index.where(data.where)
     with join_world() as world:
         job = prepare(index, config, world, resumed=resumed)
         torch.manual_seed(config.train.seed)
         task = job.build()
         if config.init and not resumed:
-            begin_with(task, config.init, job.continues)
+            begin_with(task, config.init, job.continues, config.inflate)
         if config.train.lock_trunk:
             task.lock()
         dtype = choose_dtype(config.train.precision, world.device)
@@ -98,7 +104,9 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
                 unreadable = [BadImage(key, reason) for key, reason in index.bad]
                 log.left_out(0, unreadable + job.left_out)
             if index.held_out and not resumed:
-                log.message(f"no split val: {index.held_out:,} images of train are held out for it")
+                log.message(
+                    f"no split val: {index.held_out:,} {index.noun} of train are held out for it"
+                )
             for note in job.notes:
                 log.message(note)
             _fit(trainer, job, bad_before, log, dtype)
@@ -124,7 +132,7 @@ def _fit(
 ) -> None:
     config, world = trainer.config, trainer.world
     bad, bad_val = (
-        BadImages(split.root, split.label_of, config.data.max_bad_fraction, reasons)
+        BadImages(split.root, split.label_of, config.data.max_bad_fraction, reasons, split.noun)
         for split, reasons in ((job.train, bad_before), (job.val, {}))
     )
 
@@ -177,6 +185,9 @@ def fingerprint(index: Index) -> str:
     if index.captions is not None:
         for array in (index.captions.tokens, index.captions.starts, index.captions.first):
             digest.update(array.astype("<i8").tobytes())
+    if index.clips is not None:
+        for array in (index.clips.lengths, index.clips.rates):
+            digest.update(array.astype("<f8").tobytes())
     if index.masks is not None:
         digest.update("\0".join(index.masks.keys).encode("utf-8", "surrogatepass"))
     if index.objects is not None:

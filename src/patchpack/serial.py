@@ -44,8 +44,9 @@ def to_json(config: object) -> dict[str, Any]:
 
 
 def from_json(cls: type[T], data: object) -> T:
-    """The dataclass that `to_json` wrote; raises ConfigError for anything else."""
-    return _dataclass(cls, data, "")
+    """The dataclass, or one of a union of them, that `to_json` wrote; raises ConfigError for
+    anything else."""
+    return _value(cls, data, "")
 
 
 def with_fields(config: T, changes: Mapping[str, object]) -> T:

@@ -19,6 +19,7 @@ class BadImages:
     labels        the class of every image by its key, None where it has none
     max_fraction  of the images that may be unreadable
     reasons       those known already: key and what is wrong with it
+    noun          what errors call them
     """
 
     def __init__(
@@ -27,8 +28,10 @@ class BadImages:
         labels: Mapping[str, str | None],
         max_fraction: float,
         reasons: Mapping[str, str] | None = None,
+        noun: str = "images",
     ) -> None:
         self.source, self.labels, self.max_fraction = source, labels, max_fraction
+        self.noun = noun
         self.reasons = dict(reasons or {})
 
     def add(self, errors: Iterable[BadImage]) -> list[BadImage]:
@@ -44,15 +47,15 @@ class BadImages:
         bad, total = len(self.reasons), len(self.labels)
         if bad > self.max_fraction * total or bad == total:
             raise BadDataset(
-                f"{self.source}: {bad} of {total} images cannot be used "
+                f"{self.source}: {bad} of {total} {self.noun} cannot be used "
                 f"(max_bad_fraction is {self.max_fraction:g}): {self._name(self.reasons)}"
             )
         readable = {label for key, label in self.labels.items() if key not in self.reasons}
         for label in sorted({label for label in self.labels.values() if label} - readable):
             lost = [key for key, other in self.labels.items() if other == label]
             raise BadDataset(
-                f"{self.source}: none of the {len(lost)} images of class {label!r} can be read: "
-                f"{self._name(lost)}"
+                f"{self.source}: none of the {len(lost)} {self.noun} of class {label!r} can be "
+                f"read: {self._name(lost)}"
             )
 
     def _name(self, keys: Iterable[str]) -> str:

@@ -1,84 +1,111 @@
-"""From arrays of frames to a PackedClips.
+"""Clips in memory, or on disk, to one PackedClips.
 
-    pack_clips([frames [t, h, w, 3], …], [Tubelet(2, 16, 16)], max_tokens=1024)
+    pack_clips(["a.mp4", frames [t, h, w, 3], …], [Tubelet(2, 16, 16)], max_tokens=1024)
 
 Clips keep their length and aspect ratio; their frames are resized to whole tubelets, and to fewer
 pixels where a clip would have more than `max_tokens`.
 """
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from patchpack.batch import PackedClips, Tubelet, collate_clips
+from patchpack.batch import ClipPatches, PackedClips, Tubelet, collate_clips
+from patchpack.data.frames import Every, FrameSampling, Showing, frame_numbers
 from patchpack.data.images import resize
-from patchpack.data.resolution import Native, Resolution
-from patchpack.data.tubelets import Frames, cut_tubelets, tubelet_grid
+from patchpack.data.resolution import MAX_SIDE, Native, Resolution
+from patchpack.data.tubelets import Frames, cut_tubelets
+from patchpack.data.videos import FOLDER_RATE, Header, decode_frames, read_header
+
+AnyClip = np.ndarray | Tensor | str | os.PathLike
 
 
 def pack_clips(
-    clips: Sequence[Frames | Tensor],
+    clips: Sequence[AnyClip],
     tubelets: Sequence[Tubelet],
     *,
     max_tokens: int | None = None,
+    frames: FrameSampling | None = None,
     resolution: Resolution | None = None,
+    max_side: int = MAX_SIDE,
 ) -> PackedClips:
-    """Pack clips of uint8 RGB frames; ones shorter than a tubelet repeat their last frame.
+    """Pack clips of any lengths and sizes, in the order given.
 
+    clips       uint8 arrays or tensors [t, h, w, 3], videos, or folders of frames
     max_tokens  most tokens of one clip, of all shapes of tubelets together
+    frames      which frames are shown (all when None)
     resolution  another rule for the sizes of frames (native when None)
+    max_side    longest side of a grid in patches: what the model's positions reach
 
-    Raises ValueError for anything that is no clip, and where not one tubelet a time fits.
+    Raises ValueError for anything that is no clip, and where not one tubelet a time fits; its
+    subclass BadImage for files that cannot be read.
     """
     if not tubelets:
         raise ValueError("no tubelets were given")
-    if not len(clips):
-        raise ValueError("there are no clips to pack")
-    rule = resolution or Native()
-    return collate_clips(
-        [
-            cut_tubelets(
-                _resized(_frames(clip, f"clip {i}"), tubelets, max_tokens, rule, f"clip {i}"),
-                tubelets,
-                key=f"clip {i}",
-            )
-            for i, clip in enumerate(clips)
-        ]
+    if isinstance(clips, AnyClip):
+        raise ValueError("this takes a list of clips; put a single one in a list")
+    most, rule = max_tokens or torch.iinfo(torch.int32).max, resolution or Native()
+    cut = []
+    for number, clip in enumerate(clips):
+        name = f"clip {number}"
+        showing = Showing(frames or Every(step=1, frames=_length(clip, name)), tuple(tubelets))
+        cut.append(to_clip_patches(clip, name, showing, most, rule, max_side))
+    return collate_clips(cut, tubelets)
+
+
+def to_clip_patches(
+    clip: AnyClip, name: str, showing: Showing, tokens: int, resolution: Resolution, max_side: int
+) -> ClipPatches:
+    """One clip, of at most so many tokens, shown as told and cut up.
+
+    name        its key, and stands in errors
+    resolution  of frames; it is asked for no more than the room that `tokens` leave one
+    """
+    if showing.place is None:
+        raise ValueError("where a clip is looked at must be told: showing.place")
+    first = showing.tubelets[0]
+    if first.height != first.width:
+        raise ValueError(f"the first tubelet must be square, not {first.height} x {first.width}")
+    header = _header(clip, name)
+    counts, steps = showing.frames.draw(
+        np.array([header.frames]), np.array([float(header.rate)]), first.frames
+    )
+    numbers = frame_numbers(header.frames, int(counts[0]), float(steps[0]), showing.place)
+    if not (room := showing.room(tokens)):
+        raise ValueError(f"{name}: {showing.most} frames have no room in {tokens} tokens")
+    ((h, w),) = resolution.grids(
+        np.array([header.height]), np.array([header.width]), patch_size=first.height,
+        max_tokens=room, rng=np.random.default_rng(0), max_side=max_side,
+    )  # fmt: skip
+    size = int(h) * first.height, int(w) * first.width
+    if isinstance(clip, np.ndarray | Tensor):
+        shown = (frame for frame in _frames(clip, name)[numbers])
+    else:
+        shown = decode_frames(clip, numbers.tolist(), header.rate, key=name)
+    return cut_tubelets(
+        np.stack([resize(frame, size) for frame in shown]), showing.tubelets, key=name
     )
 
 
-def _frames(clip: Frames | Tensor, name: str) -> Frames:
-    frames = clip.cpu().numpy() if isinstance(clip, Tensor) else np.asarray(clip)
+def _header(clip: AnyClip, name: str) -> Header:
+    if not isinstance(clip, np.ndarray | Tensor):
+        return read_header(clip)
+    length, height, width = _frames(clip, name).shape[:3]
+    return Header(height, width, length, FOLDER_RATE)
+
+
+def _length(clip: AnyClip, name: str) -> int:
+    return _header(clip, name).frames
+
+
+def _frames(clip: np.ndarray | Tensor, name: str) -> Frames:
+    frames = clip.cpu().numpy() if isinstance(clip, Tensor) else clip
     if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape or frames.dtype != np.uint8:
         raise ValueError(
             f"{name}: frames must be uint8 [time, height, width, 3], not {frames.dtype} "
             f"{list(frames.shape)}"
         )
     return frames
-
-
-def _resized(
-    frames: Frames, shapes: Sequence[Tubelet], most: int | None, rule: Resolution, name: str
-) -> Frames:
-    """Frames at a size that the first shape fills, with at most so many tokens of all shapes."""
-    first = shapes[0]
-    if first.height != first.width:
-        raise ValueError(f"the first tubelet must be square, not {first.height} x {first.width}")
-    short = first.frames - len(frames)
-    if short > 0:
-        frames = np.concatenate([frames, np.repeat(frames[-1:], short, 0)])
-    times = len(frames) // first.frames
-    room = (most or torch.iinfo(torch.int32).max) // times
-    while room >= 1:
-        ((h, w),) = rule.grids(
-            np.array([frames.shape[1]]), np.array([frames.shape[2]]), patch_size=first.height,
-            max_tokens=room, rng=np.random.default_rng(0), max_side=10**6,
-        )  # fmt: skip
-        size = int(h) * first.height, int(w) * first.width
-        count = sum(int(np.prod(tubelet_grid((len(frames), *size), shape))) for shape in shapes)
-        if most is None or count <= most:
-            return np.stack([resize(frame, size) for frame in frames])
-        room = min(room - 1, int(h) * int(w) - 1)
-    raise ValueError(f"{name}: {len(frames)} frames have no room in {most} tokens")

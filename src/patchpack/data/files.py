@@ -1,6 +1,9 @@
-"""One image file of a dataset, before it is opened, and the names of splits."""
+"""One file of a dataset, before it is opened, the kinds of files, and the names of splits."""
 
 from dataclasses import dataclass, field
+
+from patchpack.data.images import SUFFIXES
+from patchpack.data.videos import VIDEO_SUFFIXES
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
@@ -13,9 +16,36 @@ class BadDataset(ValueError):
     """A dataset that cannot be used, and why."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a dataset is made of."""
+
+    name: str
+    suffixes: frozenset[str]  # of its files
+    folders: bool = False  # whether a folder that holds images is one clip
+
+    @property
+    def expected(self) -> str:
+        if self.folders:
+            return (
+                "expected <folder>/<split>/<class>/*.mp4 or <folder>/<class>/*.mp4, each a video "
+                "or a folder of frames, or a .csv or .jsonl manifest with columns path, label and, "
+                "if wanted, split"
+            )
+        return (
+            "expected <folder>/<split>/<class>/*.jpg, <folder>/<class>/*.jpg, images directly in "
+            "the folder, a COCO file, or a .csv or .jsonl manifest with columns path, label and, "
+            "if wanted, split"
+        )
+
+
+IMAGES = Kind("images", SUFFIXES)
+CLIPS = Kind("clips", VIDEO_SUFFIXES, folders=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """One image file, unopened."""
+    """One image, or one clip, unopened."""
 
     key: str  # path relative to the root
     split: str = ""  # empty where the layout does not say

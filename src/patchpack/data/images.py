@@ -59,7 +59,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) from the header alone, EXIF orientation applied; raises BadImage."""
     key = os.fspath(path)
     try:
-        _refuse_streams(path)
+        refuse_streams(path)
         with _open(path, key) as image:
             return _upright_size(image)
     except BadImage:
@@ -143,7 +143,7 @@ def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
     return image
 
 
-def _refuse_streams(path: str | os.PathLike[str]) -> None:
+def refuse_streams(path: str | os.PathLike[str]) -> None:
     """Opening a pipe waits for its writer; a device may never end."""
     mode = os.stat(path).st_mode
     if not (S_ISREG(mode) or S_ISDIR(mode)):
@@ -152,7 +152,7 @@ def _refuse_streams(path: str | os.PathLike[str]) -> None:
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file; pipes and devices are refused."""
-    _refuse_streams(path)
+    refuse_streams(path)
     with open(path, "rb") as file:
         return file.read()
 

@@ -1,4 +1,4 @@
-"""What is on disk: key, size and target of every image, from headers alone, read once.
+"""What is on disk: key, size and target of every image or clip, from headers alone, read once.
 
 Sizes are cached, by path, time of change and length, outside the dataset; files that are new or
 changed are read again. Headers that cannot be read are listed, not raised, up to a limit; they are
@@ -21,14 +21,16 @@ from jaxtyping import Int
 
 from patchpack.data.bad_images import BadImages
 from patchpack.data.captions import Captions
-from patchpack.data.files import PARTS, BadDataset, File, split_name
+from patchpack.data.files import CLIPS, IMAGES, PARTS, BadDataset, File, Kind, split_name
+from patchpack.data.frames import Clips
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.layouts import list_files, share_out
 from patchpack.data.located import Objects
 from patchpack.data.masks import Masks
+from patchpack.data.videos import read_header
 
-CACHE_VERSION = 2
-Size = tuple[int, int]  # height, width
+CACHE_VERSION = 3
+Facts = tuple[int, ...]  # height, width; of a clip also frames and rate, a fraction
 Stamp = tuple[int, int]  # time of change in ns, length in bytes
 
 
@@ -47,6 +49,7 @@ class Index:
     captions: Captions | None = None  # where texts belong to the images (`data.captions`)
     masks: Masks | None = None  # where masks do (`data.masks`)
     objects: Objects | None = None  # where boxes do (`data.objects`)
+    clips: Clips | None = None  # where they are no images, but clips (`data.frames`)
     bad: tuple[tuple[str, str], ...] = ()  # (key, reason) of files left out
     held_out: int = 0  # images of `val` that are from `train`, since there was no other `val`
 
@@ -76,6 +79,11 @@ class Index:
         return self.select(chosen)
 
     @property
+    def noun(self) -> str:
+        """What its items are called."""
+        return (IMAGES if self.clips is None else CLIPS).name
+
+    @property
     def label_of(self) -> dict[str, str | None]:
         """The class of every image by its key; None where it has none."""
         names = (*self.classes, None)  # label -1 is the last
@@ -97,6 +105,7 @@ class Index:
             captions=None if self.captions is None else self.captions.select(array),
             masks=None if self.masks is None else self.masks.select(array),
             objects=None if self.objects is None else self.objects.select(array),
+            clips=None if self.clips is None else self.clips.select(array),
         )
 
     def where(self, conditions: Sequence[str]) -> "Index":
@@ -126,6 +135,7 @@ def build_index(
     cache_dir: Path | None = None,
     max_bad_fraction: float = 0.01,
     learned: bool = True,
+    kind: Kind = IMAGES,
 ) -> Index:
     """Index a folder or a manifest (`layouts` says which shapes they may have).
 
@@ -134,16 +144,19 @@ def build_index(
     max_bad_fraction  share of unreadable files that is an error
     learned           labels are learned from the training split, which must then hold every class;
                       otherwise classes are those of all splits, and of none anything is asked
+    kind              IMAGES, or CLIPS: videos and folders of frames
 
     Raises BadDataset when there is nothing to index, too much is unreadable, or a class that is
     evaluated is never trained on.
     """
     source = Path(source)
-    root, files = list_files(source, seed)
-    sizes, reasons = _read_sizes(root, files, _cache_path(source.resolve(), cache_dir))
-    good = [file for file in files if file.key in sizes]
+    root, files = list_files(source, seed, kind)
+    cache = _cache_path(source.resolve(), cache_dir, kind)
+    facts, reasons = _read_facts(root, files, cache, kind)
+    good = [file for file in files if file.key in facts]
+    found = np.array([facts[file.key] for file in good], np.int64)
     labels = {file.key: file.label if learned else None for file in files}
-    BadImages(source, labels, max_bad_fraction, reasons).check()
+    BadImages(source, labels, max_bad_fraction, reasons, kind.name).check()
     telling = good
     if learned:
         _check_classes(source, good)
@@ -154,23 +167,25 @@ def build_index(
     return Index(
         root=root,
         keys=tuple(file.key for file in good),
-        heights=np.array([sizes[file.key][0] for file in good], np.int32),
-        widths=np.array([sizes[file.key][1] for file in good], np.int32),
+        heights=found[:, 0].astype(np.int32),
+        widths=found[:, 1].astype(np.int32),
         labels=np.array([number.get(file.label or "", -1) for file in good], np.int64),
         splits=tuple(file.split for file in good),
         classes=classes,
         columns={name: tuple(file.columns.get(name, "") for file in good) for name in names},
+        clips=Clips(found[:, 2], found[:, 3] / found[:, 4]) if kind == CLIPS else None,
         bad=tuple(reasons.items()),
         held_out=sum(file.held for file in good),
     )
 
 
-def _read_sizes(
-    root: Path, files: list[File], cache: Path
-) -> tuple[dict[str, Size], dict[str, str]]:
-    """Size of each file, cached or from its header; why not, of those that have none."""
+def _read_facts(
+    root: Path, files: list[File], cache: Path, kind: Kind
+) -> tuple[dict[str, Facts], dict[str, str]]:
+    """Facts of each file, cached or from its header; why not, of those that have none."""
     known = _load_cache(cache)
-    found: dict[str, tuple[Stamp, Size]] = {}
+    read = read_size if kind == IMAGES else _clip_facts
+    found: dict[str, tuple[Stamp, Facts]] = {}
     reasons: dict[str, str] = {}
     for file in files:
         if file.fault:
@@ -179,14 +194,19 @@ def _read_sizes(
         path = os.path.join(root, file.key)
         stamp, entry = _stamp(path), known.get(file.key)
         try:
-            size = entry[1] if entry and entry[0] == stamp else read_size(path)
+            facts = entry[1] if entry and entry[0] == stamp else read(path)
         except BadImage as error:
             reasons[file.key] = error.reason
         else:
-            found[file.key] = stamp, size
+            found[file.key] = stamp, facts
     if found != known:
         _save_cache(cache, found)
-    return {key: size for key, (_, size) in found.items()}, reasons
+    return {key: facts for key, (_, facts) in found.items()}, reasons
+
+
+def _clip_facts(path: str) -> Facts:
+    *facts, rate = read_header(path)
+    return *facts, *rate.as_integer_ratio()
 
 
 def _stamp(path: str) -> Stamp:
@@ -212,13 +232,13 @@ def _check_classes(source: Path, files: list[File]) -> None:
         )
 
 
-def _cache_path(source: Path, cache_dir: Path | None) -> Path:
+def _cache_path(source: Path, cache_dir: Path | None, kind: Kind) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.blake2b(os.fsencode(source), digest_size=16).hexdigest()
-    return (cache_dir or home / "patchpack" / "index") / f"{name}.npz"
+    return (cache_dir or home / "patchpack" / "index") / f"{kind.name}-{name}.npz"
 
 
-def _load_cache(path: Path) -> dict[str, tuple[Stamp, Size]]:
+def _load_cache(path: Path) -> dict[str, tuple[Stamp, Facts]]:
     """What is known of files; nothing where the cache is absent, old or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as cache:
@@ -227,17 +247,17 @@ def _load_cache(path: Path) -> dict[str, tuple[Stamp, Size]]:
             keys = bytes(cache["keys"]).decode("utf-8", "surrogatepass").split("\0")
             rows = cache["numbers"].tolist()
         return {
-            key: ((mtime, length), (height, width))
-            for key, (mtime, length, height, width) in zip(keys, rows, strict=True)
+            key: ((mtime, length), tuple(facts))
+            for key, (mtime, length, *facts) in zip(keys, rows, strict=True)
         }
     except Exception:  # whatever is wrong with a cache, it can be made again
         return {}
 
 
-def _save_cache(path: Path, found: dict[str, tuple[Stamp, Size]]) -> None:
+def _save_cache(path: Path, found: dict[str, tuple[Stamp, Facts]]) -> None:
     """Write the cache whole or not at all; a folder that cannot be written to goes without."""
     keys = "\0".join(found).encode("utf-8", "surrogatepass")
-    numbers = np.array([(*stamp, *size) for stamp, size in found.values()], np.int64)
+    numbers = np.array([(*stamp, *facts) for stamp, facts in found.values()], np.int64)
     unfinished = path.with_suffix(f".{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

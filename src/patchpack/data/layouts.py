@@ -8,6 +8,8 @@
     boxes.json                  a COCO file; a folder with one for each split (`data.coco`)
     root/*                      images without labels, where no folder below holds any
 
+Clips lie as images do (not with masks or in COCO files): each is a video, or a folder of frames.
+
 Hidden files, and files that are not images by their suffix, are passed over. Links are followed,
 but no folder is entered twice on the way down from a split or a class, so loops end. Names may be
 any bytes at all: where a name is encoded, it is with "surrogatepass".
@@ -24,50 +26,47 @@ from pathlib import Path
 from typing import TextIO
 
 from patchpack.data.coco import SUFFIX, coco_files, read_coco
-from patchpack.data.files import PARTS, BadDataset, File, split_name
-from patchpack.data.images import SUFFIXES
+from patchpack.data.files import IMAGES, PARTS, BadDataset, File, Kind, split_name
 
 MASK_FOLDERS = ("masks", "annotations")
 HIDDEN = (".", "__MACOSX")  # the second is what archives of macOS bring along
 MANIFESTS = (".csv", ".jsonl")
-EXPECTED = (
-    "expected <folder>/<split>/<class>/*.jpg, <folder>/<class>/*.jpg, images directly in the "
-    "folder, a COCO file, or a .csv or .jsonl manifest with columns path, label and, if wanted, "
-    "split"
-)
 
 
-def list_files(source: Path, seed: int) -> tuple[Path, list[File]]:
+def list_files(source: Path, seed: int, kind: Kind = IMAGES) -> tuple[Path, list[File]]:
     """The root that keys are relative to, and all files in the order of their keys."""
     try:
         if source.suffix.lower() in MANIFESTS and source.is_file():
-            root, files = source.parent, _read_manifest(source)
-        elif source.suffix.lower() == SUFFIX and source.is_file():
+            root, files = source.parent, _read_manifest(source, kind)
+        elif kind == IMAGES and source.suffix.lower() == SUFFIX and source.is_file():
             root, files = source.parent, read_coco(source, source.parent)
-        elif source.is_dir() and (parts := coco_files(source)):
+        elif kind == IMAGES and source.is_dir() and (parts := coco_files(source)):
             root = source
             files = [file for path, of in parts.items() for file in read_coco(path, root, *of)]
         elif source.is_dir():
-            root, files = source, _scan(source)
+            root, files = source, _scan(source, kind)
         else:
-            raise BadDataset(f"{source} is neither a folder nor a manifest: {EXPECTED}")
+            raise BadDataset(f"{source} is neither a folder nor a manifest: {kind.expected}")
     except OSError as error:
         raise BadDataset(f"{error.filename or source} cannot be read: {error.strerror}") from error
     if not files:
-        raise BadDataset(f"{source} holds no images: {EXPECTED}")
+        raise BadDataset(f"{source} holds no {kind.name}: {kind.expected}")
     files.sort(key=lambda file: file.key)
     return root, _assign_splits(files, seed)
 
 
-def _scan(root: Path) -> list[File]:
+def _scan(root: Path, kind: Kind) -> list[File]:
     folders = [e.name for e in _visible(root) if _is_folder(e)]
     masks = next((name for name in MASK_FOLDERS if name in folders), None)
-    if masks and "images" in folders:
-        return [_masked(root, key, masks) for key in _images_below(root, "images")]
+    if kind == IMAGES and masks and "images" in folders:
+        return [_masked(root, key, masks) for key in _below(root, "images", kind)]
     if "train" in map(split_name, folders):
-        return [_of_split(key) for split in folders for key in _images_below(root, split)]
-    files = [File(key=key, label=name) for name in folders for key in _images_below(root, name)]
-    return files or [File(key=e.name, split="all") for e in _visible(root) if _is_image(e)]
+        return [_of_split(key) for split in folders for key in _below(root, split, kind)]
+    found = [(key, name) for name in folders for key in _below(root, name, kind)]
+    if any(key != name for key, name in found):  # a folder of frames is a clip and no class
+        return [File(key=key, label=name if key != name else None) for key, name in found]
+    loose = [e.name for e in _visible(root) if _is_one(e, kind)]
+    return [File(key=key, split="all") for key in [*loose, *(key for key, _ in found)]]
 
 
 def _masked(root: Path, key: str, masks: str) -> File:
@@ -85,8 +84,8 @@ def _of_split(key: str) -> File:
     return File(key=key, split=split_name(split), label=below[0] if below else None)
 
 
-def _images_below(root: Path, top: str) -> Iterator[str]:
-    """Keys of the images in a folder of the root and at any depth below it."""
+def _below(root: Path, top: str, kind: Kind) -> Iterator[str]:
+    """Keys of the images, or clips, in a folder of the root and at any depth below it."""
     entered = {os.path.realpath(root)}
     ahead = [top]
     for folder in ahead:  # grows on the way
@@ -94,20 +93,26 @@ def _images_below(root: Path, top: str) -> Iterator[str]:
         if real in entered:
             continue
         entered.add(real)
-        for entry in _visible(root / folder):
+        entries = _visible(root / folder)
+        if kind.folders and any(_is_one(entry, IMAGES) for entry in entries):
+            yield folder
+            continue
+        for entry in entries:
             if _is_folder(entry):
                 ahead.append(f"{folder}/{entry.name}")
-            elif _is_image(entry):
+            elif _is_one(entry, kind):
                 yield f"{folder}/{entry.name}"
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images in a folder and at any depth below it, by name."""
+def files_in(folder: Path, kind: Kind = IMAGES) -> list[Path]:
+    """The images, or clips, in a folder and at any depth below it, by name."""
     entries = _visible(folder)
-    keys = [entry.name for entry in entries if _is_image(entry)]
+    if kind.folders and any(_is_one(entry, IMAGES) for entry in entries):
+        return [folder]
+    keys = [entry.name for entry in entries if _is_one(entry, kind)]
     for entry in entries:
         if _is_folder(entry):
-            keys += _images_below(folder, entry.name)
+            keys += _below(folder, entry.name, kind)
     return [folder / key for key in sorted(keys)]
 
 
@@ -123,14 +128,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir()
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
+def _is_one(entry: os.DirEntry[str], kind: Kind) -> bool:
     """By its name; dangling links count, so that they are reported, and pipes do not."""
-    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+    if os.path.splitext(entry.name)[1].lower() not in kind.suffixes:
         return False
     return entry.is_symlink() or entry.is_file()
 
 
-def _read_manifest(path: Path) -> list[File]:
+def _read_manifest(path: Path, kind: Kind) -> list[File]:
     files: list[File] = []
     lines: dict[str, int] = {}  # where each file was first named
     for number, row in _rows(path):
@@ -148,7 +153,7 @@ def _read_manifest(path: Path) -> list[File]:
         label = row.pop("label", "") or None
         files.append(File(key=key, split=split_name(split), label=label, columns=row))
     if not files:
-        raise BadDataset(f"{path} is empty: {EXPECTED}")
+        raise BadDataset(f"{path} is empty: {kind.expected}")
     return files
 
 

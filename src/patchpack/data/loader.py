@@ -18,12 +18,12 @@ from typing import Literal
 
 import torch
 
-from patchpack.batch import PackedBatch, Patches, collate
+from patchpack.batch import ClipPatches, PackedBatch, Patches, collate, collate_clips
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.plan import Plan
-from patchpack.data.spec import PackSpec, Treatment, pack_spec
-from patchpack.data.treat import load_image
+from patchpack.data.spec import ClipSpec, PackSpec, Treatment, pack_spec
+from patchpack.data.treat import load_clip, load_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,21 @@ class LoaderConfig:
 def load_pack(spec: PackSpec) -> Loaded:
     """A pack from its spec, without the images that cannot be read."""
     images: list[Patches] = []
+    clips: list[ClipPatches] = []
     bad: list[BadImage] = []
     for image in spec.images:
         try:
-            images.append(load_image(image, spec))
+            if isinstance(image, ClipSpec):
+                clips.append(load_clip(image, spec))
+            else:
+                images.append(load_image(image, spec))
         except BadImage as error:
             bad.append(error)
-    batch = collate(images, spec.treatment.patch_size**2 * 3)
+    todo = spec.treatment
+    if todo.showing is None:
+        batch = collate(images, todo.patch_size**2 * 3)
+    else:
+        batch = collate_clips(clips, todo.showing.tubelets)
     return Loaded(batch=batch, epoch=spec.epoch, step=spec.step, bad=tuple(bad))
 
 

@@ -3,7 +3,7 @@
 Sizes are known from headers, and resolution and drop rate follow from seeded random numbers, so
 every token count of the epoch is known before a pixel is decoded. The plan is a pure function of
 (sizes, seed, epoch, number of ranks): resuming needs only (epoch, step), and every rank computes
-the same plan and takes its own packs of it.
+the same plan and takes its own packs of it. Of clips, how many frames are shown is known as well.
 
     step      0        1        2
     rank 0    pack 0   pack 2   pack 4       all ranks: the same number of packs, neighbours in
@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Int
 
 from patchpack.data.dropping import Dropping, kept_counts
+from patchpack.data.frames import Shown
 from patchpack.data.packing import Packing, pack_lengths
 from patchpack.data.resolution import MAX_SIDE, Resolution
 from patchpack.data.second_stream import keep_within
@@ -93,6 +94,7 @@ def make_plan(
     shuffle: bool = True,
     texts: Int[np.ndarray, " image"] | None = None,
     max_text_tokens: int | None = None,
+    clips: Shown | None = None,
 ) -> Plan:
     """Plan one epoch: every image exactly once, no pack over `max_tokens`.
 
@@ -106,9 +108,11 @@ def make_plan(
     shuffle     a new order each epoch; without it the order of the index, but for packing
     texts       tokens of the text of each image, where they have one …
     max_text_tokens  … of which a pack holds no more than this; None: any number
+    clips       what is shown of each, where they are no images; grids are those of a frame
 
     A pack is empty only where there are fewer images than packs. Raises ValueError for numbers
-    below 1, and where an image takes more than `max_tokens`, or its text more than fits.
+    below 1, and where an image takes more than `max_tokens`, or its text or a clip's frames more
+    than fit.
     """
     if min(patch_size, max_tokens, world_size, window, max_side) < 1:
         raise ValueError(
@@ -120,10 +124,10 @@ def make_plan(
         np.random.default_rng([seed, epoch, stream]) for stream in range(4)
     )
     grids = resolution.grids(
-        heights, widths, patch_size=patch_size, max_tokens=max_tokens, rng=size_rng,
+        heights, widths, patch_size=patch_size, max_tokens=_room(max_tokens, clips), rng=size_rng,
         max_side=max_side,
     )  # fmt: skip
-    tokens = grids.prod(1)
+    tokens = grids.prod(1) if clips is None else clips.tokens(grids)
     _check_tokens(tokens, max_tokens)
     images = order_rng.permutation(len(tokens)) if shuffle else np.arange(len(tokens))
     seen = np.empty(len(tokens), np.int64)  # but for packing, which moves an image within a window
@@ -141,6 +145,19 @@ def make_plan(
     packing = _shortest_first(packing)
     images = images[packing.order]
     return Plan(images, grids[images], packing.lengths, packing.offsets, max_tokens, world_size)
+
+
+def _room(max_tokens: int, clips: Shown | None) -> int:
+    """Most patches of an image, or of each frame of a clip."""
+    if clips is None:
+        return max_tokens
+    showing = clips.showing
+    if not (room := showing.room(max_tokens)):
+        raise ValueError(
+            f"clips of {showing.most} frames have no room in {max_tokens} tokens: raise "
+            "max_tokens, or show fewer frames"
+        )
+    return room
 
 
 def _check_tokens(tokens: Int[np.ndarray, " image"], max_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""What is to be loaded: everything about a pack but its pixels.
+"""What is to be loaded: everything about a pack of images or clips but its pixels.
 
 A plan says which images are in which pack; `pack_spec` adds where each lies and what belongs to it,
 so that any thread or process can load the pack, and the same one comes out.
@@ -13,10 +13,11 @@ from jaxtyping import Int
 from patchpack.batch import Target
 from patchpack.data.alter import Alteration
 from patchpack.data.augment import Augment
+from patchpack.data.frames import Showing, frame_numbers
 from patchpack.data.index import Index
 from patchpack.data.located import Located
 from patchpack.data.masks import MaskSpec
-from patchpack.data.plan import Plan
+from patchpack.data.plan import Pack, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +44,28 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """One clip of a pack: where it lies, which of its frames, and what is to be kept of them."""
+
+    path: Path
+    key: str
+    number: int  # in its index: its random numbers follow from it
+    frames: tuple[int, ...]
+    rate: float  # frames a second of the file
+    grid: tuple[int, int]  # of each frame, in tubelets of the first shape
+    kept: int
+    targets: dict[str, Target] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Treatment:
-    """What happens to every image on its way into a pack."""
+    """What happens to every image, or frame, on its way into a pack."""
 
     patch_size: int  # pixels
     augment: Augment = field(default_factory=Augment)
     alter: Alteration | None = None  # before all else, and to images as they are on disk
     seed: int = 0
+    showing: Showing | None = None  # of clips
     judged: bool = False  # masks stay as they are in their files, however images are resized
 
 
@@ -57,7 +73,7 @@ class Treatment:
 class PackSpec:
     """Everything about a pack but its pixels."""
 
-    images: tuple[ImageSpec, ...]
+    images: tuple[ImageSpec, ...] | tuple[ClipSpec, ...]
     treatment: Treatment
     epoch: int
     step: int  # of the epoch
@@ -75,6 +91,9 @@ def pack_spec(
 ) -> PackSpec:
     """What to load for one step of one rank; `texts` says which caption goes with each image."""
     pack = plan.pack(step, rank)
+    if index.clips is not None:
+        clips = _clip_specs(index, pack, treatment, epoch)
+        return PackSpec(images=clips, treatment=treatment, epoch=epoch, step=step)
     images = []
     for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True):
         image = ImageSpec(
@@ -91,6 +110,31 @@ def pack_spec(
             image = replace(image, others=tuple(_source(index, int(other)) for other in others))
         images.append(image)
     return PackSpec(images=tuple(images), treatment=treatment, epoch=epoch, step=step)
+
+
+def _clip_specs(index: Index, pack: Pack, treatment: Treatment, epoch: int) -> tuple[ClipSpec, ...]:
+    clips, showing = index.clips, treatment.showing
+    if clips is None or showing is None:
+        raise ValueError("clips need a treatment that says which of their frames are shown")
+    shown, specs = showing.of(clips.select(pack.images)), []
+    for j, (i, (h, w), kept) in enumerate(zip(pack.images, pack.grids, pack.kept, strict=True)):
+        place = showing.place
+        if place is None:
+            place = np.random.default_rng([treatment.seed, epoch, int(i), 8]).random()
+        count, step = int(shown.counts[j]), float(shown.steps[j])
+        specs.append(
+            ClipSpec(
+                path=index.path(i),
+                key=index.keys[i],
+                number=int(i),
+                frames=tuple(frame_numbers(int(clips.lengths[i]), count, step, place).tolist()),
+                rate=float(clips.rates[i]),
+                grid=(int(h), int(w)),
+                kept=int(kept),
+                targets={"label": int(index.labels[i])},
+            )
+        )
+    return tuple(specs)
 
 
 def _source(index: Index, number: int) -> Source:

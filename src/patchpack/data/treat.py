@@ -1,6 +1,7 @@
 """From a spec to patches: decode, crop, resize, augment, cut up, drop.
 
-Every random number of an image follows from the seed, the epoch and its number in its index.
+Every random number of an image follows from the seed, the epoch and its number in its index. All
+frames of a clip are treated with the same numbers, so that nothing moves but what moved.
 """
 
 from dataclasses import replace
@@ -9,7 +10,7 @@ from math import ceil
 import numpy as np
 import torch
 
-from patchpack.batch import Patches
+from patchpack.batch import ClipPatches, Patches
 from patchpack.data.augment import augment, random_crop
 from patchpack.data.dropping import kept_tokens
 from patchpack.data.images import decode
@@ -17,7 +18,9 @@ from patchpack.data.masks import read_mask
 from patchpack.data.mosaic import mosaic
 from patchpack.data.patchify import patchify
 from patchpack.data.scene import Scene
-from patchpack.data.spec import ImageSpec, PackSpec, Source
+from patchpack.data.spec import ClipSpec, ImageSpec, PackSpec, Source
+from patchpack.data.tubelets import count_tubelets, cut_tubelets
+from patchpack.data.videos import decode_frames
 
 
 def read_scene(source: Source, target: tuple[int, int] | None) -> Scene:
@@ -64,3 +67,23 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     if image.text is None:
         return patches
     return replace(patches, text=torch.from_numpy(image.text))
+
+
+def load_clip(clip: ClipSpec, spec: PackSpec) -> ClipPatches:
+    todo, (h, w) = spec.treatment, clip.grid
+    assert todo.showing is not None
+    size = h * todo.patch_size, w * todo.patch_size
+    frames = []
+    for pixels in decode_frames(clip.path, clip.frames, clip.rate, key=clip.key):
+        rng = np.random.default_rng([todo.seed, spec.epoch, clip.number, 1])
+        if todo.alter:
+            pixels = todo.alter(pixels, np.random.default_rng([todo.seed, clip.number, 5]))
+        scene = random_crop(Scene(pixels), todo.augment, rng).resized(size)
+        frames.append(augment(scene, todo.augment, rng).pixels)
+    stack, shapes = np.stack(frames), todo.showing.tubelets
+    rng = np.random.default_rng([todo.seed, spec.epoch, clip.number, 9])
+    # Counted anew: a quarter turn changes how many tubelets fit that are not square.
+    grid = np.array([[side // todo.patch_size for side in stack.shape[1:3]]])
+    total = int(count_tubelets(np.array([len(stack)]), grid, shapes)[0])
+    kept = None if clip.kept >= total else kept_tokens(total, clip.kept, rng)
+    return cut_tubelets(stack, shapes, kept=kept, key=clip.key, targets=clip.targets)

@@ -22,6 +22,16 @@ def tubelet_grid(size: tuple[int, int, int], shape: Tubelet) -> tuple[int, int, 
     return size[0] // shape.frames, size[1] // shape.height, size[2] // shape.width
 
 
+def count_tubelets(
+    frames: Int[np.ndarray, " clip"], grids: Int[np.ndarray, "clip 2"], shapes: Sequence[Tubelet]
+) -> Int[np.ndarray, " clip"]:
+    """Tokens of clips of so many frames, whose sides have so many tubelets of the first shape."""
+    first = shapes[0]
+    heights, widths = grids[:, 0] * first.height, grids[:, 1] * first.width
+    counts = [(frames // s.frames) * (heights // s.height) * (widths // s.width) for s in shapes]
+    return np.sum(counts, axis=0)
+
+
 def cut_tubelets(
     frames: Frames,
     shapes: Sequence[Tubelet],

@@ -9,6 +9,7 @@ from patchpack.batch import PackedBatch
 from patchpack.data.alter import Alteration
 from patchpack.data.bad_images import BadImages
 from patchpack.data.dropping import Dropping
+from patchpack.data.files import CLIPS, IMAGES
 from patchpack.data.index import Index, build_index
 from patchpack.data.resolution import Resolution
 from patchpack.model.navit import forward_flops
@@ -27,7 +28,8 @@ class Data:
 
     def bad_images(self) -> BadImages:
         """Those that cannot be read: none yet."""
-        return BadImages(self.index.root, self.index.label_of, self.max_bad_fraction)
+        index = self.index
+        return BadImages(index.root, index.label_of, self.max_bad_fraction, noun=index.noun)
 
 
 def data_of(
@@ -45,13 +47,15 @@ def data_of(
     learned           whether the model learned the classes; two towers are asked of any
     max_bad_fraction  as the run has it, when None
     """
-    config = load_config(folder).data
+    run = load_config(folder)
+    config = run.data
     if max_bad_fraction is None:
         max_bad_fraction = config.max_bad_fraction
     root = data or config.root
     if root is None:
         raise TrainingError(f"{folder} does not say where its data are: give --data")
-    index = build_index(root, max_bad_fraction=max_bad_fraction, learned=learned)
+    kind = CLIPS if run.showing else IMAGES
+    index = build_index(root, max_bad_fraction=max_bad_fraction, learned=learned, kind=kind)
     if not where and data is None:
         where = config.where
     return Data(index.where(where).split(split), max_bad_fraction)
@@ -66,10 +70,12 @@ def packed(
     resolution: Resolution | None = None,
     alter: Alteration | None = None,
     dropping: Dropping | None = None,
+    place: float = 0.5,
 ) -> Iterator[PackedBatch]:
     """Every image of the data once, as the model is shown it; `bad` learns which are not.
 
     resolution  the model's own, when None
+    place       in time of what is shown of clips, in [0, 1)
     """
     packs = evaluation_packs(
         replace(data.index, captions=None),
@@ -79,6 +85,7 @@ def packed(
         max_tokens=PACK_TOKENS,
         alter=alter,
         dropping=dropping,
+        showing=model.card.showing(place),
     )
     for pack in packs:
         bad.add(pack.bad)

@@ -25,6 +25,8 @@ from patchpack.batch import PackedBatch, PackedClips, Tubelet
 from patchpack.model.navit import NaViT, NaViTConfig
 from patchpack.model.positions import Coordinates, Factorized, Rotary, between, place
 
+Inflation = Literal["central", "average"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(NaViTConfig):
@@ -114,7 +116,7 @@ class VideoNaViT(NaViT):
 def inflate(
     tensors: Mapping[str, Tensor],
     config: VideoConfig,
-    how: Literal["central", "average"] = "central",
+    how: Inflation = "central",
 ) -> dict[str, Tensor]:
     """An image trunk's tensors as those of a trunk of clips with one shape of tubelet.
 

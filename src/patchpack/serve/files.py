@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchpack.data.images import BadImage, Pixels, decode
-from patchpack.data.layouts import images_in
+from patchpack.data.layouts import files_in
 
 GROUP_PIXELS = 64_000_000  # decoded at a time, or one image of more
 
@@ -22,7 +22,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = images_in(path)
+            inside = files_in(path)
             if not inside:
                 raise ValueError(f"{path} holds no images")
             found += inside

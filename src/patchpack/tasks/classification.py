@@ -1,4 +1,4 @@
-"""Training a classifier on labelled images."""
+"""Training a classifier on labelled images or clips."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from patchpack.batch import PackedBatch
-from patchpack.data.files import BadDataset
+from patchpack.data.files import CLIPS, IMAGES, BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.layouts import EXPECTED
 from patchpack.data.mask_files import COLUMN as MASK
 from patchpack.data.objects import COLUMN as OBJECTS
 from patchpack.data.pairs import COLUMNS as TEXTS
@@ -34,7 +33,7 @@ OTHERS = (  # what data without labels may have instead
 
 
 class Classification:
-    """A Job: images to one label each. Raises BadDataset for data without labels to learn."""
+    """A Job: images, or clips, to one label each. Raises BadDataset for data without labels."""
 
     metric = "top1"
 
@@ -46,7 +45,8 @@ class Classification:
                 for what, task, columns in OTHERS
                 if any(name in index.columns for name in columns)
             ]
-            raise BadDataset(f"{index.root} has no labels to learn: {EXPECTED}{''.join(hints)}")
+            expected = (CLIPS if config.showing else IMAGES).expected
+            raise BadDataset(f"{index.root} has no labels to learn: {expected}{''.join(hints)}")
         if len(self.classes) == 1:
             raise BadDataset(
                 f"{index.root} has one class only, {self.classes[0]!r}: nothing to tell apart"
@@ -56,7 +56,9 @@ class Classification:
         self.val = _labelled(index.split(config.data.val_split), "validation")
         self.left_out: list[BadImage] = []
         lost = len(train) - len(self.train)
-        self.notes = [f"left out: {lost:,} images for training without a label"] if lost else []
+        self.notes = (
+            [f"left out: {lost:,} {index.noun} for training without a label"] if lost else []
+        )
 
     def build(self) -> TrunkTask:
         return Classifier(self.config.model, len(self.classes), self.task)
@@ -96,5 +98,7 @@ class Classification:
 def _labelled(split: Index, name: str) -> Index:
     found = split.select(np.flatnonzero(split.labels >= 0).tolist())
     if not len(found):
-        raise BadDataset(f"no image of the {name} split of {split.root} has a label")
+        raise BadDataset(
+            f"none of the {split.noun} of the {name} split of {split.root} has a label"
+        )
     return found

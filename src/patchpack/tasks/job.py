@@ -79,6 +79,7 @@ def card_of(
         classes=classes,
         tokenizer=tokenizer,
         resolution=config.data.resolution,
-        eval_tokens=config.data.evaluation_tokens(config.model.patch_size),
+        frames=config.data.frames if config.showing else None,
+        eval_tokens=config.evaluation_tokens,
         dtype=dtype,
     )

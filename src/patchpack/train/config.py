@@ -10,6 +10,7 @@ from typing import Literal
 
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import Dropping, NoDrop
+from patchpack.data.frames import FrameSampling, Showing, Spread
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.resolution import Native, Resolution
 from patchpack.heads.classification import ClassificationConfig
@@ -18,6 +19,7 @@ from patchpack.heads.detection import DetectionConfig
 from patchpack.heads.segmentation import SegmentationConfig
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
+from patchpack.model.video import Inflation, VideoConfig
 from patchpack.train.optim import OptimConfig
 
 # What a model is trained for.
@@ -35,8 +37,9 @@ class DataConfig:
     max_tokens: int = 4096  # tokens of a pack, on each device
     max_text_tokens: int | None = None  # of the texts that go with a pack's images
     tokenizer: Path | None = None  # of the texts; None: one trained on those of the training split
-    resolution: Resolution = field(default_factory=Native)  # sizes in training
-    eval_tokens: int | None = None  # most tokens of an image in evaluation; None: as in training
+    frames: FrameSampling = field(default_factory=Spread)  # of clips: which are shown
+    resolution: Resolution = field(default_factory=Native)  # sizes in training, also of frames
+    eval_tokens: int | None = None  # most of an image or clip in evaluation; None: as in training
     dropping: Dropping = field(default_factory=NoDrop)  # tokens left out in training
     augment: Augment = field(default_factory=Augment)
     fill: bool = True  # trim the last image of a pack so that no slot stays empty
@@ -50,10 +53,6 @@ class DataConfig:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction must lie in [0, 1], not {self.max_bad_fraction}")
-
-    def evaluation_tokens(self, patch_size: int) -> int:
-        """Most tokens of an image in evaluation: as told, or the most that training gives one."""
-        return self.eval_tokens or self.resolution.most_tokens(patch_size) or self.max_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +90,32 @@ class RunConfig:
 
     out: Path = Path("runs/run")  # the run's folder
     init: Path | None = None  # a run whose best weights to begin with; None: random ones
+    inflate: Inflation = "central"  # how patches of such a run become tubelets
     data: DataConfig = field(default_factory=DataConfig)
-    model: NaViTConfig = field(default_factory=lambda: model_config("navit_s16"))
+    model: NaViTConfig | VideoConfig = field(default_factory=lambda: model_config("navit_s16"))
     task: Task = field(default_factory=ClassificationConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    @property
+    def showing(self) -> Showing | None:
+        """How clips are shown in evaluation; None for a model of images."""
+        if not isinstance(self.model, VideoConfig):
+            return None
+        return Showing(self.data.frames, self.model.tubelets)
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """Most tokens of an image, or clip, in evaluation: as told, or the most of training."""
+        data, showing = self.data, self.showing
+        patches = data.resolution.most_tokens(self.model.patch_size)
+        if data.eval_tokens or not patches:
+            return data.eval_tokens or data.max_tokens
+        return showing.needed(patches) if showing else patches
+
     def __post_init__(self) -> None:
+        if self.showing and not isinstance(self.task, ClassificationConfig):
+            raise ValueError("clips are classified only: task must be a ClassificationConfig")
         if self.data.augment.mosaic and not isinstance(
             self.task, DetectionConfig | SegmentationConfig
         ):

@@ -1,0 +1,221 @@
+"""Clips on disk: video files, through PyAV, and folders of frames.
+
+Frame k of a clip is the one that is shown at the time (k + ½) / rate, so that a clip of a changing
+frame rate is sampled evenly in time. Frames are decoded where they are asked for: from the last key
+frame before, when that is nearer than the place reached so far.
+
+Whatever is wrong with a file, the error is a BadImage that names it.
+
+Traps: WebM tells no number of frames, so packets are counted there; a phone's video lies on its
+side, and only a decoded frame says so; pixels of old formats are not square; a seek may land after
+what it was to find, and then all is decoded from the start.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from patchpack.data.images import (
+    MAX_PIXELS,
+    SUFFIXES,
+    BadImage,
+    Pixels,
+    decode,
+    read_size,
+    reason_of,
+    refuse_streams,
+)
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .webm .mkv .avi .mpg .mpeg .ogv .wmv .flv .3gp .m2ts".split()
+)
+FOLDER_RATE = Fraction(25)  # frames a second of a folder of frames, which tells none
+SEEK = 1.0  # seconds that are decoded at first rather than sought across
+MISSING = "videos are read with PyAV: pip install 'patchpack[video]'"
+
+
+class Header(NamedTuple):
+    """What a clip's file says of it."""
+
+    height: int  # px, upright, of square pixels
+    width: int
+    frames: int
+    rate: Fraction  # frames a second
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Size, length and rate of a clip, its first frame decoded; raises BadImage, and ImportError
+    for a video file without PyAV."""
+    key = os.fspath(path)
+    if os.path.isdir(path):
+        frames = frames_in(Path(path), key)
+        return Header(*read_size(frames[0]), len(frames), FOLDER_RATE)
+    _need_av()
+    try:
+        with _open(path) as container:
+            stream = _stream(container)
+            first = next(container.decode(stream), None)
+            if first is None:
+                raise BadImage(key, "has no frames")
+            rate = stream.average_rate or stream.guessed_rate or FOLDER_RATE
+            frames = stream.frames or _count_packets(container, stream)
+            return Header(*_shown_size(first, stream), max(1, frames), Fraction(rate))
+    except Exception as error:
+        raise BadImage(key, _reason(error)) from error
+
+
+def decode_frames(
+    path: str | os.PathLike[str], numbers: Sequence[int], rate: Fraction | float, *, key: str
+) -> Iterator[Pixels]:
+    """Frames of a clip by their numbers, ascending, one at a time; its last for those beyond.
+
+    Raises BadImage for what cannot be read.
+    """
+    if os.path.isdir(path):
+        frames = frames_in(Path(path), key)
+        for number in numbers:
+            yield decode(frames[min(number, len(frames) - 1)], key=key)
+        return
+    _need_av()
+    try:
+        with _open(path) as container:
+            stream = _stream(container)
+            for frame in _shown_at(container, stream, [(k + 0.5) / float(rate) for k in numbers]):
+                yield _pixels(frame)
+    except Exception as error:  # decoders raise anything at all on hostile files
+        raise BadImage(key, _reason(error)) from error
+
+
+def frames_in(folder: Path, key: str) -> list[Path]:
+    """The frames of a folder: by name, and by number where names hold numbers; raises BadImage."""
+    try:
+        names = [n for n in os.listdir(folder) if os.path.splitext(n)[1].lower() in SUFFIXES]
+    except OSError as error:
+        raise BadImage(key, reason_of(error)) from error
+    if not names:
+        raise BadImage(key, "has no frames")
+    return [folder / name for name in sorted(names, key=_by_number) if not name.startswith(".")]
+
+
+def _by_number(name: str) -> list[tuple[int, int, str]]:
+    """frame9 before frame10."""
+    return [
+        (0, int(part), part) if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
+
+
+def _need_av() -> None:
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{MISSING} ({error})") from error
+
+
+def _open(path: str | os.PathLike[str]) -> "InputContainer":
+    import av
+
+    refuse_streams(path)
+    return av.open(os.path.abspath(path))  # so that no name is taken for the address of a server
+
+
+def _stream(container: "InputContainer") -> "VideoStream":
+    if not container.streams.video:
+        raise BadImage("", "has no frames")
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"  # clips are loaded in parallel, each on one core
+    if stream.width * stream.height > MAX_PIXELS:
+        raise BadImage("", f"{stream.width} x {stream.height} pixels are more than allowed")
+    return stream
+
+
+def _count_packets(container: "InputContainer", stream: "VideoStream") -> int:
+    container.seek(0)
+    return sum(packet.size > 0 for packet in container.demux(stream))
+
+
+def _shown_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
+    """(height, width)"""
+    shape = stream.sample_aspect_ratio or 1
+    height, width = frame.height, max(1, round(frame.width * shape))
+    return (width, height) if frame.rotation % 180 else (height, width)
+
+
+def _pixels(frame: "VideoFrame") -> Pixels:
+    """Upright RGB, as stored: pixels that are not square stay so until they are resized."""
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+
+def _shown_at(
+    container: "InputContainer", stream: "VideoStream", times: Sequence[float]
+) -> Iterator["VideoFrame"]:
+    """The frame that is shown at each of these times, ascending, in seconds from the start."""
+    walk = _Walk(container, stream)
+    start = (stream.start_time or 0) * walk.tick
+    for time in times:
+        yield walk.to(start + time)
+
+
+class _Walk:
+    """A way through a video: the frame that was reached, and the one after it."""
+
+    def __init__(self, container: "InputContainer", stream: "VideoStream") -> None:
+        self.container, self.stream, self.gap = container, stream, SEEK
+        self.tick = float(stream.time_base or Fraction(1, 1000))  # seconds
+        self._begin()
+
+    def _begin(self) -> None:
+        self.frames = self.container.decode(self.stream)
+        self.reached: Any = next(self.frames, None)
+        self.ahead: Any = next(self.frames, None)
+        if self.reached is None:
+            raise BadImage("", "has no frames")
+
+    def to(self, time: float) -> "VideoFrame":
+        """On to the last frame that begins by then."""
+        if time - _time(self.reached) > self.gap:
+            self._seek(time)
+        while self.ahead is not None and _time(self.ahead) <= time:
+            self.reached, self.ahead = self.ahead, next(self.frames, None)
+        return self.reached
+
+    def _seek(self, time: float) -> None:
+        """To the last key frame before a time."""
+        before = self.reached, self.ahead
+        self.container.seek(round(time / self.tick), stream=self.stream)
+        self.frames = self.container.decode(self.stream)
+        self.reached = next(self.frames, None)
+        self.ahead = next(self.frames, None)
+        if self.reached is None:  # nothing is left from there on
+            self.reached, self.ahead = before
+        elif _time(self.reached) > time:  # it landed too late
+            self.container.seek(self.stream.start_time or 0, stream=self.stream)
+            self._begin()
+        elif _time(self.reached) <= _time(before[0]):  # nothing gained: key frames are far apart
+            self.gap *= 2
+
+
+def _time(frame: "VideoFrame") -> float:
+    if frame.time is None:
+        raise BadImage("", "has frames that tell no time")
+    return frame.time
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, BadImage):
+        return error.reason
+    if type(error).__name__ in ("InvalidDataError", "EOFError"):
+        return "is not a video, or is empty or damaged"
+    return reason_of(error)

@@ -20,7 +20,7 @@ from patchpack.data.resolution import Square
 from patchpack.run import load_config, resume, start
 from patchpack.serial import to_json
 from patchpack.train import loop
-from patchpack.train.config import DataConfig
+from patchpack.train.config import DataConfig, RunConfig
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError
 from runs import final_tensors, tiny, with_loader
@@ -399,9 +399,9 @@ def test_the_configuration_of_a_run_is_kept(undisturbed):
 
 def test_models_are_judged_at_the_size_they_learn_at():
     square = DataConfig(resolution=Square(grid=8))
-    assert square.evaluation_tokens(16) == 64
-    assert DataConfig(max_tokens=512).evaluation_tokens(16) == 512
-    assert replace(square, eval_tokens=9).evaluation_tokens(16) == 9
+    assert RunConfig(data=square).evaluation_tokens == 64
+    assert RunConfig(data=DataConfig(max_tokens=512)).evaluation_tokens == 512
+    assert RunConfig(data=replace(square, eval_tokens=9)).evaluation_tokens == 9
 
 
 def test_images_without_a_label_are_left_out_of_training(tmp_path, capsys):
@@ -412,7 +412,7 @@ def test_images_without_a_label_are_left_out_of_training(tmp_path, capsys):
     assert "1 images for training without a label" in capsys.readouterr().err
     for path in (root / "val").rglob("*.png"):
         path.rename(root / "val" / f"{path.parent.name}-{path.name}")
-    with pytest.raises(BadDataset, match="no image of the validation split"):
+    with pytest.raises(BadDataset, match="none of the images of the validation split"):
         start(tiny(root, tmp_path / "none", steps=2), live=False)
 
 

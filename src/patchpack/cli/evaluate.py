@@ -10,6 +10,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from patchpack.cli.boxes import eval_boxes
+from patchpack.cli.pictures import draw_clips
 from patchpack.cli.pixels import eval_pixels
 from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.corruptions import SEVERITIES
@@ -26,6 +27,7 @@ from patchpack.judge import (
     retrieve_at,
     zero_shot_at,
 )
+from patchpack.serve.clips import ClipPredictor
 from patchpack.serve.detector import BoxModel
 from patchpack.serve.load import load, load_labelling
 from patchpack.serve.matcher import PLAIN, Matcher
@@ -53,6 +55,7 @@ class Eval:
     split: str = "test"
     where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
     budgets: tuple[int, ...] = ()  # most tokens of an image; the run's own when empty
+    views: int = 1  # of a clip, at places spread in time, whose logits are averaged
     windowed: bool = False  # large images at their size, through windows of so many tokens
     templates: Path | None = None  # a line each, with {} where a class's name goes
     suite: str = ""  # of cost, calibration, robustness, fewshot, fairness, with commas between
@@ -111,13 +114,20 @@ def run_eval(options: Eval) -> None:
         out = (options.out or options.run) / f"eval-{options.split}.json"
         eval_boxes(model, data, budgets, out=out, name=str(options.run), as_json=options.json)
         return
+    if options.views != 1 and not isinstance(model, ClipPredictor):
+        raise ValueError(f"--views is for classifiers of clips; this is {model.kind}")
     if isinstance(model, Matcher):
         retrieved, classified = _match(model, data, budgets, options.templates)
     else:
-        retrieved, classified = [], classify_at(model, data, budgets)
+        retrieved, classified = [], classify_at(model, data, budgets, options.views)
     _Report(options, data.index.classes if isinstance(model, Matcher) else model.card.classes).tell(
         retrieved, classified
     )
+    if isinstance(model, ClipPredictor):
+        picture = (options.out or options.run) / f"eval-{options.split}.png"
+        draw_clips(model, data, budgets[-1], options.views).save(picture)
+        if not options.json:
+            print(picture)
 
 
 def _request(options: Eval, model: Predictor | Matcher, chooses: bool) -> Request:

@@ -1,4 +1,5 @@
-"""Pictures of what a segmenter or a detector said, beside what is true, for `eval`."""
+"""Pictures of what a segmenter, a detector or a classifier of clips said, beside what is true, for
+`eval`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,14 +10,17 @@ from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.data.index import Index
 from patchpack.data.mask_files import with_masks
 from patchpack.data.masks import read_mask
+from patchpack.data.videos import decode_frames
 from patchpack.evaluate.detection import FoundBoxes
 from patchpack.judge import Data
+from patchpack.serve.clips import ClipPredictor
 from patchpack.serve.detector import LEAST
 from patchpack.serve.overlay import overlay, palette
 from patchpack.serve.segmenter import PixelModel
 from patchpack.serve.sheet import Hit, draw_hits
 
 SHOWN = 6  # images, spread over the split
+FRAMES = 8  # of a clip
 SIDE = 240  # pixels that each is shrunk to fit
 TRUTH = (40, 220, 90)  # colour of the boxes that are true
 
@@ -64,6 +68,28 @@ def draw_found(index: Index, found: Mapping[str, FoundBoxes]) -> Image.Image:
         title = f"{sure.sum()} found, {len(there.boxes)} there"
         answers.append(Hit(_boxed(pixels, mine.boxes[sure], colours), title))
     return draw_hits([("objects", truths), (f"found, score {LEAST} or more", answers)], SIDE)
+
+
+def draw_clips(model: ClipPredictor, data: Data, tokens: int, views: int) -> Image.Image:
+    """Clips as strips of frames, each below what was said of it and what is true."""
+    index, rows = data.index, []
+    clips = index.clips
+    assert clips is not None
+    for number in _spread(len(index)):
+        key, length, rate = index.keys[number], int(clips.lengths[number]), clips.rates[number]
+        frames = sorted({round(place) for place in np.linspace(0, length - 1, FRAMES)})
+        try:
+            pixels = list(decode_frames(index.path(number), frames, rate, key=key))
+            (found,) = model.predict([index.path(number)], max_tokens=tokens, views=views, top=1)
+        except BadImage:
+            continue
+        truth = index.label_of[key]
+        told = f"{key}: {found.label} {found.probability:.0%}"
+        right = "" if truth in (None, found.label) else f", but it is {truth}"
+        titles = (f"{frame / rate:.2f} s" for frame in frames)
+        hits = [Hit(image, title) for image, title in zip(pixels, titles, strict=True)]
+        rows.append((told + right, hits))
+    return draw_hits(rows, SIDE // 2)
 
 
 def _boxed(pixels: Pixels, boxes: np.ndarray, colours: Sequence[Sequence[int]]) -> Pixels:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,9 @@ from tyro.conf import Positional, arg
 from patchpack.cli.boxes import predict_boxes
 from patchpack.cli.evaluate import read_lines, read_templates
 from patchpack.cli.pixels import predict_pixels
+from patchpack.data.files import CLIPS
 from patchpack.data.images import BadImage, decode
+from patchpack.serve.clips import ClipPredictor
 from patchpack.serve.detector import LEAST, BoxModel
 from patchpack.serve.files import image_files, read_groups
 from patchpack.serve.images import ImageModel
@@ -37,6 +39,7 @@ class Predict:
     top: int = 5  # labels of each image
     output: Annotated[Path | None, arg(aliases=["-o"])] = None  # a folder for masks, or a COCO file
     least: float = LEAST  # score of a box that is shown
+    views: int = 1  # of a clip, at places spread in time, whose logits are averaged
     windowed: bool = False  # masks of large images through windows of `max_tokens`
     json: bool = False  # print JSON, one object a line
 
@@ -68,6 +71,18 @@ def run_predict(options: Predict) -> int:
         )
     if not isinstance(model, Matcher) and (labels or options.templates):
         raise ValueError(f"{options.run} is a classifier: it has labels of its own")
+    if isinstance(model, ClipPredictor):
+        for path in image_files(options.images, CLIPS):
+            try:
+                (found,) = model.predict(
+                    [path], max_tokens=dial, top=options.top, views=options.views
+                )
+                _print_prediction(path, found, options.json)
+            except BadImage as error:
+                bad.append(BadImage(str(path), error.reason))
+        return _complain(bad)
+    if options.views != 1:
+        raise ValueError(f"--views is for classifiers of clips; this is {model.kind}")
     for paths, images in read_groups(image_files(options.images), bad):
         if isinstance(model, Matcher):
             templates = read_templates(options.templates)
@@ -147,13 +162,27 @@ def _image_arrays(
     """Keys and vectors of what can be read; raises ValueError where nothing can."""
     keys: list[str] = []
     groups: list[np.ndarray] = []
-    for paths, pixels in read_groups(image_files(images), bad):
+    for paths, pixels in _groups(model, images, bad):
+        try:
+            vectors = model.embed(pixels, max_tokens=max_tokens)
+        except BadImage as error:  # of a clip, which is read only now
+            bad.append(BadImage(str(paths[0]), error.reason))
+            continue
         keys += map(str, paths)
-        groups.append(model.embed(pixels, max_tokens=max_tokens))
+        groups.append(vectors)
     if not keys:
         _complain(bad)
         raise ValueError("none of the images can be read, so there is nothing to embed")
     return {"keys": np.array(keys), "vectors": np.concatenate(groups)}
+
+
+def _groups(
+    model: ImageModel, images: Sequence[Path], bad: list[BadImage]
+) -> Iterable[tuple[list[Path], Sequence]]:
+    """Paths of images with their pixels, or of one clip at a time with its path."""
+    if isinstance(model, ClipPredictor):
+        return (([path], [path]) for path in image_files(images, CLIPS))
+    return read_groups(image_files(images), bad)
 
 
 @dataclass(frozen=True, kw_only=True)

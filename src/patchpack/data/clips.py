@@ -45,8 +45,7 @@ def pack_clips(
     """
     if not tubelets:
         raise ValueError("no tubelets were given")
-    if isinstance(clips, AnyClip):
-        raise ValueError("this takes a list of clips; put a single one in a list")
+    check_clips(clips)
     most, rule = max_tokens or torch.iinfo(torch.int32).max, resolution or Native()
     cut = []
     for number, clip in enumerate(clips):
@@ -54,6 +53,12 @@ def pack_clips(
         showing = Showing(frames or Every(step=1, frames=_length(clip, name)), tuple(tubelets))
         cut.append(to_clip_patches(clip, name, showing, most, rule, max_side))
     return collate_clips(cut, tubelets)
+
+
+def check_clips(clips: object) -> None:
+    """Raise ValueError for a single clip: its letters or frames would be taken for clips."""
+    if isinstance(clips, AnyClip):
+        raise ValueError("this takes a list of clips; put a single one in a list")
 
 
 def to_clip_patches(

@@ -88,6 +88,24 @@ def classify(predict: Predict, batches: Iterable[PackedBatch], num_classes: int)
     return total
 
 
+def classify_views(predict: Predict, batches: Iterable[PackedBatch], num_classes: int) -> Counts:
+    """Counts over packs that hold each clip several times: its logits are averaged."""
+    logits: dict[str, list[Tensor]] = {}
+    labels: dict[str, int] = {}
+    for batch in batches:
+        if not batch.num_images:
+            continue
+        told = batch.targets["label"]
+        for key, row, label in zip(batch.keys, predict(batch).cpu(), told, strict=True):
+            logits.setdefault(key, []).append(row)
+            labels[key] = int(label)
+    known = [key for key, label in labels.items() if label >= 0]
+    if not known:
+        return Counts.none(num_classes)
+    rows = torch.stack([torch.stack(logits[key]).mean(0) for key in known])
+    return count(rows, torch.tensor([labels[key] for key in known]))
+
+
 def table(counts: Counts, classes: Sequence[str]) -> dict:
     """The figures as JSON."""
     per_class = {

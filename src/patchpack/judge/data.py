@@ -10,6 +10,7 @@ from patchpack.data.alter import Alteration
 from patchpack.data.bad_images import BadImages
 from patchpack.data.dropping import Dropping
 from patchpack.data.files import CLIPS, IMAGES
+from patchpack.data.frames import views_of
 from patchpack.data.index import Index, build_index
 from patchpack.data.resolution import Resolution
 from patchpack.model.navit import forward_flops
@@ -108,16 +109,19 @@ def judged(
     tokens: int,
     bad: BadImages,
     use: Callable[[Iterator[PackedBatch]], object],
+    views: int = 1,
 ) -> dict:
-    """Hand every image once to `use`; the fields of Cost."""
+    """Hand every image once to `use`, or every clip once for each of its views; the fields of
+    Cost, which are of an image or a clip."""
     flops = images = 0
 
     def counted() -> Iterator[PackedBatch]:
         nonlocal flops, images
-        for batch in packed(model, data, bad, tokens=tokens):
-            flops += forward_flops(model.card.model, batch.lengths)
-            images += batch.num_images
-            yield batch
+        for place in views_of(views):
+            for batch in packed(model, data, bad, tokens=tokens, place=place):
+                flops += forward_flops(model.card.model, batch.lengths)
+                images += batch.num_images / views
+                yield batch
 
     began = time.perf_counter()
     use(counted())

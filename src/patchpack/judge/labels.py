@@ -10,7 +10,7 @@ from torch import Tensor
 from patchpack.batch import PackedBatch
 from patchpack.data.files import BadDataset
 from patchpack.data.index import Index
-from patchpack.evaluate.classification import Counts, classify
+from patchpack.evaluate.classification import Counts, classify, classify_views
 from patchpack.judge.data import Cost, Data, judged
 from patchpack.serve.images import ImageModel
 from patchpack.serve.matcher import Matcher
@@ -24,14 +24,16 @@ class BudgetResult(Cost):
     counts: Counts
 
 
-def classify_at(model: Predictor, data: Data, budgets: Sequence[int]) -> list[BudgetResult]:
-    """Accuracy of a classifier at each budget.
+def classify_at(
+    model: Predictor, data: Data, budgets: Sequence[int], views: int = 1
+) -> list[BudgetResult]:
+    """Accuracy of a classifier at each budget; of clips, over so many views of each.
 
     The classes of the data must all be known to the model; raises BadDataset where one is not,
     and where too many images cannot be used.
     """
     index = relabel(data.index, model.card.classes)
-    return _count_at(model, model.logits, replace(data, index=index), budgets)
+    return _count_at(model, model.logits, replace(data, index=index), budgets, views)
 
 
 def zero_shot_at(
@@ -49,16 +51,18 @@ def _count_at(
     logits: Callable[[PackedBatch], Tensor],
     data: Data,
     budgets: Sequence[int],
+    views: int = 1,
 ) -> list[BudgetResult]:
     index, bad = data.index, data.bad_images()
+    judge = classify if views == 1 else classify_views
     results = []
     for tokens in budgets:
         found: list[Counts] = []
 
         def count(packs: Iterator[PackedBatch], found=found) -> None:
-            found.append(classify(logits, packs, len(index.classes)))
+            found.append(judge(logits, packs, len(index.classes)))
 
-        cost = judged(model, data, tokens, bad, count)
+        cost = judged(model, data, tokens, bad, count, views)
         if not found[0].images:
             raise BadDataset(f"no image of {index.root} has a label that could be judged")
         results.append(BudgetResult(**cost, counts=found[0]))

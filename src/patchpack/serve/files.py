@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from patchpack.data.files import IMAGES, Kind
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.data.layouts import files_in
 
@@ -17,21 +18,22 @@ class Group(NamedTuple):
     images: list[Pixels]
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, folders as the images in and below them; raises ValueError for neither."""
+def image_files(paths: Sequence[Path], kind: Kind = IMAGES) -> list[Path]:
+    """Files as given, folders as the images, or clips, in and below them; raises ValueError for
+    neither."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = files_in(path)
+            inside = files_in(path, kind)
             if not inside:
-                raise ValueError(f"{path} holds no images")
+                raise ValueError(f"{path} holds no {kind.name}")
             found += inside
         elif not path.exists():
             raise ValueError(f"{path}: there is no such file")
         else:
             found.append(path)
     if not found:
-        raise ValueError("no images were given")
+        raise ValueError(f"no {kind.name} were given")
     return found
 
 

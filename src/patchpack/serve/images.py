@@ -1,20 +1,21 @@
 """What all trained models can do: turn images of any size into vectors."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchpack.batch import PackedBatch, Patches, collate
+from patchpack.batch import ClipPatches, PackedBatch, Patches, collate
 from patchpack.data.pack import AnyImage, check_list, to_patches
 from patchpack.data.resolution import Resolution
 from patchpack.serve.card import ModelCard
 from patchpack.serve.serving import Serving
 
 PACK_TOKENS = 8192  # at most, in one forward pass
+P = TypeVar("P", Patches, ClipPatches)
 
 
 class ImageModel:
@@ -88,21 +89,31 @@ class ImageModel:
         resolution  another rule for sizes than the model's own
         """
         check_list(images)
+        tokens = self.tokens_of(max_tokens)
+        model, rule = self.card.model, resolution or self.card.resolution.at(tokens)
+        cut = (
+            to_patches(
+                image, f"image {number}", model.patch_size, tokens, rule, model.positions.max_side
+            )
+            for number, image in enumerate(images)
+        )
+        return (collate(group, model.patch_dim) for group in in_packs(cut))
+
+    def tokens_of(self, max_tokens: int | None) -> int:
+        """As asked for, or as trained; raises ValueError for less than one."""
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-        tokens = max_tokens or self.card.eval_tokens
-        model, rule = self.card.model, resolution or self.card.resolution.at(tokens)
-        waiting: list[Patches] = []
-        room = PACK_TOKENS
-        for number, image in enumerate(images):
-            patches = to_patches(
-                image, f"image {number}", model.patch_size, tokens, rule,
-                model.positions.max_side,
-            )  # fmt: skip
-            if waiting and len(patches.patches) > room:
-                yield collate(waiting, model.patch_dim)
-                waiting, room = [], PACK_TOKENS
-            waiting.append(patches)
-            room -= len(patches.patches)
-        if waiting:
-            yield collate(waiting, model.patch_dim)
+        return max_tokens or self.card.eval_tokens
+
+
+def in_packs(cut: Iterable[P]) -> Iterator[list[P]]:
+    """Groups of at most PACK_TOKENS, or of one larger image, in the order given."""
+    waiting, room = [], PACK_TOKENS
+    for patches in cut:
+        if waiting and len(patches.patches) > room:
+            yield waiting
+            waiting, room = [], PACK_TOKENS
+        waiting.append(patches)
+        room -= len(patches.patches)
+    if waiting:
+        yield waiting

@@ -10,8 +10,10 @@ from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
 from patchpack.heads.detection import DetectionConfig, Detector
 from patchpack.heads.segmentation import Segmenter
+from patchpack.model.video import VideoConfig
 from patchpack.serial import ConfigError, from_json
 from patchpack.serve.card import ModelCard
+from patchpack.serve.clips import ClipPredictor
 from patchpack.serve.detector import BoxModel
 from patchpack.serve.matcher import Matcher
 from patchpack.serve.predictor import Predictor
@@ -22,8 +24,9 @@ from patchpack.serve.serving import read_serving
 def load(
     folder: str | Path, *, device: str | torch.device | None = None
 ) -> Predictor | Matcher | BoxModel | PixelModel:
-    """The best weights of a run, ready for use: a Predictor of labels, a Matcher of images and
-    texts, a BoxModel that detects, or a PixelModel that segments.
+    """The best weights of a run, ready for use: a Predictor of labels, or a
+    ClipPredictor of those of clips, a Matcher of images and texts, a BoxModel that detects, or a
+    PixelModel that segments.
 
     folder  a run's folder
     device  a GPU where there is one, when None
@@ -43,7 +46,8 @@ def load(
     match card.task:
         case ClassificationConfig() as task:
             model = Classifier(card.model, len(card.classes), task)
-            served = Predictor(model, card, device, serving)
+            kind = ClipPredictor if isinstance(card.model, VideoConfig) else Predictor
+            served = kind(model, card, device, serving)
         case ContrastiveConfig() as task:
             model = Contrastive(card.model, task)
             served = Matcher(model, card, device, serving)
@@ -79,9 +83,10 @@ def load_classifier(folder: Path) -> Predictor:
 def load_labelling(folder: Path) -> Predictor | Matcher:
     """The best weights of a run that tells labels: what suites judge; raises CheckpointError."""
     served = load(folder)
-    if not isinstance(served, Predictor | Matcher):
+    if isinstance(served, ClipPredictor) or not isinstance(served, Predictor | Matcher):
         raise CheckpointError(
-            f"suites judge classifiers and models of images and texts; {folder} is {served.kind}"
+            "suites judge classifiers of images and models of images and texts; "
+            f"{folder} is {served.kind}"
         )
     return served
 

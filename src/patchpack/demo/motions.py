@@ -1,0 +1,182 @@
+"""A generated set of videos whose classes only motion tells apart.
+
+    python -m patchpack.demo.motions motions        writes motions/<split>/<class>/<number>.mp4
+
+Every class has a twin that shows such frames in the other order, or in which shapes that met went
+on and not back; so one frame from the middle may tell the pair, and never which of the two it is.
+Sizes, aspects, lengths and frame rates differ from video to video, and say nothing of the class.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+
+from patchpack.data.images import resize
+
+SPLITS = {"train": 100, "val": 12, "test": 30}  # videos of each class
+SIDES = (64, 112)  # √area of a frame, px
+ASPECTS = (0.5, 2.0)  # width / height
+SECONDS = (1.0, 2.5)
+RATES = (10, 15, 25, 30)  # frames a second
+
+
+class Shape(NamedTuple):
+    """A rectangle at one moment, in parts of the frame's shorter side."""
+
+    y: float
+    x: float
+    side: float
+    angle: float  # radians
+
+
+# Where shapes are at a time from 0 to 1; the generator begins anew at every moment of a video.
+Motion = Callable[[float, np.random.Generator], list[Shape]]
+
+
+def _along(dy: float, dx: float) -> Motion:
+    def shapes(time: float, rng: np.random.Generator) -> list[Shape]:
+        y, x, angle = *rng.uniform(-0.15, 0.15, 2), rng.uniform(0, np.pi)
+        way = 0.6 * (time - 0.5)
+        return [Shape(y + dy * way, x + dx * way, rng.uniform(0.22, 0.34), angle)]
+
+    return shapes
+
+
+def _turning(sign: float) -> Motion:
+    def shapes(time: float, rng: np.random.Generator) -> list[Shape]:
+        y, x, start = *rng.uniform(-0.2, 0.2, 2), rng.uniform(0, 2 * np.pi)
+        return [Shape(y, x, rng.uniform(0.3, 0.5), start + sign * np.pi * time)]
+
+    return shapes
+
+
+def _growing(sign: float) -> Motion:
+    def shapes(time: float, rng: np.random.Generator) -> list[Shape]:
+        y, x, angle = *rng.uniform(-0.15, 0.15, 2), rng.uniform(0, np.pi)
+        side = rng.uniform(0.3, 0.4) * 2 ** (sign * 1.2 * (time - 0.5))
+        return [Shape(y, x, side, angle)]
+
+    return shapes
+
+
+def _meeting(bounce: bool) -> Motion:
+    """Two shapes come together until they are one; then each goes back, or on."""
+
+    def shapes(time: float, rng: np.random.Generator) -> list[Shape]:
+        y, side, way = rng.uniform(-0.15, 0.15), rng.uniform(0.2, 0.26), rng.uniform(0, 2 * np.pi)
+        apart = 0.7 * (0.5 - time)
+        step = np.array([np.sin(way), np.cos(way)]) * (abs(apart) if bounce else apart)
+        return [
+            Shape(y + step[0], step[1], side, way),
+            Shape(y - step[0], -step[1], side, way),
+        ]
+
+    return shapes
+
+
+MOTIONS: dict[str, Motion] = {
+    "left": _along(0, -1), "right": _along(0, 1), "up": _along(-1, 0), "down": _along(1, 0),
+    "clockwise": _turning(1), "counterclockwise": _turning(-1),
+    "growing": _growing(1), "shrinking": _growing(-1),
+    "bouncing": _meeting(True), "crossing": _meeting(False),
+}  # fmt: skip
+CLASSES = tuple(MOTIONS)
+
+
+class Video(NamedTuple):
+    """One video and what moves in it."""
+
+    frames: UInt8[np.ndarray, "time height width 3"]
+    rate: int  # frames a second
+    label: str
+
+
+def film(label: str, rng: np.random.Generator) -> Video:
+    """One video of a class."""
+    side, aspect = rng.uniform(*SIDES), np.exp(rng.uniform(*np.log(ASPECTS)))
+    height, width = (2 * round(s / 2) for s in (side / aspect**0.5, side * aspect**0.5))
+    rate = int(rng.choice(RATES))
+    length = round(rng.uniform(*SECONDS) * rate)
+    ground = _texture(height, width, rng)
+    colours = rng.choice([30, 225], (2, 3)) + rng.integers(-25, 26, (2, 3))
+    aspects = rng.uniform(1.6, 2.4, 2)  # long enough to be seen turning
+    start = int(rng.integers(2**31))
+    times = np.linspace(0, 1, length)
+    frames = [
+        _draw(ground, MOTIONS[label](time, np.random.default_rng(start)), colours, aspects)
+        for time in times
+    ]
+    noise = rng.normal(0, 4, (length, height, width, 1))
+    return Video((np.stack(frames) + noise).clip(0, 255).astype(np.uint8), rate, label)
+
+
+def _texture(height: int, width: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
+    """A cloudy gray ground."""
+    coarse = rng.integers(80, 176, (int(rng.integers(3, 9)), int(rng.integers(3, 9)), 1))
+    return resize(np.repeat(coarse, 3, 2).astype(np.uint8), (height, width))
+
+
+def _draw(
+    ground: UInt8[np.ndarray, "h w 3"],
+    shapes: list[Shape],
+    colours: np.ndarray,
+    aspects: Float[np.ndarray, "2"],
+) -> np.ndarray:
+    """Shapes on the ground, drawn at four times the size so that they move by parts of a pixel."""
+    height, width = ground.shape[:2]
+    unit = min(height, width)
+    image = Image.fromarray(ground).resize((4 * width, 4 * height), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(image)
+    for shape, colour, aspect in zip(shapes, colours, aspects, strict=False):
+        along, across = shape.side / 2 * aspect**0.5, shape.side / 2 / aspect**0.5
+        cos, sin = np.cos(shape.angle), np.sin(shape.angle)
+        corners = [
+            (4 * (width / 2 + unit * (shape.x + a * cos - b * sin)),
+             4 * (height / 2 + unit * (shape.y + a * sin + b * cos)))
+            for a, b in ((along, across), (-along, across), (-along, -across), (along, -across))
+        ]  # fmt: skip
+        draw.polygon(corners, fill=tuple(int(c) for c in colour))
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX)).astype(np.float32)
+
+
+def films(split: str, seed: int = 0) -> Iterator[Video]:
+    """All videos of a split; the same ones for the same seed."""
+    for number, label in enumerate(CLASSES):
+        rng = np.random.default_rng([seed, list(SPLITS).index(split), number])
+        for _ in range(SPLITS[split]):
+            yield film(label, rng)
+
+
+def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], rate: int) -> None:
+    """Write an MP4 (H.264); height and width must be even."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "20", "preset": "veryfast"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def write_videos(root: Path, seed: int = 0) -> None:
+    """Write the set as root/<split>/<class>/<number>.mp4."""
+    for split in SPLITS:
+        for number, video in enumerate(films(split, seed)):
+            path = root / split / video.label / f"{number:05d}.mp4"
+            write_video(path, video.frames, video.rate)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m patchpack.demo.motions FOLDER")
+    write_videos(Path(sys.argv[1]))

@@ -80,8 +80,8 @@ def _masked(root: Path, key: str, masks: str) -> File:
 
 
 def _of_split(key: str) -> File:
-    split, *below, _ = key.split("/")
-    return File(key=key, split=split_name(split), label=below[0] if below else None)
+    split, *below = key.split("/")
+    return File(key=key, split=split_name(split), label=below[0] if len(below) > 1 else None)
 
 
 def _below(root: Path, top: str, kind: Kind) -> Iterator[str]:

@@ -104,7 +104,8 @@ def film(label: str, rng: np.random.Generator) -> Video:
     rate = int(rng.choice(RATES))
     length = round(rng.uniform(*SECONDS) * rate)
     ground = _texture(height, width, rng)
-    colours = rng.choice([30, 225], (2, 3)) + rng.integers(-25, 26, (2, 3))
+    bright = rng.integers(0, 2, 3)  # of the first shape; the second is dark where it is bright
+    colours = 30 + 195 * np.stack([bright, 1 - bright]) + rng.integers(-25, 26, (2, 3))
     aspects = rng.uniform(1.6, 2.4, 2)  # long enough to be seen turning
     start = int(rng.integers(2**31))
     times = np.linspace(0, 1, length)

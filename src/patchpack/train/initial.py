@@ -51,7 +51,8 @@ def begin_with(
         ) from error
     trunk = _for_clips(trunk, before, after, how, folder)
     if continues(card):
-        load_into(task, tensors | {TRUNK + name: t for name, t in trunk.items()}, str(folder))
+        rest = {name: t for name, t in tensors.items() if not name.startswith(TRUNK)}
+        load_into(task, rest | {TRUNK + name: t for name, t in trunk.items()}, str(folder))
         return True
     load_into(task.trunk, trunk, str(folder))
     try:

@@ -1,0 +1,81 @@
+"""Generated clips: a bright bar that moves left or right over a dark ground."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from patchpack.batch import Tubelet
+from patchpack.data.augment import Augment
+from patchpack.data.frames import AtRate
+from patchpack.model.video import VideoConfig
+from patchpack.train.config import RunConfig
+from runs import tiny
+
+CLASSES = ("left", "right")
+
+
+def film(label: str, rng: np.random.Generator) -> np.ndarray:
+    """One clip [t, h, w, 3] of 6 to 14 frames and of any aspect."""
+    length, height, width = int(rng.integers(6, 15)), *(2 * rng.integers(8, 14, 2)).tolist()
+    frames = rng.integers(0, 60, (length, height, width, 1)).astype(np.int64)
+    way = np.linspace(0.1, 0.7, length) if label == "right" else np.linspace(0.7, 0.1, length)
+    for frame, place in zip(frames, way, strict=True):
+        left = round(place * width)
+        frame[:, left : left + width // 5] += 180
+    return np.repeat(frames, 3, 3).astype(np.uint8)
+
+
+def write_video(path: Path, frames: np.ndarray, rate: int = 10, codec: str = "libx264") -> Path:
+    """Near the frames: nothing but the codec's own loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(rate))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.gop_size = "yuv420p", 12
+        if codec == "libx264":
+            stream.options = {"crf": "1", "bf": "2"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_frames(folder: Path, frames: np.ndarray) -> Path:
+    """A folder of frames whose names sort wrongly as text."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"frame{number}.png")
+    return folder
+
+
+def write_films(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """root/<split>/<class>/*.mp4, every third of them a folder of frames."""
+    rng = np.random.default_rng(seed)
+    for split, count in counts.items():
+        for number in range(count):
+            label = CLASSES[number % 2]
+            frames, path = film(label, rng), root / split / label / f"{number:03d}"
+            if number % 3 == 2:
+                write_frames(path, frames)
+            else:
+                write_video(path.with_suffix(".mp4"), frames, rate=int(rng.choice([10, 20])))
+    return root
+
+
+def tiny_clips(root: Path, out: Path, steps: int = 12, **train: object) -> RunConfig:
+    config = tiny(root, out, steps, **train)
+    data = replace(
+        config.data,
+        frames=AtRate(rate=10, frames=8),
+        augment=Augment(crop=0.6, colour=0.3),
+        eval_tokens=96,
+    )
+    model = VideoConfig(
+        dim=16, depth=2, heads=2, mlp_dim=32, patch_size=4, drop_path=0.2, dropout=0.1,
+        tubelets=(Tubelet(2, 4, 4),),
+    )  # fmt: skip
+    return replace(config, data=data, model=model)

@@ -1,0 +1,349 @@
+"""Clips on disk: headers, frames where they are asked for, sampling, index, plan and loader."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from films import film, tiny_clips, write_films, write_frames, write_video
+from patchpack.batch import PackedClips, Tubelet
+from patchpack.data.augment import Augment
+from patchpack.data.clips import pack_clips
+from patchpack.data.dropping import ConstantDrop
+from patchpack.data.files import CLIPS, BadDataset
+from patchpack.data.frames import AtRate, Clips, Every, Showing, Spread, frame_numbers, views_of
+from patchpack.data.images import BadImage
+from patchpack.data.index import build_index
+from patchpack.data.loader import LoaderConfig, load_epoch, load_pack
+from patchpack.data.plan import make_plan
+from patchpack.data.resolution import Native, Sampled
+from patchpack.data.spec import Treatment, pack_spec
+from patchpack.data.videos import decode_frames, read_header
+
+TUBELETS = (Tubelet(2, 4, 4),)
+SEVERAL = (Tubelet(2, 4, 4), Tubelet(4, 8, 4), Tubelet(1, 8, 8))
+CONTAINERS = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mpeg4", ".webm": "libvpx-vp9"}
+
+
+def ramp(length: int = 60) -> np.ndarray:
+    """Frames that tell their number by their brightness: four times it."""
+    return np.stack([np.full((32, 48, 3), 4 * k, np.uint8) for k in range(length)])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return write_films(tmp_path_factory.mktemp("data") / "films", {"train": 18, "val": 6})
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_frames_are_those_asked_for_in_every_container(tmp_path, suffix):
+    path = write_video(tmp_path / f"a{suffix}", ramp(), rate=30, codec=CONTAINERS[suffix])
+    header = read_header(path)
+    assert header == (32, 48, 60, Fraction(30))
+    for numbers in ([0, 1, 2], [5], [0, 59], [45, 46, 58], [0, 20, 40, 59], [33, 33, 34]):
+        found = [frame.mean() for frame in decode_frames(path, numbers, header.rate, key="a")]
+        assert np.abs(np.array(found) - 4 * np.array(numbers)).max() < 4.5
+        assert found == sorted(found)
+
+
+def test_far_frames_are_sought_and_near_ones_decoded_to_the_same_pixels(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", ramp(), rate=10)
+    every = list(decode_frames(path, range(60), 10, key="a"))
+    sought: list[float] = []
+    whole = av.container.InputContainer.seek
+
+    class Counting:
+        def __init__(self, container):
+            self.container, self.streams = container, container.streams
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *rest):
+            self.container.close()
+
+        def decode(self, stream):
+            return self.container.decode(stream)
+
+        def seek(self, place, **more):
+            sought.append(place)
+            return whole(self.container, place, **more)
+
+    opened = av.open
+    monkeypatch.setattr(av, "open", lambda path: Counting(opened(path)))
+    numbers = [3, 31, 32, 59, 80]
+    found = list(decode_frames(path, numbers, 10, key="a"))
+    assert len(sought) == 3  # to 31, to 59, and for what lies beyond the end
+    assert all(np.array_equal(f, every[min(n, 59)]) for f, n in zip(found, numbers, strict=True))
+
+
+def test_a_clip_of_changing_rate_is_sampled_evenly_in_time(tmp_path):
+    path = tmp_path / "a.mkv"
+    times = [0, 1, 2, 3, 10, 11, 12, 19]  # tenths of a second at which the frames begin
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 10)
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(ramp()[4 * number], format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = [round(f.mean() / 16) for f in decode_frames(path, [0, 5, 9, 12, 18, 19], 10, key="a")]
+    assert found == [0, 3, 3, 6, 6, 7]  # what is shown at 0.05 s, 0.55 s, …
+
+
+def test_folders_of_frames_are_clips_in_the_order_of_their_numbers(tmp_path):
+    folder = write_frames(tmp_path / "walk", ramp(12))
+    assert read_header(folder) == (32, 48, 12, Fraction(25))
+    found = [f.mean() / 4 for f in decode_frames(folder, [0, 2, 9, 10, 11, 40], 25, key="a")]
+    assert found == [0, 2, 9, 10, 11, 11]
+
+
+def test_whatever_is_wrong_with_a_clip_is_said_by_its_name(tmp_path):
+    video = write_video(tmp_path / "whole.mp4", ramp())
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:1500])
+    (tmp_path / "none").mkdir()
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        samples = np.zeros((1, 1024), np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    for name, reason in {
+        "text.mp4": "is not a video", "empty.mp4": "is not a video", "cut.mp4": "is not a video",
+        "none": "has no frames", "sound.mp4": "has no frames", "away.mp4": "there is no such file",
+    }.items():  # fmt: skip
+        with pytest.raises(BadImage, match=reason):
+            read_header(tmp_path / name)
+        with pytest.raises(BadImage, match=f"^clip: {reason}"):
+            list(decode_frames(tmp_path / name, [0], 10, key="clip"))
+
+
+def test_a_torn_file_shows_the_last_frame_that_is_left(tmp_path):
+    path = write_video(tmp_path / "a.mkv", ramp())
+    torn = tmp_path / "torn.mkv"
+    torn.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    first, *rest = (f.mean() for f in decode_frames(torn, [0, 57, 58, 59], 10, key="a"))
+    assert first < 4 and len({round(x) for x in rest}) == 1 and 40 < rest[0] < 200
+
+
+def test_without_pyav_videos_say_what_to_install_and_folders_are_read(tmp_path):
+    write_frames(tmp_path / "walk", ramp(3))
+    code = (
+        "import sys; sys.modules['av'] = None\n"
+        "from patchpack.data.videos import read_header\n"
+        f"print(read_header({str(tmp_path / 'walk')!r}).frames)\n"
+        f"try: read_header({str(tmp_path / 'a.mp4')!r})\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("3\nvideos are read with PyAV: pip install 'patchpack[video]'")
+
+
+@given(
+    st.integers(1, 400),
+    st.floats(1, 120),
+    st.sampled_from([Spread(frames=9), AtRate(rate=7.5, frames=12), Every(step=3, frames=5)]),
+    st.integers(1, 4),
+    st.floats(0, 0.999),
+)
+def test_sampled_frames_exist_ascend_and_are_whole_tubelets(length, rate, rule, unit, place):
+    clips = Clips(np.array([length]), np.array([rate]))
+    showing = Showing(rule, (Tubelet(unit, 4, 4),))
+    shown = showing.of(clips)
+    count, step = int(shown.counts[0]), float(shown.steps[0])
+    assert count % unit == 0 and unit <= count <= max(showing.most, unit)
+    numbers = frame_numbers(length, count, step, place)
+    assert len(numbers) == count and 0 <= numbers[0] and numbers[-1] < length
+    assert (np.diff(numbers) >= 0).all()
+    if length >= count * max(1.0, step):
+        assert (np.diff(numbers) > 0).all()  # nothing is shown twice where there is enough
+
+
+def test_rules_sample_as_they_say():
+    lengths, rates = np.array([100, 50, 10, 1]), np.array([25.0, 50.0, 10.0, 10.0])
+    assert Spread(frames=8).draw(lengths, rates, 2).counts.tolist() == [8, 8, 8, 2]
+    at_rate = AtRate(rate=5, frames=16).draw(lengths, rates, 1)
+    assert at_rate.counts.tolist() == [16, 5, 5, 1] and at_rate.steps.tolist() == [5, 10, 2, 2]
+    every = Every(step=4, frames=16).draw(lengths, rates, 2)
+    assert every.counts.tolist() == [16, 12, 2, 2]
+    assert frame_numbers(100, 4, 25.0, 0.5).tolist() == [12, 37, 62, 87]  # the middle of each part
+    assert frame_numbers(100, 4, 5.0, 0.0).tolist() == [0, 5, 10, 15]
+    assert frame_numbers(100, 4, 5.0, 0.999)[-1] == 99
+    assert frame_numbers(3, 4, 1.0, 0.5).tolist() == [0, 1, 2, 2]  # a short one repeats its last
+    assert views_of(2) == [0.25, 0.75]
+    for wrong in (lambda: views_of(0), lambda: Spread(frames=0), lambda: AtRate(rate=0)):
+        with pytest.raises(ValueError, match=r"at least|more than"):
+            wrong()
+
+
+def test_an_index_of_clips_knows_lengths_rates_and_classes(root, tmp_path):
+    index = build_index(root, kind=CLIPS, cache_dir=tmp_path)
+    assert index.classes == ("left", "right") and len(index) == 24 and index.clips is not None
+    for number in (0, 5, 11):
+        header = read_header(index.path(number))
+        assert (index.heights[number], index.widths[number]) == header[:2]
+        assert index.clips.lengths[number] == header.frames
+        assert index.clips.rates[number] == header.rate
+    cached = build_index(root, kind=CLIPS, cache_dir=tmp_path)
+    assert np.array_equal(cached.clips.lengths, index.clips.lengths) and cached.keys == index.keys
+    folders = [key for key in index.keys if not key.endswith(".mp4")]
+    assert len(folders) == 8 and all(key.count("/") == 2 for key in folders)
+    assert index.split("val").clips.lengths.shape == (6,)
+
+
+def test_clips_without_classes_and_in_manifests_are_found(tmp_path):
+    frames = film("left", np.random.default_rng(0))
+    write_video(tmp_path / "a.mp4", frames)
+    write_frames(tmp_path / "b", frames)
+    index = build_index(tmp_path, kind=CLIPS)
+    assert index.keys == ("a.mp4", "b") and not index.classes and set(index.splits) == {"all"}
+    manifest = tmp_path / "all.csv"
+    manifest.write_text("path,label,split\na.mp4,x,train\nb,y,train\n")
+    assert build_index(manifest, kind=CLIPS, max_bad_fraction=0).classes == ("x", "y")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(BadDataset, match=r"holds no clips: expected .*\*\.mp4"):
+        build_index(tmp_path / "none", kind=CLIPS)
+
+
+def test_unreadable_clips_are_named_and_too_many_stop(root, tmp_path):
+    copied = tmp_path / "films"
+    write_films(copied, {"train": 12, "val": 4})
+    (copied / "train" / "left" / "zero").mkdir()
+    (copied / "train" / "left" / "torn.mp4").write_bytes(b"no video")
+    index = build_index(copied, kind=CLIPS, max_bad_fraction=0.2)
+    assert len(index) == 16 and [key for key, _ in index.bad] == ["train/left/torn.mp4"]
+    with pytest.raises(BadDataset, match=r"1 of 17 clips cannot be used .*torn\.mp4: is not a vid"):
+        build_index(copied, kind=CLIPS)
+
+
+def plan_of(index, showing: Showing, **more):
+    return make_plan(
+        index.heights, index.widths, patch_size=4, max_tokens=more.pop("max_tokens", 300),
+        resolution=more.pop("resolution", Native()), seed=3, epoch=more.pop("epoch", 0),
+        dropping=more.pop("dropping", ConstantDrop(rate=0.3)), clips=showing.of(index.clips),
+        max_side=16, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tubelets", [TUBELETS, SEVERAL])
+@pytest.mark.parametrize("rule", [Spread(frames=6), AtRate(rate=10, frames=8), Every(step=2)])
+def test_the_tokens_that_were_planned_are_loaded(root, rule, tubelets):
+    index = build_index(root, kind=CLIPS)
+    showing = Showing(rule, tubelets, None)
+    plan = plan_of(index, showing, resolution=Sampled(low=8, high=24), max_tokens=800)
+    treatment = Treatment(
+        patch_size=4, augment=Augment(symmetry="dihedral", crop=0.5), seed=3, showing=showing
+    )
+    seen = []
+    for step, loaded in enumerate(load_epoch(index, plan, treatment, LoaderConfig(workers=0))):
+        pack, batch = plan.pack(step), loaded.batch
+        assert isinstance(batch, PackedClips) and not loaded.bad
+        square = all(shape.height == shape.width for shape in tubelets)
+        for planned, found in zip(pack.kept.tolist(), batch.lengths, strict=True):
+            assert found == planned if square else found <= planned
+        assert batch.num_tokens <= 800
+        seen += batch.keys
+    assert sorted(seen) == sorted(index.keys)
+
+
+def test_packs_do_not_depend_on_who_loads_them(root):
+    index = build_index(root, kind=CLIPS)
+    showing = Showing(AtRate(rate=10, frames=8), TUBELETS, None)
+    plan = plan_of(index, showing, epoch=1)
+    treatment = Treatment(
+        patch_size=4, augment=Augment(crop=0.5, erase=0.5), seed=3, showing=showing
+    )
+    kinds = [LoaderConfig(workers=0), LoaderConfig(workers=2, kind="processes")]
+    packs = [[p.batch for p in load_epoch(index, plan, treatment, kind)] for kind in kinds]
+    for mine, other in zip(*packs, strict=True):
+        assert mine.keys == other.keys and torch.equal(mine.patches, other.patches)
+        assert torch.equal(mine.coords, other.coords) and mine.kinds == other.kinds
+
+
+def test_all_frames_are_treated_with_the_same_numbers(tmp_path):
+    """A clip that stands still does so after every augmentation."""
+    still = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 24, 32, 3), np.uint8), 6, 0)
+    write_frames(tmp_path / "still", still)
+    write_frames(tmp_path / "twin", still)
+    index = build_index(tmp_path, kind=CLIPS)
+    showing = Showing(Spread(frames=6), (Tubelet(1, 4, 4),), None)
+    plan = plan_of(index, showing, dropping=ConstantDrop(rate=0), max_tokens=2000)
+    treatment = Treatment(
+        patch_size=4, seed=1, showing=showing,
+        augment=Augment(symmetry="dihedral", crop=0.3, colour=0.4, operations=3, erase=1.0),
+    )  # fmt: skip
+    batch = load_pack(pack_spec(index, plan, treatment, epoch=0, step=0, rank=0)).batch
+    for clip in range(2):
+        alone = batch.select([clip])
+        frames = alone.patches.view(6, -1, 48)
+        assert all(torch.equal(frame, frames[0]) for frame in frames)
+    assert not torch.equal(batch.select([0]).patches, batch.select([1]).patches)
+
+
+def test_places_in_time_are_drawn_anew_and_are_the_middle_in_evaluation(root):
+    index = build_index(root, kind=CLIPS)
+    rule = Every(step=1, frames=4)
+
+    def first_frames(epoch: int, place: float | None) -> list[int]:
+        showing = Showing(rule, TUBELETS, place)
+        plan = plan_of(index, showing, max_tokens=10**4)
+        treatment = Treatment(patch_size=4, seed=3, showing=showing)
+        spec = pack_spec(index, plan, treatment, epoch=epoch, step=0, rank=0)
+        return [clip.frames[0] for clip in spec.images]
+
+    assert first_frames(0, None) != first_frames(1, None)
+    lengths = sorted(index.clips.lengths)
+    assert first_frames(0, 0.5) == first_frames(1, 0.5)
+    assert sorted(first_frames(0, 0.5)) == [(length - 3) // 2 for length in lengths]
+
+
+def test_a_pack_that_lost_all_its_clips_is_empty(root, tmp_path):
+    index = build_index(root, kind=CLIPS)
+    showing = Showing(Spread(frames=4), SEVERAL)
+    plan = plan_of(index, showing, max_tokens=2000)
+    spec = pack_spec(
+        replace(index, root=tmp_path), plan, Treatment(patch_size=4, showing=showing),
+        epoch=0, step=0, rank=0,
+    )  # fmt: skip
+    loaded = load_pack(spec)
+    assert loaded.batch.num_images == 0 and len(loaded.bad) == len(spec.images)
+    assert loaded.batch.patches.shape == (0, 4 * 8 * 4 * 3)
+
+
+def test_clips_that_cannot_fit_say_what_to_change(root):
+    index = build_index(root, kind=CLIPS)
+    with pytest.raises(ValueError, match="clips of 32 frames have no room in 15 tokens: raise"):
+        plan_of(index, Showing(Every(step=1), TUBELETS), max_tokens=15)
+    with pytest.raises(ValueError, match="cannot be shown images"):
+        Showing(Every(step=1), TUBELETS).of(None)
+
+
+def test_files_are_packed_as_their_frames_are(tmp_path):
+    frames = film("right", np.random.default_rng(1))
+    folder = write_frames(tmp_path / "a", frames)
+    in_memory, on_disk = (pack_clips([clip], TUBELETS) for clip in (frames, folder))
+    assert torch.equal(in_memory.patches, on_disk.patches)
+    some = pack_clips([folder], TUBELETS, frames=Spread(frames=4))
+    assert some.grids[0, 0] == 2
+    height, width = frames.shape[1:3]
+    assert some.grids[0, 1:].tolist() == [height // 4, width // 4]
+
+
+def test_a_run_of_clips_needs_a_classifier(tmp_path):
+    from patchpack.heads.segmentation import SegmentationConfig
+
+    with pytest.raises(ValueError, match="clips are classified only"):
+        replace(tiny_clips(tmp_path, tmp_path), task=SegmentationConfig())

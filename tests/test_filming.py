@@ -1,0 +1,234 @@
+"""Clips from files to labels: training, judging, predicting, beginning with a model of images."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import patchpack as pp
+from conftest import write_folder
+from films import CLASSES, film, tiny_clips, write_films, write_frames, write_video
+from patchpack.checkpoint import CheckpointError
+from patchpack.data.files import BadDataset
+from patchpack.data.images import BadImage, read_size
+from patchpack.demo.motions import CLASSES as MOTIONS
+from patchpack.demo.motions import film as motion
+from patchpack.judge import classify_at, data_of
+from patchpack.model.positions import Factorized
+from patchpack.run import start
+from patchpack.serve.clips import ClipPredictor
+from patchpack.tasks.classification import Classification
+from patchpack.train.initial import begin_with
+from runs import assert_resumes_exactly, tiny
+from test_cli import patchpack
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "films"
+    return write_films(folder, {"train": 60, "val": 8, "test": 16})
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    config = tiny_clips(root, out, steps=160, eval_every=80, ema=0.0)
+    model = replace(config.model, dropout=0.0, drop_path=0.0)
+    start(replace(config, model=model), live=False)
+    return out
+
+
+def files(root: Path) -> list[Path]:
+    return sorted(p for label in CLASSES for p in (root / "test" / label).iterdir())
+
+
+def test_it_learns_which_way_and_eval_agrees_with_predict(capsys, run, root):
+    status, out, _ = patchpack(capsys, "eval", run, "--budgets", 48, 96, "--json")
+    budgets = json.loads(out)["budgets"]
+    assert status == 0 and [b["max_tokens"] for b in budgets] == [48, 96]
+    assert (
+        budgets[1]["top1"] > 0.8 and budgets[0]["gflops_per_image"] < budgets[1]["gflops_per_image"]
+    )
+    assert read_size(run / "eval-test.png")[1] > 800  # strips of frames
+    model = pp.load(run)
+    assert isinstance(model, ClipPredictor)
+    found = model.predict(files(root), max_tokens=96)
+    right = [f.label == path.parent.name for f, path in zip(found, files(root), strict=True)]
+    assert np.mean(right) == pytest.approx(budgets[1]["top1"])
+
+
+def test_a_clip_is_classified_alone_as_in_company(run, root):
+    model = pp.load(run)
+    together = model.predict(files(root))
+    for path, found in zip(files(root), together, strict=True):
+        (alone,) = model.predict([path])
+        assert alone.labels == found.labels
+        assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-5)
+
+
+def test_frames_in_memory_are_what_their_folder_is(run, tmp_path):
+    frames = film("left", np.random.default_rng(5))
+    folder = write_frames(tmp_path / "clip", frames)
+    model = pp.load(run)
+    on_disk, in_memory, tensor = model.predict([folder, frames, torch.from_numpy(frames)])
+    assert on_disk.probabilities == pytest.approx(in_memory.probabilities, abs=1e-6)
+    assert on_disk.probabilities == pytest.approx(tensor.probabilities, abs=1e-6)
+    assert np.allclose(model.embed([folder]), model.embed([frames]), atol=1e-5)
+
+
+def test_views_are_places_in_time_whose_logits_are_averaged(run, root, tmp_path):
+    long = np.concatenate([film("left", np.random.default_rng(k))[:, :16, :16] for k in range(6)])
+    path = write_frames(tmp_path / "long", long)
+    model = pp.load(run)
+    (one,), (three,) = (model.predict([path], views=v) for v in (1, 3))
+    at = [
+        torch.cat([model.logits(b) for b in model.packs([path], None, place=place)])
+        for place in (1 / 6, 3 / 6, 5 / 6)
+    ]
+    mean = torch.stack(at).mean(0).softmax(1)[0]
+    names = model.card.classes
+    expected = {name: float(p) for name, p in zip(names, mean, strict=True)}
+    found = dict(zip(three.labels, three.probabilities, strict=True))
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert one.probability != pytest.approx(three.probability, abs=1e-4)
+    data = data_of(run, split="test")
+    (result,) = classify_at(model, data, [96], views=3)
+    found = model.predict(files(root), views=3, max_tokens=96)
+    said = [f.label == path.parent.name for f, path in zip(found, files(root), strict=True)]
+    assert result.counts.images == 16 and result.counts.top1 == pytest.approx(np.mean(said))
+    (once,) = classify_at(model, data, [96])
+    assert result.gflops_per_image == pytest.approx(3 * once.gflops_per_image)
+
+
+def test_predict_and_embed_take_videos_folders_and_what_cannot_be_read(capsys, run, root, tmp_path):
+    (tmp_path / "torn.mp4").write_text("no video")
+    good = write_video(tmp_path / "good.mp4", film("right", np.random.default_rng(3)))
+    status, out, err = patchpack(
+        capsys, "predict", run, tmp_path, root / "test" / "left", "--json", "--views", 2
+    )
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert status == 1 and len(lines) == 9 and lines[0]["image"] == str(good)
+    assert f"{tmp_path / 'torn.mp4'}: is not a video" in err
+    status, out, err = patchpack(capsys, "embed", run, tmp_path, "-o", tmp_path / "v.npz")
+    with np.load(tmp_path / "v.npz") as arrays:
+        assert arrays["keys"].tolist() == [str(good)] and arrays["vectors"].shape == (1, 16)
+    assert status == 1 and "torn.mp4" in err
+
+
+def test_what_a_model_of_clips_cannot_do_is_said(capsys, run, root, tmp_path):
+    for words, message in [
+        (("eval", run, "--suite", "cost"), "it is a classifier of clips|is a classifier of clips"),
+        (("predict", run, tmp_path), "holds no clips"),
+        (("predict", run, tmp_path / "away.mp4"), "there is no such file"),
+        (("predict", run, root / "test", "--views", "0"), "at least one view"),
+        (("eval", run, "--data", tmp_path), "holds no clips"),
+    ]:
+        status, _, err = patchpack(capsys, *words)
+        assert status == 2 and any(part in err for part in message.split("|")), (words, err)
+    model = pp.load(run)
+    with pytest.raises(ValueError, match="a list of clips"):
+        model.predict(str(tmp_path))
+    with pytest.raises(BadImage, match="there is no such file"):
+        model.predict([tmp_path / "away.mp4"])
+    with pytest.raises(ValueError, match="no room in 1 tokens"):
+        model.predict(files(root)[:1], max_tokens=1)
+
+
+def test_views_are_for_clips(capsys, tmp_path):
+    images = write_folder(tmp_path / "images", {"train": 8, "val": 4, "test": 4})
+    start(tiny(images, tmp_path / "run", steps=2), live=False)
+    for words in (("eval", tmp_path / "run"), ("predict", tmp_path / "run", images / "test")):
+        status, _, err = patchpack(capsys, *words, "--views", 2)
+        assert status == 2 and "--views is for classifiers of clips" in err
+
+
+def test_a_run_of_clips_resumes_to_the_bit(root, tmp_path):
+    assert_resumes_exactly(tiny_clips(root, tmp_path / "x", steps=10), tmp_path)
+
+
+def test_images_are_no_clips_and_are_refused(tmp_path):
+    images = write_folder(tmp_path / "images", {"train": 8, "val": 4})
+    for path in (images / "train").rglob("*.png"):
+        path.rename(images / "train" / path.name)
+    with pytest.raises(BadDataset, match=r"no labels to learn: expected .*mp4"):
+        start(tiny_clips(images, tmp_path / "run"), live=False)
+
+
+def still(tmp_path: Path, root: Path) -> tuple[list[Path], list[Path]]:
+    """Images, and clips of each that stand still."""
+    images, clips = [], []
+    for path in sorted((root / "val").rglob("*.png"))[:5]:
+        pixels = np.array(Image.open(path).convert("RGB"))
+        images.append(path)
+        clips.append(write_frames(tmp_path / path.stem / "clip", np.repeat(pixels[None], 4, 0)))
+    return images, clips
+
+
+def test_a_model_of_images_becomes_one_of_clips_that_says_the_same_of_still_ones(tmp_path):
+    images = write_folder(tmp_path / "images", {"train": 16, "val": 8})
+    config = tiny(images, tmp_path / "run", steps=8)
+    start(config, live=False)
+    before = pp.load(config.out)
+    clips = replace(
+        tiny_clips(images, tmp_path / "clips"), init=config.out,
+        data=replace(config.data, root=images, max_tokens=400),
+    )  # fmt: skip
+    paths, folders = still(tmp_path / "still", images)
+    for how in ("central", "average"):
+        task = Classification.build(SimpleJob(clips, before.card.classes))
+        assert begin_with(task, config.out, lambda card: True, how)
+        batch = pp.pack_clips(folders, clips.model.tubelets)
+        image_batch = pp.pack(paths, patch_size=4)
+        task.eval(), before.model.eval()
+        with torch.no_grad():
+            found, expected = task(batch), before.model(image_batch)
+        # Twice two frames are twice the tokens of the image, all of them equal in pairs.
+        assert torch.allclose(found, expected, atol=1e-5)
+        assert not torch.allclose(expected[0], expected[1], atol=1e-3)
+
+
+class SimpleJob:
+    """Just enough of a job to build its module."""
+
+    def __init__(self, config, classes) -> None:
+        self.config, self.classes, self.task = config, classes, config.task
+
+
+def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp_path):
+    images = write_folder(tmp_path / "images", {"train": 16, "val": 8})
+    config = tiny(images, tmp_path / "run", steps=4)
+    start(config, live=False)
+    clips = replace(tiny_clips(root, tmp_path / "clips", steps=2), init=config.out)
+    start(clips, live=False)
+    assert isinstance(pp.load(clips.out), ClipPredictor)
+    again = replace(tiny_clips(root, tmp_path / "again", steps=2), init=run)
+    start(again, live=False)  # of clips, both
+    other = replace(
+        clips, out=tmp_path / "other",
+        model=replace(clips.model, positions=Factorized(coordinates="fractional")),
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"other positions.*set model\.positions to"):
+        start(other, live=False)
+    larger = replace(clips.model, patch_size=8, tubelets=(pp.Tubelet(2, 8, 8),))
+    with pytest.raises(CheckpointError, match="cannot become a model of clips: patches of 48"):
+        start(replace(clips, out=tmp_path / "larger", model=larger), live=False)
+    with pytest.raises(CheckpointError, match="takes clips, and this model takes images"):
+        start(replace(config, out=tmp_path / "back", init=run), live=False)
+
+
+def test_generated_motions_come_in_twins():
+    """They share the moment in the middle, and differ in how they come to it or leave it."""
+    assert len(MOTIONS) == 10
+    for label, twin in zip(MOTIONS[::2], MOTIONS[1::2], strict=True):
+        mine, other = (motion(name, np.random.default_rng(7)) for name in (label, twin))
+        assert mine.frames.shape == other.frames.shape and mine.rate == other.rate
+        assert mine.frames.shape[1] % 2 == mine.frames.shape[2] % 2 == 0
+        a, b = mine.frames.astype(int), other.frames.astype(int)
+        apart = np.abs(a - b).mean((1, 2, 3))
+        assert apart[len(a) // 2] < 6 < apart.max()  # the middle is shared, the way is not
+    again = motion("left", np.random.default_rng(7)).frames
+    assert np.array_equal(again, motion("left", np.random.default_rng(7)).frames)

@@ -237,7 +237,9 @@ def test_named_models_exist():
         "navit_l16",
         "navit_so400m14",
         "navit_h14",
+        "navit_b16x2",
     } <= set(names)
+    assert pp.model_config("navit_ti8x2").tubelets == (pp.Tubelet(2, 8, 8),)
     assert pp.create_model("navit_ti16").head(torch.ones(1)) == 1  # no classes: features
 
 

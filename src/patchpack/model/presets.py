@@ -1,10 +1,15 @@
-"""Names for the usual sizes: `navit_<size><patch>`, as `navit_s16`.
+"""Names for the usual sizes: `navit_<size><patch>`, as `navit_s16`; of clips `navit_s16x2`.
 
+An x2 tells the frames of a tubelet, as in ViViT (arXiv 2103.15691).
 Widths and depths are those of ViT (arXiv 2010.11929), DeiT's Ti and S (arXiv 2012.12877), and
 SoViT-400m (arXiv 2305.13035); everything else is the paper's.
 """
 
+from typing import Any
+
+from patchpack.batch import Tubelet
 from patchpack.model.navit import NaViTConfig
+from patchpack.model.video import VideoConfig
 from patchpack.serial import nearest, with_fields
 
 SIZES: dict[str, dict[str, int]] = {
@@ -18,15 +23,28 @@ SIZES: dict[str, dict[str, int]] = {
 PATCH_SIZES = (8, 14, 16, 32)
 
 
-PRESETS: dict[str, dict[str, int]] = {
-    f"navit_{size}{patch}": {**shape, "patch_size": patch}
-    for size, shape in SIZES.items()
-    for patch in PATCH_SIZES
-}
+def _presets() -> dict[str, NaViTConfig]:
+    """Of images and then of clips, each smallest first."""
+    shapes: dict[str, dict[str, Any]] = {
+        f"navit_{size}{patch}": {**shape, "patch_size": patch}
+        for size, shape in SIZES.items()
+        for patch in PATCH_SIZES
+    }
+    images = {name: NaViTConfig(**shape) for name, shape in shapes.items()}
+    clips = {
+        f"{name}x2": VideoConfig(
+            **shape, tubelets=(Tubelet(2, shape["patch_size"], shape["patch_size"]),)
+        )
+        for name, shape in shapes.items()
+    }
+    return {**images, **clips}
+
+
+PRESETS = _presets()
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` takes, smallest first."""
+    """The names that `create_model` takes: of images, then of clips, smallest first."""
     return list(PRESETS)
 
 
@@ -37,4 +55,4 @@ def model_config(name: str, **changes: object) -> NaViTConfig:
     """
     if name not in PRESETS:
         raise ValueError(f"there is no model {name!r}{nearest(name, list_models())}")
-    return with_fields(NaViTConfig(**PRESETS[name]), changes)  # pyrefly: ignore
+    return with_fields(PRESETS[name], changes)

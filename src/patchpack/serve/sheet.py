@@ -24,21 +24,27 @@ class Hit(NamedTuple):
 def draw_hits(rows: Sequence[tuple[str, Sequence[Hit]]], side: int = SIDE) -> Image.Image:
     """A sheet of all queries, each written above its images, which are shrunk to fit `side`."""
     columns = max((len(hits) for _, hits in rows), default=0)
-    height = LINE + GAP + side + LINE + GAP
-    sheet = Image.new("RGB", (GAP + columns * (side + GAP), GAP + len(rows) * height), "white")
+    pictures = [[_shrunk(hit.image, side) for hit in hits] for _, hits in rows]
+    heights = [max((p.height for p in row), default=0) for row in pictures]
+    tall = GAP + sum(LINE + GAP + height + LINE + GAP for height in heights)
+    sheet = Image.new("RGB", (GAP + columns * (side + GAP), tall), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
-    for row, (query, hits) in enumerate(rows):
-        y = GAP + row * height
+    y = GAP
+    for (query, hits), row, height in zip(rows, pictures, heights, strict=True):
         draw.text((GAP, y), query, fill="black", font=font)
-        for column, hit in enumerate(hits):
-            x, top = GAP + column * (side + GAP), y + LINE + GAP
-            picture = Image.fromarray(np.ascontiguousarray(hit.image))
-            picture.thumbnail((side, side))
-            sheet.paste(picture, (x + (side - picture.width) // 2, top + side - picture.height))
-            draw.text(
-                (x, top + side + 2), _fitting(hit.title, font, side), fill="#555555", font=font
-            )
+        bottom = y + LINE + GAP + height
+        for column, (hit, picture) in enumerate(zip(hits, row, strict=True)):
+            x = GAP + column * (side + GAP)
+            sheet.paste(picture, (x + (side - picture.width) // 2, bottom - picture.height))
+            draw.text((x, bottom + 2), _fitting(hit.title, font, side), fill="#555555", font=font)
+        y = bottom + LINE + GAP
     return sheet
+
+
+def _shrunk(image: Pixels, side: int) -> Image.Image:
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((side, side))
+    return picture
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, side: int) -> str:

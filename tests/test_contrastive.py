@@ -217,7 +217,7 @@ def test_embed_predict_and_search(capsys, run, root, tmp_path):
                                "--top", 3)  # fmt: skip
     assert status == 0 and str(best) in out and len(out.splitlines()) == 9
     with Image.open(run / "search.png") as drawn:
-        assert drawn.width > 3 * 128 and drawn.height > 2 * 128
+        assert drawn.width > 3 * 128 and drawn.height > 2 * 48
 
 
 def test_what_serves_is_what_was_evaluated(run, root):

@@ -13,11 +13,12 @@ import torch
 
 import patchpack as pp
 from conftest import write_folder
+from films import tiny_clips, write_films
 from patchpack.data.index import build_index
 from patchpack.data.loader import Loaded
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
-from patchpack.judge import data_of, detect_at, segment_at
+from patchpack.judge import classify_at, data_of, detect_at, segment_at
 from patchpack.packs import training_packs
 from patchpack.run import resume
 from patchpack.train.loop import Trainer, TrainingError
@@ -45,6 +46,7 @@ CONFIGS = {
     "run": deterministic,
     "segment": lambda root, out: tiny_segmenter(root, out, steps=4, dice=0.5),
     "detect": lambda root, out: tiny_detector(root, out, steps=4),
+    "film": lambda root, out: tiny_clips(root, out, steps=4, ema=0.0),
 }
 
 
@@ -130,19 +132,23 @@ def test_a_whole_run_of_two_processes(folder, tmp_path):
         resume(tmp_path / "two", live=False)
 
 
-@pytest.mark.parametrize("what", ["segment", "detect"])
-def test_two_processes_learn_and_judge_masks_and_boxes(what, tmp_path):
+@pytest.mark.parametrize("what", ["segment", "detect", "film"])
+def test_two_processes_learn_and_judge_masks_boxes_and_clips(what, tmp_path):
     """Every weight that is trained gets its gradient, and each image is judged once."""
     counts = {"train": 16, "val": 6, "test": 2}
-    write = {"segment": write_scenes, "detect": write_coco}[what]
+    write = {"segment": write_scenes, "detect": write_coco, "film": write_films}[what]
     root = write(tmp_path / "data", counts)
     assert launch(root, tmp_path / "two", what) == [0, 0]
     lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     logged = [line for line in lines if line["kind"] == "eval"][-1]
     served = pp.load(tmp_path / "two")
-    data = data_of(tmp_path / "two", split="val", learned=False)
-    (result,) = (segment_at if what == "segment" else detect_at)(served, data, (64,))
-    if what == "segment":
+    data = data_of(tmp_path / "two", split="val", learned=what == "film")
+    judge = {"segment": segment_at, "detect": detect_at, "film": classify_at}[what]
+    (result,) = judge(served, data, (served.card.eval_tokens,))
+    if what == "film":
+        assert result.counts.top1 == pytest.approx(logged["top1"])
+        assert result.counts.mean_nll == pytest.approx(logged["nll"], abs=1e-4)
+    elif what == "segment":
         assert result.counts.mean_iou == pytest.approx(logged["mean_iou"], abs=1e-3)
     else:
         assert (result.precision.ap or 0.0) == pytest.approx(logged["ap"], abs=1e-3)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from PIL import Image
 
 import patchpack as pp
 from conftest import write_folder
+from films import write_films
 from patchpack.cli import main
 from patchpack.run import start
 from runs import tiny
@@ -53,6 +55,25 @@ def test_inspect(capsys, root, tmp_path):
         assert drawn.width > 50
     status, out, _ = patchpack(capsys, "inspect", root, "--patch-size", 4)
     assert status == 0 and "72 images in 3 classes" in out and "saved" in out
+
+
+def test_inspect_surveys_clips_when_told_which_frames_are_shown(capsys, tmp_path):
+    films = write_films(tmp_path / "films", {"train": 6})
+    words = ["inspect", films, "--patch-size", 8]
+    status, out, _ = patchpack(capsys, *words, "frames:spread", "--frames.frames", 4)
+    assert status == 0 and "6 clips in 2 classes" in out and "seconds" in out
+    status, out, _ = patchpack(capsys, *words, "--json", "frames:spread", "--frames.frames", 4)
+    found = json.loads(out)
+    assert 6 <= found["frames"][0] <= found["frames"][-1] <= 14
+    assert 6 / 25 <= found["seconds"][0] < found["seconds"][-1] <= 14 / 10
+    tokens = found["tokens"]  # two tubelets long, and 2 or 3 by 2 or 3 in space
+    assert 2 * 4 <= tokens[0] <= tokens[-1] <= 2 * 16 and tokens[0] % 2 == 0
+    status, _, err = patchpack(capsys, *words, "frames:spread", "--picture", tmp_path / "p.png")
+    assert status == 2 and "not of clips" in err
+    for number in (2, 5):  # without the folders of frames, nothing in it is an image
+        shutil.rmtree(films / "train" / ("left", "right")[number % 2] / f"{number:03d}")
+    status, _, err = patchpack(capsys, *words)
+    assert status == 2 and "but 4 clips" in err and "frames:spread" in err
 
 
 def test_train_from_a_folder_with_overrides_and_resume(capsys, root, tmp_path):

@@ -1,4 +1,4 @@
-"""`patchpack inspect`: what packing makes of a folder of images."""
+"""`patchpack inspect`: what packing makes of a folder of images or clips."""
 
 import dataclasses
 import json
@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from patchpack.batch import Tubelet
+from patchpack.data.files import CLIPS, IMAGES
+from patchpack.data.frames import FrameSampling, Showing
 from patchpack.data.index import Index, build_index
 from patchpack.data.resolution import Native, Resolution
 from patchpack.evaluate.survey import QUANTILES, Survey, plan_all, survey
@@ -21,8 +24,9 @@ from patchpack.model.presets import model_config
 class Inspect:
     """Sizes, aspects, tokens, fill of the packing plan, and compute saved, from headers alone."""
 
-    source: Positional[Path]  # a folder of images, or a .csv or .jsonl manifest
+    source: Positional[Path]  # a folder of images or clips, or a .csv or .jsonl manifest
     patch_size: int = 16  # pixels
+    frames: FrameSampling | None = None  # of clips: which of their frames are shown, two a tubelet
     max_tokens: int = 8192  # of a pack
     resolution: Resolution = dataclasses.field(default_factory=Native)
     picture: Path | None = None  # draws the first pack into this PNG (needs patchpack[report])
@@ -33,21 +37,30 @@ class Inspect:
 def run_inspect(options: Inspect) -> None:
     if options.patch_size < 1 or options.max_tokens < 1:
         raise ValueError("patch_size and max_tokens must be at least 1")
-    index = build_index(options.source, max_bad_fraction=options.max_bad_fraction)
+    if options.frames and options.picture:
+        raise ValueError("--picture draws a pack of images, not of clips")
+    kind = CLIPS if options.frames else IMAGES
+    index = build_index(options.source, max_bad_fraction=options.max_bad_fraction, kind=kind)
     config = model_config("navit_s16", patch_size=options.patch_size)
+    showing = None
+    if options.frames:
+        shapes = (Tubelet(2, options.patch_size, options.patch_size),)
+        config = model_config("navit_s16x2", patch_size=options.patch_size, tubelets=shapes)
+        showing = Showing(options.frames, shapes)
     found = survey(
         index,
         patch_size=options.patch_size,
         max_tokens=options.max_tokens,
         resolution=options.resolution,
         flops=lambda lengths: forward_flops(config, lengths),
+        showing=showing,
     )
     if options.picture:
         _draw_first_pack(index, options, options.picture)
     if options.json:
         print(json.dumps(found.json()))
     else:
-        _print_survey(found, index.bad)
+        _print_survey(found, index.noun, index.bad)
 
 
 def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
@@ -65,11 +78,11 @@ def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
     Image.fromarray(draw_pack(first.batch, options.patch_size)).save(path)
 
 
-def _print_survey(found: Survey, bad: Sequence[tuple[str, str]]) -> None:
+def _print_survey(found: Survey, noun: str, bad: Sequence[tuple[str, str]]) -> None:
     console = Console(markup=False, highlight=False)
     splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items())
     classes = f" in {found.classes} classes" if found.classes else ""
-    console.print(f"{found.images:,} images{classes} ({splits})")
+    console.print(f"{found.images:,} {noun}{classes} ({splits})")
     for key, reason in bad:
         console.print(f"unreadable: {key}: {reason}", soft_wrap=True)
     rows = Table(box=None, padding=(0, 2), header_style="dim")
@@ -78,12 +91,15 @@ def _print_survey(found: Survey, bad: Sequence[tuple[str, str]]) -> None:
     rows.add_row("height, px", *(f"{v:,.0f}" for v in found.heights))
     rows.add_row("width, px", *(f"{v:,.0f}" for v in found.widths))
     rows.add_row("width / height", *(f"{v:.2f}" for v in found.aspects))
+    if found.frames:
+        rows.add_row("frames", *(f"{v:,.0f}" for v in found.frames))
+        rows.add_row("seconds", *(f"{v:,.1f}" for v in found.seconds))
     rows.add_row(f"tokens of {found.patch_size} px", *(f"{v:,.0f}" for v in found.tokens))
     console.print(rows)
     console.print(
         f"{found.packs:,} packs of {found.max_tokens:,} tokens, "
-        f"{found.images_per_pack:.1f} images each: {found.fill:.2%} full, "
-        f"{found.fill_to_fit:.2%} where the last image of a pack may be trimmed"
+        f"{found.images_per_pack:.1f} {noun} each: {found.fill:.2%} full, "
+        f"{found.fill_to_fit:.2%} where the last of a pack may be trimmed"
     )
     padded = 1 - found.gflops / found.gflops_padded
     square = 1 - found.gflops / found.gflops_square

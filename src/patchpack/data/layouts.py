@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TextIO
 
 from patchpack.data.coco import SUFFIX, coco_files, read_coco
-from patchpack.data.files import IMAGES, PARTS, BadDataset, File, Kind, split_name
+from patchpack.data.files import CLIPS, IMAGES, PARTS, BadDataset, File, Kind, split_name
 
 MASK_FOLDERS = ("masks", "annotations")
 HIDDEN = (".", "__MACOSX")  # the second is what archives of macOS bring along
@@ -50,9 +50,19 @@ def list_files(source: Path, seed: int, kind: Kind = IMAGES) -> tuple[Path, list
     except OSError as error:
         raise BadDataset(f"{error.filename or source} cannot be read: {error.strerror}") from error
     if not files:
-        raise BadDataset(f"{source} holds no {kind.name}: {kind.expected}")
+        raise BadDataset(f"{source} holds no {kind.name}: {_instead(source, kind)}")
     files.sort(key=lambda file: file.key)
     return root, _assign_splits(files, seed)
+
+
+def _instead(source: Path, kind: Kind) -> str:
+    """What to do about a dataset that holds nothing of a kind."""
+    if kind == IMAGES and source.is_dir() and (clips := len(_scan(source, CLIPS))):
+        return (
+            f"but {clips:,} clips, which a model of clips takes, as --preset navit_s16x2 "
+            "(and inspect, with frames:spread)"
+        )
+    return kind.expected
 
 
 def _scan(root: Path, kind: Kind) -> list[File]:

@@ -1,4 +1,4 @@
-"""What a dataset looks like to a packed model: sizes, aspects, tokens, fill, and compute saved.
+"""What a dataset looks like to a packed model: sizes, lengths, tokens, fill, and compute saved.
 
 Sizes come from headers and the plan from sizes, so a million images are surveyed without decoding
 one. Compute is counted by a function the caller gives: operations of a forward pass over images of
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int, Num
 
 from patchpack.data.dropping import NoDrop
+from patchpack.data.frames import Showing
 from patchpack.data.index import Index
 from patchpack.data.plan import Plan, make_plan
 from patchpack.data.resolution import Resolution
@@ -28,13 +29,15 @@ Flops = Callable[[Sequence[int]], int]
 class Survey:
     """Figures of a dataset; quantiles are those of QUANTILES."""
 
-    images: int
+    images: int  # or clips
     unreadable: int
     classes: int
     splits: dict[str, int]
     heights: list[float]  # px
     widths: list[float]  # px
     aspects: list[float]  # width / height
+    frames: list[float]  # of a clip's file; none of images
+    seconds: list[float]  # a clip
     tokens: list[float]  # an image, at its grid
     patch_size: int
     max_tokens: int  # of a pack
@@ -51,11 +54,22 @@ class Survey:
 
 
 def survey(
-    index: Index, *, patch_size: int, max_tokens: int, resolution: Resolution, flops: Flops
+    index: Index,
+    *,
+    patch_size: int,
+    max_tokens: int,
+    resolution: Resolution,
+    flops: Flops,
+    showing: Showing | None = None,
 ) -> Survey:
-    """Survey all images of an index, at the grids that `resolution` gives them."""
-    plain, trimmed = (plan_all(index, patch_size, max_tokens, resolution, f) for f in (False, True))
-    tokens = plain.grids.prod(1)
+    """Survey all images of an index, at the grids that `resolution` gives them.
+
+    Of clips, `showing` says which frames are shown, and how they become tokens.
+    """
+    plain, trimmed = (
+        plan_all(index, patch_size, max_tokens, resolution, fill, showing) for fill in (False, True)
+    )
+    tokens = plain.kept  # all there are: nothing is dropped or trimmed
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(tokens)
     batches = [shuffled[i : i + PADDED_BATCH] for i in range(0, len(shuffled), PADDED_BATCH)]
@@ -69,6 +83,8 @@ def survey(
         heights=_quantiles(index.heights),
         widths=_quantiles(index.widths),
         aspects=_quantiles(index.widths / index.heights),
+        frames=_quantiles(index.clips.lengths) if index.clips else [],
+        seconds=_quantiles(index.clips.lengths / index.clips.rates) if index.clips else [],
         tokens=_quantiles(tokens),
         patch_size=patch_size,
         max_tokens=max_tokens,
@@ -83,7 +99,12 @@ def survey(
 
 
 def plan_all(
-    index: Index, patch_size: int, max_tokens: int, resolution: Resolution, fill: bool
+    index: Index,
+    patch_size: int,
+    max_tokens: int,
+    resolution: Resolution,
+    fill: bool,
+    showing: Showing | None = None,
 ) -> Plan:
     """One epoch over everything, nothing dropped."""
     return make_plan(
@@ -96,6 +117,7 @@ def plan_all(
         seed=0,
         epoch=0,
         fill=fill,
+        clips=None if showing is None else showing.of(index.clips),
     )
 
 

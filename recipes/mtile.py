@@ -1,11 +1,14 @@
 """Defects of magnetic tiles, every pixel: gray photographs of 110 to 620 px, aspects 0.4 to 2.5.
 
     patchpack train recipes/mtile.py --data.root DIR/labels.csv
-    patchpack eval runs/mtile --split test
+    patchpack eval runs/mtile --split test --budgets 256 400
 
-Six classes, nine tenths of the pixels of the first; cracks are a few pixels wide, so patches are of
-8 px, and the dice loss makes small defects count. As it stands it learns little but the first
-class: mean IoU 0.16 on test after 22 minutes on one core.
+Six classes, nine tenths of the pixels of the first, and defects that cover a hundredth of an image:
+hence dice, and weights of classes. Contrast is low, so pixels are measured by the spread that they
+have. The grinding runs one way in all of them, so they are mirrored but not turned.
+
+The 214 images for training show some thirty tiles, and what is learned of these says little of
+others: `docs/tasks.md`.
 """
 
 from pathlib import Path
@@ -21,11 +24,14 @@ config = RunConfig(
     out=Path("runs/mtile"),
     data=DataConfig(
         max_tokens=3072,
-        resolution=Sampled(low=128, high=256),
-        augment=Augment(symmetry="dihedral", crop=0.5, colour=0.3, operations=1),
+        eval_tokens=256,
+        resolution=Sampled(low=112, high=192),
+        augment=Augment(symmetry="flip", crop=0.3, colour=0.3),
     ),
-    model=NaViTConfig(dim=128, depth=6, heads=4, mlp_dim=512, patch_size=8, drop_path=0.1),
-    task=SegmentationConfig(dice=1.0),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
-    train=TrainConfig(steps=1500, ema=0.998, eval_every=250, save_every=250),
+    model=NaViTConfig(
+        dim=96, depth=4, heads=3, mlp_dim=288, patch_size=8, pixel_mean=110.0, pixel_std=25.0
+    ),
+    task=SegmentationConfig(dice=1.0, class_weights=(1.0, 15.0, 5.0, 15.0, 6.0, 3.0)),
+    optim=OptimConfig(body="muon", lr=5e-3, schedule="cosine", warmup=50, weight_decay=0.05),
+    train=TrainConfig(steps=1500, ema=0.998, eval_every=500, save_every=500),
 )

@@ -1,10 +1,9 @@
-"""The same defects seen as squares of 192 px: what a ViT does with them.
+"""The same tiles in squares of 152 px: what a ViT does with them.
 
     patchpack train recipes/mtile_square.py --data.root DIR/labels.csv
-    patchpack eval runs/mtile_square --split test --budgets 576
+    patchpack eval runs/mtile_square --split test --budgets 256 361
 
-Images and masks are squeezed into squares, and what is said of them is stretched back; everything
-but the shape is as in `mtile.py`: packs hold as many tokens, so that a step costs about
+Everything but the shape is as in `mtile.py`: packs hold as many tokens, so that a step costs about
 the same.
 """
 
@@ -19,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("mtile.py"))
 config = replace(
     native,
     out=Path("runs/mtile_square"),
-    data=replace(native.data, resolution=Square(grid=24)),
+    data=replace(native.data, resolution=Square(grid=19), eval_tokens=361),
 )

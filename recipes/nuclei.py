@@ -1,7 +1,7 @@
 """Nuclei under the microscope, each in a box: 9,893 of them in 239 images of 256 to 700 px.
 
     patchpack train recipes/nuclei.py --data.root DIR/boxes.json
-    patchpack eval runs/nuclei --split test --budgets 512 1024
+    patchpack eval runs/nuclei --split test --budgets 256 576 1024
 
 A nucleus is ten pixels wide in some images and a hundred in others, so patches are of 8 px and
 images keep their size; windows of them are trained on.
@@ -22,10 +22,10 @@ config = RunConfig(
         max_tokens=3072,
         resolution=Sampled(low=128, high=256),
         augment=Augment(symmetry="dihedral", crop=0.3, colour=0.3),
-        eval_tokens=1024,
+        eval_tokens=576,
     ),
     model=NaViTConfig(dim=128, depth=6, heads=4, mlp_dim=512, patch_size=8),
     task=DetectionConfig(),
     optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
-    train=TrainConfig(steps=1500, ema=0.998, eval_every=250, save_every=250),
+    train=TrainConfig(steps=2500, ema=0.998, eval_every=250, save_every=250),
 )

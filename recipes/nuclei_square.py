@@ -1,7 +1,7 @@
 """The same nuclei in squares of 192 px: what a ViT does with them.
 
     patchpack train recipes/nuclei_square.py --data.root DIR/boxes.json
-    patchpack eval runs/nuclei_square --split test --budgets 576
+    patchpack eval runs/nuclei_square --split test --budgets 256 576 1024
 
 Everything but the shape is as in `nuclei.py`: packs hold as many tokens, so that a step costs about
 the same.
@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("nuclei.py"))
 config = replace(
     native,
     out=Path("runs/nuclei_square"),
-    data=replace(native.data, resolution=Square(grid=24), eval_tokens=576),
+    data=replace(native.data, resolution=Square(grid=24)),
 )

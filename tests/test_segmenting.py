@@ -21,6 +21,7 @@ from patchpack.heads.detection import DetectionConfig
 from patchpack.heads.segmentation import MaskTransformer, SegmentationConfig
 from patchpack.judge import data_of, segment_at
 from patchpack.run import start
+from patchpack.serve.segmenter import PixelModel
 from patchpack.serve.windows import windows
 from runs import assert_resumes_exactly, final_tensors
 from scenes import CLASSES, tiny_segmenter, write_scenes
@@ -90,10 +91,22 @@ def test_windows_cover_the_image_and_agree_with_one_pass_where_it_fits(capsys, r
     found = model.predict([large], max_tokens=100, windowed=True)[0].mask
     assert found.shape == large.shape[:2]
     assert (found == np.tile(whole, (3, 4))).mean() > 0.85
+    assert np.array_equal(found, by_hand(model, large, 100))
     status, out, _ = patchpack(
         capsys, "eval", run, "--windowed", "--budgets", 36, "--json"
     )  # fmt: skip
     assert status == 0 and json.loads(out)["budgets"][0]["images"] == 10
+
+
+def by_hand(model: PixelModel, image: np.ndarray, tokens: int) -> np.ndarray:
+    """The likeliest class by the sums of what every window says alone."""
+    total = torch.zeros(len(model.names), *image.shape[:2])
+    for p in windows(image.shape[:2], model.card.model.patch_size, tokens):
+        place = np.s_[p.top : p.top + p.height, p.left : p.left + p.width]
+        batch = pp.pack([image[place]], patch_size=model.card.model.patch_size, max_tokens=tokens)
+        with torch.inference_mode():
+            total[:, *place] += model.model.pixels(batch, [(p.height, p.width)])[0]
+    return total.argmax(0).numpy()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (100, 37), (16, 900), (500, 333)])

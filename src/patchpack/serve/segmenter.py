@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -86,20 +87,23 @@ class PixelModel(ImageModel):
 
     @torch.inference_mode()
     def _windowed(self, image: Pixels, tokens: int) -> Int[Tensor, "height width"]:
-        """Scores are averaged where windows overlap."""
+        """Scores add up where windows overlap; those of one row of windows are kept at a time."""
         height, width = image.shape[:2]
         parts = windows((height, width), self.card.model.patch_size, tokens)
         crops = [image[p.top : p.top + p.height, p.left : p.left + p.width] for p in parts]
-        total = torch.zeros(len(self.names), height, width)
-        shares = torch.zeros(height, width)
+        found = torch.empty(height, width, dtype=torch.uint8)
+        top, band = 0, torch.zeros(len(self.names), parts[0].height, width)
         waiting = iter(parts)
         for batch in self.packs(crops, tokens, Native()):
             for scores in self._scores(batch):
                 p = next(waiting)
-                place = np.s_[..., p.top : p.top + p.height, p.left : p.left + p.width]
-                total[place] += enlarge([scores], [(p.height, p.width)])[0]
-                shares[place] += 1
-        return (total / shares).argmax(0)
+                if done := p.top - top:  # no window to come reaches above this one
+                    found[top : p.top] = band[:, :done].argmax(0)
+                    band = F.pad(band[:, done:], (0, 0, 0, done))
+                    top = p.top
+                band[..., p.left : p.left + p.width] += enlarge([scores], [(p.height, p.width)])[0]
+        found[top:] = band.argmax(0)
+        return found
 
     def _scores(self, batch: PackedBatch) -> list[Float[Tensor, "label h w"]]:
         with self.precision():

@@ -116,6 +116,15 @@ def test_the_matching_is_the_cheapest_of_all():
     assert float(module.loss(batch).sum.detach()) == pytest.approx(least, rel=1e-5)
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_weights_that_have_diverged_make_a_loss_that_says_so(wrong):
+    """The loop names what is wrong; a matching that dies of it would not."""
+    module = detector()
+    with torch.no_grad():
+        module.head.boxes.weight.fill_(wrong)
+    assert not module.loss(collate(with_boxes(make_images()), 12)).sum.isfinite()
+
+
 def test_focal_terms_are_cross_entropy_where_nothing_is_weighed():
     scores, told = torch.randn(5, 3), torch.randint(0, 2, (5, 3)).float()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(scores, told, reduction="none")

@@ -1,10 +1,11 @@
 """Clips: tubelets, the model over them, and what an image model becomes."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import patchpack as pp
 from conftest import randomise
@@ -101,8 +102,8 @@ def test_a_still_clip_begins_as_its_image(how):
     torch.manual_seed(0)
     config = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=4, bias=True)
     image_model = randomise(NaViT(config)).eval()
-    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    model = VideoNaViT(VideoConfig(**fields, tubelets=(Tubelet(3, 4, 4),))).eval()
+    own = {field.name: getattr(config, field.name) for field in fields(config)}
+    model = VideoNaViT(VideoConfig(**own, tubelets=(Tubelet(3, 4, 4),))).eval()
     model.load_state_dict(inflate(image_model.state_dict(), model.config, how))
     image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     still = np.repeat(image[None], 9, 0)
@@ -115,6 +116,28 @@ def test_a_still_clip_begins_as_its_image(how):
     with torch.no_grad():
         other = model(pack_clips([moving], model.config.tubelets))
     assert not torch.allclose(other, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("how", ["central", "average"])
+def test_tubelets_of_other_sizes_begin_with_what_patches_made_of_the_same_pixels(how):
+    """Enlarged, exactly; a shape of the patches' own size is left as it is."""
+    torch.manual_seed(0)
+    shapes = (Tubelet(2, 4, 4), Tubelet(4, 8, 8), Tubelet(1, 6, 4), Tubelet(2, 2, 4))
+    config = replace(SEVERAL, tubelets=shapes, bias=True)
+    names = {field.name for field in fields(NaViTConfig)}
+    of_images = NaViTConfig(**{name: getattr(config, name) for name in names})
+    patches = randomise(NaViT(of_images)).state_dict()
+    found = inflate(patches, config, how)
+    VideoNaViT(config).load_state_dict(found)
+    patch = torch.randn(1, 3, 4, 4)
+    flat = patch.permute(0, 2, 3, 1).flatten(1)
+    expected = flat @ patches["embedding.weight"].T + patches["embedding.bias"]
+    for number, shape in enumerate(shapes[:3]):
+        large = F.interpolate(patch, (shape.height, shape.width), mode="bilinear", antialias=True)
+        frames = large.permute(0, 2, 3, 1).flatten(1).repeat(1, shape.frames)
+        made = frames @ found[f"embedding.{number}.weight"].T + found[f"embedding.{number}.bias"]
+        torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-5)
+    assert found["embedding.3.weight"].isfinite().all()
 
 
 def test_only_what_fits_is_inflated():

@@ -133,7 +133,7 @@ class Detector(TrunkTask):
         tokens, objects = _pairs(lengths, counts)
         device = truth.device
         cost = self._costs(found, truth, classes, tokens.to(device), objects.to(device))
-        costs = cost.cpu().double().numpy()
+        costs = cost.nan_to_num().cpu().double().numpy()  # NaN: the loss will say so
         matched: list[tuple[np.ndarray, np.ndarray]] = []
         place = token = first = 0
         for n, m in zip(lengths, counts, strict=True):

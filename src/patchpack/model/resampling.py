@@ -46,6 +46,12 @@ def resize_weights(
     return inside
 
 
+def resize_matrix(before: int, after: int) -> Float[Tensor, "after before"]:
+    """What an antialiased bilinear resize of a side multiplies its cells with."""
+    coords = torch.arange(after)[:, None].expand(after, 2)
+    return resize_weights(coords, torch.full((after, 2), after), before, "bilinear", True)[:, 0]
+
+
 def _filter(distance: Tensor, filter: Filter, sharpness: float) -> Tensor:
     """A triangle, or Keys' cubic with the sharpness that PyTorch takes (-0.5 antialiased)."""
     if filter == "bilinear":

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from patchpack.batch import PackedBatch, PackedClips, Tubelet
 from patchpack.model.navit import NaViT, NaViTConfig
 from patchpack.model.positions import Coordinates, Factorized, Rotary, between, place
+from patchpack.model.resampling import resize_matrix
 
 Inflation = Literal["central", "average"]
 
@@ -118,28 +119,43 @@ def inflate(
     config: VideoConfig,
     how: Inflation = "central",
 ) -> dict[str, Tensor]:
-    """An image trunk's tensors as those of a trunk of clips with one shape of tubelet.
+    """An image trunk's tensors as those of a trunk of clips.
 
     how  "central": the middle frame, ⌊frames/2⌋, is embedded as the image was, the others not at
          all; "average": every frame is, and counts for its share
 
-    Raises ValueError where tubelets have several shapes or patches another size.
+    Shapes that are higher, lower or wider than the patches embed what those would of the same
+    pixels resized (`_resized`). Raises ValueError where the first shape's are of another size.
     """
-    (shape, *others) = config.tubelets
-    weight = tensors["embedding.weight"]
-    per_frame = shape.height * shape.width * config.channels
-    if others or weight.shape[1] != per_frame:
+    weight, p = tensors["embedding.weight"], config.patch_size
+    if weight.shape[1] != p**2 * config.channels:
         raise ValueError(
             f"patches of {weight.shape[1]} numbers cannot become tubelets {config.tubelets}"
         )
-    inflated = weight.new_zeros(len(weight), shape.frames, per_frame)
-    if how == "central":
-        inflated[:, shape.frames // 2] = weight
-    else:
-        inflated += weight[:, None] / shape.frames
     found = {name: t for name, t in tensors.items() if not name.startswith("embedding.")}
-    found["embedding.0.weight"] = inflated.flatten(1)
-    if "embedding.bias" in tensors:
-        found["embedding.0.bias"] = tensors["embedding.bias"]
     found["time"] = weight.new_zeros(config.times, config.dim)
+    kernel = weight.unflatten(1, (p, p, config.channels))
+    for number, shape in enumerate(config.tubelets):
+        frame = _resized(kernel, shape.height, shape.width).flatten(1)
+        frames = frame.new_zeros(len(frame), shape.frames, frame.shape[1])
+        if how == "central":
+            frames[:, shape.frames // 2] = frame
+        else:
+            frames += frame[:, None] / shape.frames
+        found[f"embedding.{number}.weight"] = frames.flatten(1)
+        if "embedding.bias" in tensors:
+            found[f"embedding.{number}.bias"] = tensors["embedding.bias"]
     return found
+
+
+def _resized(
+    kernel: Float[Tensor, "dim p p channel"], height: int, width: int
+) -> Float[Tensor, "dim height width channel"]:
+    """A projection of patches as one of patches of another size: of a patch that is enlarged
+    (bilinearly) it makes what it made of the patch, of one that is shrunk the nearest to that (the
+    pseudo-inverse of FlexiViT, Beyer et al., arXiv 2212.08013, §3.4)."""
+    p = kernel.shape[1]
+    if (height, width) == (p, p):
+        return kernel
+    y, x = (torch.linalg.pinv(resize_matrix(p, side)) for side in (height, width))
+    return torch.einsum("dabc,ai,bj->dijc", kernel, y.to(kernel), x.to(kernel))

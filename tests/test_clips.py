@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from films import film, tiny_clips, write_films, write_frames, write_video
 from patchpack.batch import PackedClips, Tubelet
@@ -30,7 +31,10 @@ from patchpack.data.videos import decode_frames, read_header
 
 TUBELETS = (Tubelet(2, 4, 4),)
 SEVERAL = (Tubelet(2, 4, 4), Tubelet(4, 8, 4), Tubelet(1, 8, 8))
-CONTAINERS = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mpeg4", ".webm": "libvpx-vp9"}
+CONTAINERS = {
+    ".mp4": "libx264", ".mkv": "libx264", ".avi": "mpeg4", ".webm": "libvpx-vp9",
+    ".m2ts": "libx264", ".mpg": "mpeg2video",
+}  # fmt: skip
 
 
 def ramp(length: int = 60) -> np.ndarray:
@@ -45,9 +49,10 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
 def test_frames_are_those_asked_for_in_every_container(tmp_path, suffix):
-    path = write_video(tmp_path / f"a{suffix}", ramp(), rate=30, codec=CONTAINERS[suffix])
+    """Also where seconds lie between them, and no index says where a seek should go."""
+    path = write_video(tmp_path / f"a{suffix}", ramp(), rate=25, codec=CONTAINERS[suffix])
     header = read_header(path)
-    assert header == (32, 48, 60, Fraction(30))
+    assert header == (32, 48, 60, Fraction(25))
     for numbers in ([0, 1, 2], [5], [0, 59], [45, 46, 58], [0, 20, 40, 59], [33, 33, 34]):
         found = [frame.mean() for frame in decode_frames(path, numbers, header.rate, key="a")]
         assert np.abs(np.array(found) - 4 * np.array(numbers)).max() < 4.5
@@ -63,6 +68,7 @@ def test_far_frames_are_sought_and_near_ones_decoded_to_the_same_pixels(tmp_path
     class Counting:
         def __init__(self, container):
             self.container, self.streams = container, container.streams
+            self.format = container.format
 
         def __enter__(self):
             return self
@@ -78,18 +84,20 @@ def test_far_frames_are_sought_and_near_ones_decoded_to_the_same_pixels(tmp_path
             return whole(self.container, place, **more)
 
     opened = av.open
-    monkeypatch.setattr(av, "open", lambda path: Counting(opened(path)))
+    monkeypatch.setattr(av, "open", lambda path, **options: Counting(opened(path, **options)))
     numbers = [3, 31, 32, 59, 80]
     found = list(decode_frames(path, numbers, 10, key="a"))
     assert len(sought) == 3  # to 31, to 59, and for what lies beyond the end
     assert all(np.array_equal(f, every[min(n, 59)]) for f, n in zip(found, numbers, strict=True))
 
 
-def test_a_clip_of_changing_rate_is_sampled_evenly_in_time(tmp_path):
-    path = tmp_path / "a.mkv"
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9")])
+def test_a_clip_of_changing_rate_is_sampled_evenly_in_time(tmp_path, suffix, codec):
+    """Its own times say how long it is, where its file tells another rate."""
+    path = tmp_path / f"a{suffix}"
     times = [0, 1, 2, 3, 10, 11, 12, 19]  # tenths of a second at which the frames begin
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
+        stream = container.add_stream(codec, rate=10)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 10)
         for number, time in enumerate(times):
@@ -99,6 +107,10 @@ def test_a_clip_of_changing_rate_is_sampled_evenly_in_time(tmp_path):
         container.mux(stream.encode(None))
     found = [round(f.mean() / 16) for f in decode_frames(path, [0, 5, 9, 12, 18, 19], 10, key="a")]
     assert found == [0, 3, 3, 6, 6, 7]  # what is shown at 0.05 s, 0.55 s, …
+    header = read_header(path)
+    assert header.frames / header.rate == pytest.approx(1.9 * 8 / 7, rel=0.01)
+    ends = decode_frames(path, [0, header.frames - 1], header.rate, key="a")
+    assert [round(f.mean() / 16) for f in ends] == [1, 7]  # at 0.14 and 2.04 s
 
 
 def test_folders_of_frames_are_clips_in_the_order_of_their_numbers(tmp_path):
@@ -121,8 +133,17 @@ def test_whatever_is_wrong_with_a_clip_is_said_by_its_name(tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile whole.mp4\n")
+    Image.fromarray(ramp()[0]).save(tmp_path / "image.png")
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "._f.png").touch()
+    write_frames(tmp_path / "torn", ramp(3))
+    (tmp_path / "torn" / "frame2.png").write_bytes(b"x")
+    with pytest.raises(BadImage, match=r"^clip: its frame frame2\.png is not an image"):
+        list(decode_frames(tmp_path / "torn", [0, 2], 10, key="clip"))
     for name, reason in {
-        "text.mp4": "is not a video", "empty.mp4": "is not a video", "cut.mp4": "is not a video",
+        "list.mp4": "is not a video", "image.png": "is an image, not a clip",
+        "hidden": "has no frames", "text.mp4": "is not a video", "empty.mp4": "is not a video", "cut.mp4": "is not a video",
         "none": "has no frames", "sound.mp4": "has no frames", "away.mp4": "there is no such file",
     }.items():  # fmt: skip
         with pytest.raises(BadImage, match=reason):
@@ -216,6 +237,25 @@ def test_clips_without_classes_and_in_manifests_are_found(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(BadDataset, match=r"holds no clips: expected .*\*\.mp4"):
         build_index(tmp_path / "none", kind=CLIPS)
+
+
+def test_a_picture_beside_videos_is_no_clip(tmp_path):
+    """Nor are the folders that it lies in: classes keep their videos, or their folders of frames."""
+    for label in ("left", "right"):
+        write_video(tmp_path / "data" / label / "a.mp4", ramp(4))
+        write_frames(tmp_path / "data" / label / "b", ramp(4))
+        Image.fromarray(ramp()[0]).save(tmp_path / "data" / label / "poster.jpg")
+    index = build_index(tmp_path / "data", kind=CLIPS)
+    assert index.keys == ("left/a.mp4", "left/b", "right/a.mp4", "right/b")
+    assert index.classes == ("left", "right")
+
+
+def test_frames_of_another_size_under_the_same_names_are_noticed(tmp_path):
+    for number in range(3):
+        write_frames(tmp_path / "data" / f"{number}", ramp(4))
+    assert set(build_index(tmp_path / "data", kind=CLIPS).heights) == {32}
+    Image.fromarray(ramp()[0].transpose(1, 0, 2)).save(tmp_path / "data" / "1" / "frame0.png")
+    assert build_index(tmp_path / "data", kind=CLIPS).heights.tolist() == [32, 48, 32]
 
 
 def test_unreadable_clips_are_named_and_too_many_stop(root, tmp_path):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from stat import S_ISDIR
 from uuid import uuid4
 
 import numpy as np
@@ -27,9 +28,9 @@ from patchpack.data.images import BadImage, read_size
 from patchpack.data.layouts import list_files, share_out
 from patchpack.data.located import Objects
 from patchpack.data.masks import Masks
-from patchpack.data.videos import read_header
+from patchpack.data.videos import frames_in, read_header
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 Facts = tuple[int, ...]  # height, width; of a clip also frames and rate, a fraction
 Stamp = tuple[int, int]  # time of change in ns, length in bytes
 
@@ -210,12 +211,16 @@ def _clip_facts(path: str) -> Facts:
 
 
 def _stamp(path: str) -> Stamp:
-    """What changes when the file does; zeros where there is no file."""
+    """What changes when the file does, of a folder also when its first frame does; zeros where
+    there is no file."""
     try:
         stat = os.stat(path)
-    except (OSError, ValueError):  # ValueError: no file can have this name
+        if not S_ISDIR(stat.st_mode):
+            return stat.st_mtime_ns, stat.st_size
+        frame = os.stat(frames_in(Path(path), path)[0])
+    except (OSError, ValueError):  # ValueError: no file can have this name, or there is no frame
         return 0, 0
-    return stat.st_mtime_ns, stat.st_size
+    return max(stat.st_mtime_ns, frame.st_mtime_ns), frame.st_size
 
 
 def _check_classes(source: Path, files: list[File]) -> None:

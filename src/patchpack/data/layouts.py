@@ -57,7 +57,8 @@ def list_files(source: Path, seed: int, kind: Kind = IMAGES) -> tuple[Path, list
 
 def _instead(source: Path, kind: Kind) -> str:
     """What to do about a dataset that holds nothing of a kind."""
-    if kind == IMAGES and source.is_dir() and (clips := len(_scan(source, CLIPS))):
+    videos = replace(CLIPS, folders=False)
+    if kind == IMAGES and source.is_dir() and (clips := len(_scan(source, videos))):
         return (
             f"but {clips:,} clips, which a model of clips takes, as --preset navit_s16x2 "
             "(and inspect, with frames:spread)"
@@ -104,7 +105,7 @@ def _below(root: Path, top: str, kind: Kind) -> Iterator[str]:
             continue
         entered.add(real)
         entries = _visible(root / folder)
-        if kind.folders and any(_is_one(entry, IMAGES) for entry in entries):
+        if kind.folders and _holds_frames(entries):
             yield folder
             continue
         for entry in entries:
@@ -117,13 +118,20 @@ def _below(root: Path, top: str, kind: Kind) -> Iterator[str]:
 def files_in(folder: Path, kind: Kind = IMAGES) -> list[Path]:
     """The images, or clips, in a folder and at any depth below it, by name."""
     entries = _visible(folder)
-    if kind.folders and any(_is_one(entry, IMAGES) for entry in entries):
+    if kind.folders and _holds_frames(entries):
         return [folder]
     keys = [entry.name for entry in entries if _is_one(entry, kind)]
     for entry in entries:
         if _is_folder(entry):
             keys += _below(folder, entry.name, kind)
     return [folder / key for key in sorted(keys)]
+
+
+def _holds_frames(entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder of these is a clip: images, and no videos or folders that would be clips
+    of a class, beside which an image is only a picture."""
+    others = any(_is_folder(entry) or _is_one(entry, CLIPS) for entry in entries)
+    return not others and any(_is_one(entry, IMAGES) for entry in entries)
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

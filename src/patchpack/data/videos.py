@@ -6,15 +6,17 @@ frame before, when that is nearer than the place reached so far.
 
 Whatever is wrong with a file, the error is a BadImage that names it.
 
-Traps: WebM tells no number of frames, so packets are counted there; a phone's video lies on its
-side, and only a decoded frame says so; pixels of old formats are not square; a seek may land after
-what it was to find, and then all is decoded from the start.
+Traps: WebM tells no number of frames, so packets are counted there, and its rate need not be that
+of its frames; a phone's video lies on its side, and only a decoded frame says so; pixels of old
+formats are not square; MPEG streams have no index, so a seek in them may land anywhere; a text file
+may name other files to be read.
 """
 
 import os
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +43,9 @@ VIDEO_SUFFIXES = frozenset(
 )
 FOLDER_RATE = Fraction(25)  # frames a second of a folder of frames, which tells none
 SEEK = 1.0  # seconds that are decoded at first rather than sought across
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,asf,flv"
+UNINDEXED = ("mpeg", "mpegvideo", "mpegts")  # are decoded from the start
+SAME_RATE = 0.02  # by how much a measured rate may differ from the one that a file tells
 MISSING = "videos are read with PyAV: pip install 'patchpack[video]'"
 
 
@@ -67,9 +72,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             first = next(container.decode(stream), None)
             if first is None:
                 raise BadImage(key, "has no frames")
-            rate = stream.average_rate or stream.guessed_rate or FOLDER_RATE
-            frames = stream.frames or _count_packets(container, stream)
-            return Header(*_shown_size(first, stream), max(1, frames), Fraction(rate))
+            size = _shown_size(first, stream)
+            told = stream.average_rate or stream.guessed_rate or FOLDER_RATE
+            frames, rate = stream.frames, Fraction(told)
+        if not frames:
+            with _open(path) as container:
+                frames, rate = _count_packets(container, _stream(container), rate)
+        return Header(*size, max(1, frames), rate)
     except Exception as error:
         raise BadImage(key, _reason(error)) from error
 
@@ -84,7 +93,11 @@ def decode_frames(
     if os.path.isdir(path):
         frames = frames_in(Path(path), key)
         for number in numbers:
-            yield decode(frames[min(number, len(frames) - 1)], key=key)
+            path = frames[min(number, len(frames) - 1)]
+            try:
+                yield decode(path, key=key)
+            except BadImage as error:
+                raise BadImage(key, f"its frame {path.name} {error.reason}") from error
         return
     _need_av()
     try:
@@ -102,9 +115,10 @@ def frames_in(folder: Path, key: str) -> list[Path]:
         names = [n for n in os.listdir(folder) if os.path.splitext(n)[1].lower() in SUFFIXES]
     except OSError as error:
         raise BadImage(key, reason_of(error)) from error
+    names = [name for name in names if not name.startswith(".")]
     if not names:
         raise BadImage(key, "has no frames")
-    return [folder / name for name in sorted(names, key=_by_number) if not name.startswith(".")]
+    return [folder / name for name in sorted(names, key=_by_number)]
 
 
 def _by_number(name: str) -> list[tuple[int, int, str]]:
@@ -127,7 +141,10 @@ def _open(path: str | os.PathLike[str]) -> "InputContainer":
     import av
 
     refuse_streams(path)
-    return av.open(os.path.abspath(path))  # so that no name is taken for the address of a server
+    if os.path.splitext(path)[1].lower() in SUFFIXES:
+        raise BadImage("", "is an image, not a clip")
+    # An absolute path: so no name is taken for the address of a server.
+    return av.open(os.path.abspath(path), options={"format_whitelist": FORMATS})
 
 
 def _stream(container: "InputContainer") -> "VideoStream":
@@ -140,9 +157,20 @@ def _stream(container: "InputContainer") -> "VideoStream":
     return stream
 
 
-def _count_packets(container: "InputContainer", stream: "VideoStream") -> int:
-    container.seek(0)
-    return sum(packet.size > 0 for packet in container.demux(stream))
+def _count_packets(
+    container: "InputContainer", stream: "VideoStream", told: Fraction
+) -> tuple[int, Fraction]:
+    """Frames of a video that tells no number of them, and how many there are a second: what it
+    tells, unless the times of its frames say otherwise."""
+    times = [packet.pts for packet in container.demux(stream) if packet.size]
+    known = [time for time in times if time is not None]
+    spans = max(known, default=0) - min(known, default=0)
+    if not spans or not stream.time_base:
+        return len(times), told
+    measured = Fraction(len(known) - 1) / (spans * stream.time_base)
+    if abs(measured / told - 1) < SAME_RATE:
+        return len(times), told
+    return len(times), measured.limit_denominator(10_000)
 
 
 def _shown_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
@@ -173,6 +201,8 @@ class _Walk:
 
     def __init__(self, container: "InputContainer", stream: "VideoStream") -> None:
         self.container, self.stream, self.gap = container, stream, SEEK
+        if any(name in UNINDEXED for name in container.format.name.split(",")):
+            self.gap = inf
         self.tick = float(stream.time_base or Fraction(1, 1000))  # seconds
         self._begin()
 
@@ -216,6 +246,6 @@ def _time(frame: "VideoFrame") -> float:
 def _reason(error: Exception) -> str:
     if isinstance(error, BadImage):
         return error.reason
-    if type(error).__name__ in ("InvalidDataError", "EOFError"):
+    if type(error).__name__ in ("InvalidDataError", "EOFError", "ArgumentError"):
         return "is not a video, or is empty or damaged"
     return reason_of(error)

@@ -143,7 +143,8 @@ def test_whatever_is_wrong_with_a_clip_is_said_by_its_name(tmp_path):
         list(decode_frames(tmp_path / "torn", [0, 2], 10, key="clip"))
     for name, reason in {
         "list.mp4": "is not a video", "image.png": "is an image, not a clip",
-        "hidden": "has no frames", "text.mp4": "is not a video", "empty.mp4": "is not a video", "cut.mp4": "is not a video",
+        "hidden": "has no frames", "text.mp4": "is not a video",
+        "empty.mp4": "is not a video", "cut.mp4": "is not a video",
         "none": "has no frames", "sound.mp4": "has no frames", "away.mp4": "there is no such file",
     }.items():  # fmt: skip
         with pytest.raises(BadImage, match=reason):
@@ -240,7 +241,7 @@ def test_clips_without_classes_and_in_manifests_are_found(tmp_path):
 
 
 def test_a_picture_beside_videos_is_no_clip(tmp_path):
-    """Nor are the folders that it lies in: classes keep their videos, or their folders of frames."""
+    """Nor is the folder that it lies in: classes keep their videos, and their folders of frames."""
     for label in ("left", "right"):
         write_video(tmp_path / "data" / label / "a.mp4", ramp(4))
         write_frames(tmp_path / "data" / label / "b", ramp(4))

@@ -118,7 +118,11 @@ def test_predict_writes_a_coco_file_that_can_be_read_again(capsys, run, source, 
     for located, boxes in zip(again.objects.images, shown, strict=True):
         corners = [[b.top, b.left, b.bottom, b.right] for b in boxes]
         np.testing.assert_allclose(located.boxes, corners, atol=1e-3)
+    status, _, err = patchpack(capsys, *words)
+    assert status == 2 and "found.json is there already" in err
+    words = (*words[:-1], tmp_path / "below" / "again.json")
     status, out, _ = patchpack(capsys, *words, "--json")
+    assert build_index(words[-1], learned=False).path(0).samefile(images[0])
     assert [len(json.loads(line)["boxes"]) for line in out.splitlines()] == list(map(len, shown))
 
 
@@ -209,14 +213,17 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
         wrong[6]["image_id"] = 12345
 
     path = change(source, tmp_path / "boxes.json", edit)
-    index, faults = with_objects(build_index(path, learned=False), (), 0.1)
+    with pytest.raises(BadDataset, match="1 are of images that are not listed: ids 12345"):
+        build_index(path, learned=False)
+    read = build_index(path, learned=False, max_bad_fraction=0.1)
+    index, faults = with_objects(read, (), 0.1)
     assert sorted(faults.counts.values()) == [1, 1, 1, 2] and faults.left_out == 4
     (note,) = faults.notes()
     assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
     total = sum(len(there.labels) for there in index.objects.images)
     assert total == faults.boxes - 4 and all((o.boxes >= 0).all() for o in index.objects.images)
     with pytest.raises(BadDataset, match=r"4 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
-        with_objects(build_index(path, learned=False), (), 0.01)
+        with_objects(read, (), 0.01)
     config = tiny_detector(path, tmp_path / "out", steps=2)
     start(replace(config, data=replace(config.data, max_bad_fraction=0.1)), live=False)
     assert "reach outside" in capsys.readouterr().err
@@ -247,7 +254,11 @@ def test_folders_of_coco_files_and_manifests_with_objects(source, folder, tmp_pa
         for image in images:
             data = (source.parent / "images" / image["file_name"]).read_bytes()
             (root / name / image["file_name"]).write_bytes(data)
-        kept = content | {"images": [{k: v for k, v in i.items() if k != "split"} for i in images]}
+        numbers = {i["id"] for i in images}
+        kept = content | {
+            "images": [{k: v for k, v in i.items() if k != "split"} for i in images],
+            "annotations": [a for a in content["annotations"] if a["image_id"] in numbers],
+        }
         (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(kept))
     (root / "train.json").write_text("{}")  # of something else
     index, _ = with_objects(build_index(root, learned=False), (), 0.0)
@@ -294,7 +305,7 @@ def test_what_is_not_for_detectors_is_refused(capsys, run, source):
         (("predict", run, image, "--least", "2"), r"least must lie in [0, 1]"),
         (("predict", run, image, "-o", source.parent), "is a folder: name the COCO file"),
         (("eval", run, "--data", source.parent / "images"), "no box for any image"),
-        (("eval", run, "--templates", source), "templates are for models of images and texts"),
+        (("eval", run, "--templates", source), "--templates is for models of images and texts"),
         (("train", source), "to learn from its boxes, add task:detection-config"),
     ):
         status, _, err = patchpack(capsys, *words)

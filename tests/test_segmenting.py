@@ -73,7 +73,10 @@ def test_an_image_is_segmented_alone_as_in_company(run, root):
 
 def test_predict_writes_masks_that_hold_the_classes(capsys, run, root, tmp_path):
     images = sorted((root / "images" / "test").iterdir())[:2]
-    status, out, _ = patchpack(capsys, "predict", run, *images, images[0], "-o", tmp_path / "masks")
+    other = tmp_path / images[0].name
+    other.write_bytes(images[0].read_bytes())
+    words = ("predict", run, *images, other, images[1], "-o", tmp_path / "masks")
+    status, out, _ = patchpack(capsys, *words)
     names = sorted(p.name for p in (tmp_path / "masks").iterdir())
     assert status == 0 and names == ["000-2.png", "000.png", "001.png"]
     assert "ground" in out and "→" in out
@@ -172,8 +175,12 @@ def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
 @pytest.mark.parametrize(
     ("values", "mode", "reason"),
     [
-        (np.full((4, 6), 9, np.uint8), None, r"holds \[9\], but classes are 0 to 2; task.ignore"),
-        (np.zeros((6, 4), np.uint8), None, r"is \(6, 4\) pixels, the image \(4, 6\)"),
+        (
+            np.full((4, 6), 9, np.uint8),
+            None,
+            r"holds \[9\], but classes are numbered 0 to 2.*task.ignore",
+        ),
+        (np.zeros((6, 4), np.uint8), None, r"is \(6, 4\) pixels, the image, upright, \(4, 6\)"),
         (np.zeros((4, 6, 3), np.uint8), None, "has mode RGB, not one channel"),
     ],
 )
@@ -247,7 +254,11 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root):
         (("search", run, root, "x"), "is a segmenter: it reads no texts"),
         (("eval", run, "--split", "nothing"), "no split 'nothing'"),
         (("predict", run, image, "-o", image), "is a file: name a folder"),
-        (("predict", run, image, "--labels", "cat"), "has classes of its own"),
+        (("predict", run, image, "--labels", "cat"), "--labels is for models of images and texts"),
+        (("predict", run, image, "--least", "0.5"), "--least is for detectors"),
+        (("predict", run, image, "-o", image / "masks"), "is a file: name a folder"),
+        (("predict", run, image, "-o", image.parent), "000.png is there already"),
+        (("eval", run, "--views", "2"), "--views is for classifiers of clips"),
         (("predict", run, image, "--windowed", "--max-tokens", 0), "max_tokens must be at least 1"),
         (("train", root), "to learn from its masks, add task:segmentation-config"),
     ):

@@ -92,9 +92,11 @@ def evaluation_packs(
     """Every image, or clip, once, at most `tokens` of it; nothing trimmed, or dropped unless told.
 
     showing  which frames of clips are shown
+
+    Raises ValueError for fewer tokens than the frames of a clip need.
     """
     world = world or World()
-    of_a_frame = tokens if showing is None else max(1, showing.room(tokens))
+    of_a_frame = tokens if showing is None else showing.room(tokens)
     heights, widths = index.heights, index.widths
     plan = make_plan(
         *(alter.sizes(heights, widths) if alter else (heights, widths)),

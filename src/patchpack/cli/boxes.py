@@ -1,14 +1,17 @@
 """`patchpack eval` and `predict` of a detector: average precision, boxes, COCO files of them."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from patchpack.cli.outputs import check_new, make_folder
 from patchpack.cli.pictures import draw_found
 from patchpack.cli.tables import cost_of, rows_of
+from patchpack.data.coco import SUFFIX
 from patchpack.data.images import BadImage
 from patchpack.evaluate.detection import STATS
 from patchpack.judge import Data, detect_at
@@ -24,7 +27,7 @@ def eval_boxes(
     record = {
         "run": name, "budgets": [{**cost_of(r), **asdict(r.precision)} for r in results]
     }  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     out.write_text(json.dumps(record, indent=1) + "\n")
     picture = out.with_name(f"{out.stem}.png")
     draw_found(results[-1].index, results[-1].found).save(picture)
@@ -59,9 +62,15 @@ def predict_boxes(
     model: BoxModel, images: Sequence[Path], labels: Sequence[str], *,
     max_tokens: int | None, least: float, output: Path | None, as_json: bool, bad: list[BadImage],
 ) -> None:  # fmt: skip
-    """Print the objects of each image; with `output`, write all as one COCO file."""
-    if output and output.is_dir():
-        raise ValueError(f"{output} is a folder: name the COCO file to write")
+    """Print the objects of each image; with `output`, write all as one COCO file, in which images
+    are told by where they lie from there."""
+    if output:
+        if output.is_dir():
+            raise ValueError(f"{output} is a folder: name the COCO file to write")
+        if output.suffix.lower() != SUFFIX:
+            raise ValueError(f"{output} does not end in {SUFFIX}: name the COCO file to write")
+        check_new([output])
+        make_folder(output.parent)
     names = {name: number + 1 for number, name in enumerate(labels or model.names)}
     coco = {"images": [], "annotations": [],
             "categories": [{"id": i, "name": name} for name, i in names.items()]}  # fmt: skip
@@ -71,8 +80,9 @@ def predict_boxes(
             number = len(coco["images"]) + 1
             height, width = image.shape[:2]
             coco["images"].append(
-                {"id": number, "file_name": str(path), "height": height, "width": width}
-            )
+                {"id": number, "file_name": _seen_from(output, path), "height": height,
+                 "width": width}
+            )  # fmt: skip
             for box in boxes:
                 size = box.right - box.left, box.bottom - box.top
                 coco["annotations"].append({
@@ -88,7 +98,10 @@ def predict_boxes(
                 print(f"  {box.label} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
                       f"{box.right - box.left:.0f} x {box.bottom - box.top:.0f} px")  # fmt: skip
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(coco) + "\n")
         if not as_json:
             print(output)
+
+
+def _seen_from(output: Path | None, path: Path) -> str:
+    return os.path.relpath(path, output.parent) if output else str(path)

@@ -10,10 +10,13 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from patchpack.cli.boxes import eval_boxes
+from patchpack.cli.options import refuse_others
+from patchpack.cli.outputs import make_folder
 from patchpack.cli.pictures import draw_clips
 from patchpack.cli.pixels import eval_pixels
 from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.corruptions import SEVERITIES
+from patchpack.data.mask_files import check_classes
 from patchpack.data.pairs import NoTexts
 from patchpack.evaluate.classification import Counts, table
 from patchpack.evaluate.retrieval import AT
@@ -73,11 +76,15 @@ class Eval:
     json: bool = False  # print JSON
 
 
+USES = {"views": (ClipPredictor,), "windowed": (PixelModel,), "templates": (Matcher,)}
+
+
 def run_eval(options: Eval) -> None:
     limits = {n: getattr(options, n) for n in ("max_ms", "max_gflops", "min_accuracy")}
     chooses = any(limit is not None for limit in limits.values())
     if options.suite or chooses or options.fit_temperature:
         judged = load_labelling(options.run)
+        refuse_others(options, judged, USES)
         request = _request(options, judged, chooses)
         try:
             from patchpack.cli.report import report_suites
@@ -90,6 +97,7 @@ def run_eval(options: Eval) -> None:
         )  # fmt: skip
         return
     model = load(options.run)
+    refuse_others(options, model, USES)
     data = data_of(
         options.run,
         data=options.data,
@@ -99,23 +107,19 @@ def run_eval(options: Eval) -> None:
         learned=isinstance(model, Predictor),
     )
     budgets = options.budgets or (model.card.eval_tokens,)
-    if options.templates and not isinstance(model, Matcher):
-        raise ValueError(f"templates are for models of images and texts; this is {model.kind}")
     if isinstance(model, PixelModel):
+        if options.data:
+            check_classes(data.index.root, model.names)
         out = (options.out or options.run) / f"eval-{options.split}.json"
         eval_pixels(
             model, data, budgets,
             windowed=options.windowed, out=out, name=str(options.run), as_json=options.json,
         )  # fmt: skip
         return
-    if options.windowed:
-        raise ValueError(f"--windowed is for segmenters; this is {model.kind}")
     if isinstance(model, BoxModel):
         out = (options.out or options.run) / f"eval-{options.split}.json"
         eval_boxes(model, data, budgets, out=out, name=str(options.run), as_json=options.json)
         return
-    if options.views != 1 and not isinstance(model, ClipPredictor):
-        raise ValueError(f"--views is for classifiers of clips; this is {model.kind}")
     if isinstance(model, Matcher):
         retrieved, classified = _match(model, data, budgets, options.templates)
     else:
@@ -206,7 +210,7 @@ class _Report:
                 {**cost_of(r), **table(r.counts, self.classes)} for r in classified
             ]
         out = options.out or options.run
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         path = out / f"eval-{options.split}.json"
         path.write_text(json.dumps(record, indent=1) + "\n")
         drawn = None

@@ -1,13 +1,14 @@
 """`patchpack eval` and `predict` of a segmenter: tables of IoU, masks as files, and pictures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from patchpack.cli.outputs import check_new, make_folder
 from patchpack.cli.pictures import draw_masks
 from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.images import BadImage
@@ -27,7 +28,7 @@ def eval_pixels(
     record = {"run": name, "budgets": [
         {**cost_of(r), **table(r.counts, model.names)} for r in results
     ]}  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     out.write_text(json.dumps(record, indent=1) + "\n")
     picture = out.with_name(f"{out.stem}.png")
     draw_masks(model, data, budgets[-1], windowed).save(picture)
@@ -59,29 +60,30 @@ def predict_pixels(
     output: Path | None, as_json: bool, bad: list[BadImage],
 ) -> None:  # fmt: skip
     """Print what share of each image is what; with `output`, its mask as a PNG in that folder."""
+    paths = list(dict.fromkeys(image_files(images)))
+    masks = dict(zip(paths, _mask_names(paths), strict=True))
     if output:
-        if output.exists() and not output.is_dir():
-            raise ValueError(f"{output} is a file: name a folder for the masks")
-        output.mkdir(parents=True, exist_ok=True)
-    taken: set[str] = set()
-    for paths, pixels in read_groups(image_files(images), bad):
+        make_folder(output)
+        check_new(output / name for name in masks.values())
+    for group, pixels in read_groups(paths, bad):
         answers = model.predict(pixels, max_tokens=max_tokens, windowed=windowed)
-        for path, found in zip(paths, answers, strict=True):
-            mask = None
-            if output:
-                mask = output / _free(path.stem, taken)
+        for path, found in zip(group, answers, strict=True):
+            mask = output and output / masks[path]
+            if mask:
                 write_mask(found, mask)
             _print(path, found, mask, as_json)
 
 
-def _free(stem: str, taken: set[str]) -> str:
-    """A name for a mask that no other of this call has: folders may hold images of one name."""
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}"
-    taken.add(name)
-    return f"{name}.png"
+def _mask_names(paths: Sequence[Path]) -> Iterator[str]:
+    """A name for the mask of each image that no other has: folders may hold images of one name."""
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name)
+        yield f"{name}.png"
 
 
 def write_mask(found: SegmentedImage, path: Path) -> None:

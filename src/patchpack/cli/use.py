@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 
 from patchpack.cli.boxes import predict_boxes
 from patchpack.cli.evaluate import read_lines, read_templates
+from patchpack.cli.options import refuse_others
+from patchpack.cli.outputs import check_new
 from patchpack.cli.pixels import predict_pixels
 from patchpack.data.files import CLIPS
 from patchpack.data.images import BadImage, decode
@@ -21,7 +23,7 @@ from patchpack.serve.files import image_files, read_groups
 from patchpack.serve.images import ImageModel
 from patchpack.serve.load import load
 from patchpack.serve.matcher import Matcher
-from patchpack.serve.predictor import Prediction
+from patchpack.serve.predictor import Prediction, Predictor
 from patchpack.serve.segmenter import PixelModel
 from patchpack.serve.sheet import SHOWN, Hit, draw_hits
 
@@ -44,56 +46,61 @@ class Predict:
     json: bool = False  # print JSON, one object a line
 
 
+USES = {
+    "labels": (Matcher, BoxModel),
+    "templates": (Matcher,),
+    "top": (Predictor, Matcher),
+    "output": (PixelModel, BoxModel),
+    "least": (BoxModel,),
+    "views": (ClipPredictor,),
+    "windowed": (PixelModel,),
+}
+
+
 def run_predict(options: Predict) -> int:
-    model, labels, dial = load(options.run), options.labels, options.max_tokens
+    model = load(options.run)
+    refuse_others(options, model, USES)
     bad: list[BadImage] = []
     if isinstance(model, PixelModel):
-        if labels or options.templates:
-            raise ValueError(f"{options.run} is {model.kind}: it has classes of its own")
         predict_pixels(
-            model, options.images, max_tokens=dial, windowed=options.windowed,
+            model, options.images, max_tokens=options.max_tokens, windowed=options.windowed,
             output=options.output, as_json=options.json, bad=bad,
         )  # fmt: skip
-        return _complain(bad)
-    if options.windowed:
-        raise ValueError(f"--windowed is for segmenters; this is {model.kind}")
-    if isinstance(model, BoxModel):
+    elif isinstance(model, BoxModel):
         predict_boxes(
-            model, options.images, labels, max_tokens=dial, least=options.least,
-            output=options.output, as_json=options.json, bad=bad,
+            model, options.images, options.labels, max_tokens=options.max_tokens,
+            least=options.least, output=options.output, as_json=options.json, bad=bad,
         )  # fmt: skip
-        return _complain(bad)
-    if options.output:
-        raise ValueError(f"--output is for segmenters and detectors; this is {model.kind}")
-    if isinstance(model, Matcher) and not labels:
-        raise ValueError(
-            f"{options.run} is a model of images and texts: give --labels to choose from"
-        )
-    if not isinstance(model, Matcher) and (labels or options.templates):
-        raise ValueError(f"{options.run} is a classifier: it has labels of its own")
+    else:
+        for path, found in _predictions(model, options, bad):
+            _print_prediction(path, found, options.json)
+    return _complain(bad)
+
+
+def _predictions(
+    model: Predictor | Matcher, options: Predict, bad: list[BadImage]
+) -> Iterator[tuple[Path, Prediction]]:
+    """The likeliest labels of each file; those that cannot be read go into `bad`."""
+    dial, top = options.max_tokens, options.top
+    if isinstance(model, Matcher) and not options.labels:
+        raise ValueError(f"{options.run} is {model.kind}: give --labels to choose from")
     if isinstance(model, ClipPredictor):
         for path in image_files(options.images, CLIPS):
             try:
-                (found,) = model.predict(
-                    [path], max_tokens=dial, top=options.top, views=options.views
-                )
-                _print_prediction(path, found, options.json)
+                (found,) = model.predict([path], max_tokens=dial, top=top, views=options.views)
+                yield path, found
             except BadImage as error:
                 bad.append(BadImage(str(path), error.reason))
-        return _complain(bad)
-    if options.views != 1:
-        raise ValueError(f"--views is for classifiers of clips; this is {model.kind}")
+        return
+    templates = read_templates(options.templates)
     for paths, images in read_groups(image_files(options.images), bad):
         if isinstance(model, Matcher):
-            templates = read_templates(options.templates)
             answers = model.predict(
-                images, labels, templates=templates, max_tokens=dial, top=options.top
+                images, options.labels, templates=templates, max_tokens=dial, top=top
             )
         else:
-            answers = model.predict(images, max_tokens=dial, top=options.top)
-        for path, found in zip(paths, answers, strict=True):
-            _print_prediction(path, found, options.json)
-    return _complain(bad)
+            answers = model.predict(images, max_tokens=dial, top=top)
+        yield from zip(paths, answers, strict=True)
 
 
 def _print_prediction(path: Path, found: Prediction, as_json: bool) -> None:
@@ -206,6 +213,8 @@ def run_search(options: Search) -> int:
     picture = options.picture or options.run / "search.png"
     if picture.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ValueError(f"{picture}: a picture ends in .png, .jpg or .webp")
+    if options.picture:
+        check_new([picture])
     model = load(options.run)
     if not isinstance(model, Matcher):
         raise ValueError(f"{options.run} is {model.kind}: it reads no texts")

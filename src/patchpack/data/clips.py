@@ -79,11 +79,9 @@ def to_clip_patches(
         np.array([header.frames]), np.array([float(header.rate)]), first.frames
     )
     numbers = frame_numbers(header.frames, int(counts[0]), float(steps[0]), showing.place)
-    if not (room := showing.room(tokens)):
-        raise ValueError(f"{name}: {showing.most} frames have no room in {tokens} tokens")
     ((h, w),) = resolution.grids(
         np.array([header.height]), np.array([header.width]), patch_size=first.height,
-        max_tokens=room, rng=np.random.default_rng(0), max_side=max_side,
+        max_tokens=showing.room(tokens), rng=np.random.default_rng(0), max_side=max_side,
     )  # fmt: skip
     size = int(h) * first.height, int(w) * first.width
     if isinstance(clip, np.ndarray | Tensor):

@@ -8,14 +8,19 @@ and not objects: they are passed over.
 """
 
 import json
+import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from patchpack.data.files import BadDataset, File, split_name
 
 SUFFIX = ".json"
+SIZE = ("height", "width")  # px, that an image says it has
+Id = int | float | str | None
 OF_SPLIT = re.compile(r"(?:instances_)?((train|val|test|dev|valid)\w*)\.json", re.IGNORECASE)
 
 
@@ -33,8 +38,26 @@ def coco_files(root: Path) -> dict[Path, tuple[str, str]]:
     return found
 
 
-def read_coco(path: Path, root: Path, split: str = "", folder: str = "") -> list[File]:
-    """The images of one file, each with its objects in a column; keys are relative to `root`."""
+def read_coco(parts: Mapping[Path, tuple[str, str]], root: Path) -> list[File]:
+    """The images of some files, each with its objects in a column; keys are relative to `root`.
+
+    What cannot be used comes as a file with a fault: an image without an id, or with one that
+    another has, an image that is listed twice, and the objects of images that are not listed.
+    """
+    files: list[File] = []
+    listed: set[str] = set()
+    for path, (split, folder) in parts.items():
+        for file, number in _read(path, root, split, folder):
+            if not file.fault and file.key in listed:
+                fault = "is listed already"
+                file = replace(file, key=f"{file.key} (id {number} in {path.name})", fault=fault)
+            listed.add(file.key)
+            files.append(file)
+    return files
+
+
+def _read(path: Path, root: Path, split: str, folder: str) -> Iterator[tuple[File, Id]]:
+    """The images of one file with their ids."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -42,21 +65,45 @@ def read_coco(path: Path, root: Path, split: str = "", folder: str = "") -> list
     images, annotations, categories = (
         _list(content, name, path) for name in ("images", "annotations", "categories")
     )
-    names = {item.get("id"): str(item.get("name", item.get("id"))) for item in categories}
-    objects: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    names = _names(categories, path)
+    objects: dict[Id, list[dict[str, Any]]] = defaultdict(list)
     for item in annotations:
-        if not item.get("iscrowd"):
-            category = names.get(item.get("category_id"), "")
-            objects[item.get("image_id")].append({"bbox": item.get("bbox"), "category": category})
+        if item.get("iscrowd") not in (1, "1"):
+            category = names.get(_id(item.get("category_id")), "")
+            box = {"bbox": item.get("bbox"), "category": category}
+            objects[_id(item.get("image_id"))].append(box)
     places = [place for place in (folder, "images", f"images/{folder}") if place]
-    return [
-        File(
-            key=_key(image, root, places, path),
-            split=split or split_name(str(image.get("split", ""))),
-            columns={"objects": json.dumps(objects.get(image.get("id"), []))},
-        )
-        for image in images
-    ]
+    keys: dict[Id, str] = {None: ""}
+    for image in images:
+        number, key = _id(image.get("id")), _key(image, root, places, path)
+        own, fault = split or split_name(str(image.get("split", ""))), ""
+        if number in keys:
+            fault = f"has the id {number!r} of {keys[number]}" if keys[number] else "has no id"
+        keys.setdefault(number, key)
+        columns = {name: str(image[name]) for name in SIZE if isinstance(image.get(name), int)}
+        columns["objects"] = json.dumps(objects.get(number, []))
+        yield File(key=key, split=own, columns=columns, fault=fault), number
+    del keys[None]
+    if strangers := sorted(objects.keys() - keys.keys(), key=repr):
+        count = sum(len(objects[number]) for number in strangers)
+        fault = f"{count} are of images that are not listed: ids {str(strangers[:5])[1:-1]}"
+        yield File(key=f"boxes of {path.name}", split=split, fault=fault), None
+
+
+def _id(value: object) -> Id:
+    """What things go by; None for what nothing can."""
+    return value if isinstance(value, int | float | str) else None
+
+
+def _names(categories: list[dict[str, Any]], path: Path) -> dict[Id, str]:
+    """The names of categories by their ids; raises BadDataset where one id has two."""
+    names: dict[Id, str] = {}
+    for item in categories:
+        number, name = _id(item.get("id")), item.get("name")
+        name = name if isinstance(name, str) and name else str(number)
+        if names.setdefault(number, name) != name:
+            raise BadDataset(f"{path}: the category {number!r} is {names[number]!r} and {name!r}")
+    return names
 
 
 def _key(image: dict[str, Any], root: Path, places: list[str], path: Path) -> str:
@@ -64,7 +111,7 @@ def _key(image: dict[str, Any], root: Path, places: list[str], path: Path) -> st
     if not isinstance(name, str) or not name:
         raise BadDataset(f"{path}: an image (id {image.get('id')}) has no file_name")
     found = [p for p in (name, *(f"{place}/{name}" for place in places)) if (root / p).exists()]
-    return found[0] if found else name
+    return os.path.normpath(found[0] if found else name)
 
 
 def _list(content: object, name: str, path: Path) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ class Spread:
     frames: int = 16  # fewer of a clip that has fewer
 
     def __post_init__(self) -> None:
-        _at_least_one(frames=self.frames)
+        _possible(frames=self.frames)
 
     def draw(self, lengths: Lengths, rates: Rates, unit: int) -> Drawn:
         counts = whole(np.minimum(self.frames, lengths), unit)
@@ -53,7 +53,7 @@ class AtRate:
     frames: int = 32  # at most: a window of a clip that lasts longer
 
     def __post_init__(self) -> None:
-        _at_least_one(frames=self.frames)
+        _possible(frames=self.frames)
         if not self.rate > 0:
             raise ValueError(f"rate must be more than 0 frames a second, not {self.rate}")
 
@@ -69,7 +69,7 @@ class Every:
     frames: int = 32  # at most: a window of a clip that has more
 
     def __post_init__(self) -> None:
-        _at_least_one(step=self.step, frames=self.frames)
+        _possible(step=self.step, frames=self.frames)
 
     def draw(self, lengths: Lengths, rates: Rates, unit: int) -> Drawn:
         return _window(lengths, np.full(len(lengths), float(self.step)), self.frames, unit)
@@ -78,10 +78,13 @@ class Every:
 FrameSampling = Spread | AtRate | Every
 
 
-def _at_least_one(**numbers: int) -> None:
+MOST = 1_000_000  # frames, shown or passed over: more is a slip
+
+
+def _possible(**numbers: int) -> None:
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, not {number}")
+        if not 1 <= number <= MOST:
+            raise ValueError(f"{name} must lie between 1 and {MOST:,}, not {number}")
 
 
 def _window(lengths: Lengths, steps: Float[np.ndarray, " clip"], most: int, unit: int) -> Drawn:
@@ -141,8 +144,16 @@ class Showing:
         return self.most * area * sum(1 / shape.pixels for shape in self.tubelets)
 
     def room(self, tokens: int) -> int:
-        """Patches of a frame that so many tokens of a clip have room for, the longest clip's."""
-        return int(tokens / self._per_patch + 1e-9)
+        """Patches of a frame that so many tokens of a clip have room for, the longest clip's.
+
+        Raises ValueError where they have none for one.
+        """
+        if not (found := int(tokens / self._per_patch + 1e-9)):
+            raise ValueError(
+                f"{self.most} frames have no room in {tokens} tokens: {self.needed(1)} is the "
+                "least, or show fewer frames"
+            )
+        return found
 
     def needed(self, patches: int) -> int:
         """Tokens that have room for a clip, the longest, of so many patches a frame."""

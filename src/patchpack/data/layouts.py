@@ -39,10 +39,9 @@ def list_files(source: Path, seed: int, kind: Kind = IMAGES) -> tuple[Path, list
         if source.suffix.lower() in MANIFESTS and source.is_file():
             root, files = source.parent, _read_manifest(source, kind)
         elif kind == IMAGES and source.suffix.lower() == SUFFIX and source.is_file():
-            root, files = source.parent, read_coco(source, source.parent)
+            root, files = source.parent, read_coco({source: ("", "")}, source.parent)
         elif kind == IMAGES and source.is_dir() and (parts := coco_files(source)):
-            root = source
-            files = [file for path, of in parts.items() for file in read_coco(path, root, *of)]
+            root, files = source, read_coco(parts, source)
         elif source.is_dir():
             root, files = source, _scan(source, kind)
         else:

@@ -49,20 +49,32 @@ def read_classes(root: Path) -> tuple[str, ...]:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadDataset(f"{path} cannot be read: {hint}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadDataset(f"{path} is not JSON ({error}): {hint}") from error
     names = found if isinstance(found, list) else _in_order(found, path)
     known = tuple(name for name in names if isinstance(name, str))
     if not known or len(known) < len(names):
         raise BadDataset(f"{path} must hold names: {hint}")
+    if len(set(known)) < len(known):
+        raise BadDataset(f"{path} names two classes alike: {', '.join(known)}")
     return known
+
+
+def check_classes(root: Path, names: Sequence[str]) -> None:
+    """Raise BadDataset where a classes.json calls the numbers of masks otherwise than a model."""
+    if (root / NAMES).exists() and (found := read_classes(root)) != tuple(names):
+        raise BadDataset(
+            f"{root / NAMES} has the classes {', '.join(found)}, the model {', '.join(names)}: "
+            "masks must number them as the model does"
+        )
 
 
 def _in_order(found: object, path: Path) -> Sequence[object]:
     try:
-        numbered = {int(number): name for number, name in found.items()}  # pyrefly: ignore
+        pairs = [(int(number), name) for number, name in found.items()]  # pyrefly: ignore
     except (AttributeError, ValueError):
         raise BadDataset(f"{path} must be a list of names, or {{number: name}}") from None
-    if sorted(numbered) != list(range(len(numbered))):
+    numbered = dict(pairs)
+    if sorted(number for number, _ in pairs) != list(range(len(pairs))):
         raise BadDataset(f"{path} must number its names 0, 1, 2 …, not {sorted(numbered)}")
     return [numbered[number] for number in sorted(numbered)]

@@ -1,6 +1,7 @@
 """Masks: the class of every pixel, in a file of its own for each image.
 
-A mask is a picture of one channel (gray, or a palette, whose numbers count), of its image's size.
+A mask is a picture of one channel (gray, or a palette, whose numbers count), of its image's size;
+both are turned upright by their own EXIF.
 What is wrong with one is wrong with its image: a BadImage that names it.
 """
 
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image
+from PIL import Image, ImageOps
 
 from patchpack.batch import IGNORED
 from patchpack.data.images import FORMATS, BadImage, read_file, reason_of
@@ -53,9 +54,12 @@ def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
         with Image.open(BytesIO(read_file(mask.path)), formats=FORMATS) as image:
             if image.mode not in MODES:
                 raise BadImage(key, f"its mask has mode {image.mode}, not one channel of numbers")
-            if image.size[::-1] != size:
-                raise BadImage(key, f"its mask is {image.size[::-1]} pixels, the image {size}")
-            values = np.asarray(image).astype(np.int64)
+            upright = ImageOps.exif_transpose(image)
+            if upright.size[::-1] != size:
+                raise BadImage(
+                    key, f"its mask is {upright.size[::-1]} pixels, the image, upright, {size}"
+                )
+            values = np.asarray(upright).astype(np.int64)
     except BadImage as error:
         raise BadImage(key, error.reason) from error
     except Exception as error:
@@ -65,7 +69,7 @@ def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
     if len(wrong):
         raise BadImage(
             key,
-            f"its mask holds {wrong[:5].tolist()}, but classes are 0 to "
-            f"{mask.num_classes - 1}; task.ignore says which number is no class",
+            f"its mask holds {wrong[:5].tolist()}, but classes are numbered 0 to "
+            f"{mask.num_classes - 1}; a number of pixels that have no class goes into task.ignore",
         )
     return np.where(ignored, IGNORED, values).astype(np.uint8)

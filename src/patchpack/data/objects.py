@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from patchpack.data.coco import SIZE
 from patchpack.data.files import BadDataset
+from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.located import Located, Objects
 
@@ -32,6 +34,7 @@ class Faults:
     counts: Counter[str]
     named: tuple[str, ...]
     boxes: int  # of all
+    images: tuple[BadImage, ...]  # whose boxes are told of another size, and which are left out
 
     @property
     def left_out(self) -> int:
@@ -55,19 +58,24 @@ NAMED = 5
 def with_objects(
     index: Index, classes: tuple[str, ...], max_bad_fraction: float
 ) -> tuple[Index, Faults]:
-    """The images with their boxes; images without any are kept, as examples of nothing.
+    """The images with their boxes; images without any are kept, as examples of nothing. A size in
+    the columns height and width is that of the image that the boxes were told of.
 
     classes  what may be found; every category of the data, by name, when empty
 
     Raises BadDataset where no image has a box, and where more than `max_bad_fraction` of the boxes
     must be left out.
     """
+    index, foreign_sizes = _of_their_size(index)
     cells = index.columns.get(COLUMN, ("",) * len(index))
     parsed = [_parse(cell) for cell in cells]
     there = {name for _, many in parsed for name in many if name}
     names = classes or tuple(sorted(there))
     if not there:
-        raise BadDataset(f"{index.root} has no box for any image: {EXPECTED}")
+        boxes, splits = sum(len(many) for many, _ in parsed), set(index.splits) - {"all"}
+        of = f" of the split {min(splits)!r}" if len(splits) == 1 else ""
+        what = f"{boxes} boxes, but none of a listed category" if boxes else "no box"
+        raise BadDataset(f"{index.root} has {what} for any image{of}: {EXPECTED}")
     numbers = {name: number for number, name in enumerate(names)}
     counts: Counter[str] = Counter()
     named: list[str] = []
@@ -88,13 +96,27 @@ def with_objects(
             if which.any() and len(named) < NAMED:
                 named.append(index.keys[image])
         found.append(Located(inside[kept].astype(np.float32), labels[kept]))
-    faults = Faults(+counts, tuple(named), sum(len(boxes) for boxes, _ in parsed))
+    faults = Faults(+counts, tuple(named), sum(len(boxes) for boxes, _ in parsed), foreign_sizes)
     if faults.left_out > max_bad_fraction * faults.boxes:
         raise BadDataset(
             f"{index.root}: {faults.left_out} of {faults.boxes} boxes cannot be used "
             f"(max_bad_fraction is {max_bad_fraction:g}): {faults.notes()[0]}"
         )
     return replace(index, objects=Objects(tuple(found), names)), faults
+
+
+def _of_their_size(index: Index) -> tuple[Index, tuple[BadImage, ...]]:
+    """The images that are as large as their boxes were told of, and the others."""
+    heights, widths = (index.columns.get(name, ("",) * len(index)) for name in SIZE)
+    kept, others = [], []
+    for number, told in enumerate(zip(heights, widths, strict=True)):
+        size = str(index.heights[number]), str(index.widths[number])
+        if told == size or not all(map(str.isdecimal, told)):
+            kept.append(number)
+            continue
+        reason = f"is {' x '.join(size)} px, but its boxes are of {' x '.join(told)} px"
+        others.append(BadImage(index.keys[number], reason))
+    return index.select(kept), tuple(others)
 
 
 def _parse(cell: str) -> tuple[Float[np.ndarray, "object 4"], list[str]]:
@@ -111,8 +133,14 @@ def _parse(cell: str) -> tuple[Float[np.ndarray, "object 4"], list[str]]:
         category = fields.get("category", "")
         categories.append(category if isinstance(category, str) else "")
         try:
-            x, y, width, height = (float(value) for value in fields["bbox"])
-        except (TypeError, KeyError, ValueError):
+            x, y, width, height = map(float, _numbers(fields["bbox"]))
+        except (TypeError, KeyError, ValueError, OverflowError):
             continue
         boxes[number] = y, x, y + height, x + width
     return boxes, categories
+
+
+def _numbers(values: object) -> list[float]:
+    if isinstance(values, list) and all(isinstance(value, int | float) for value in values):
+        return values
+    raise TypeError(f"{values!r} is no list of numbers")

@@ -149,15 +149,7 @@ def make_plan(
 
 def _room(max_tokens: int, clips: Shown | None) -> int:
     """Most patches of an image, or of each frame of a clip."""
-    if clips is None:
-        return max_tokens
-    showing = clips.showing
-    if not (room := showing.room(max_tokens)):
-        raise ValueError(
-            f"clips of {showing.most} frames have no room in {max_tokens} tokens: raise "
-            "max_tokens, or show fewer frames"
-        )
-    return room
+    return max_tokens if clips is None else clips.showing.room(max_tokens)
 
 
 def _check_tokens(tokens: Int[np.ndarray, " image"], max_tokens: int) -> None:

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from patchpack.batch import PackedBatch, PackedTexts
 from patchpack.heads.boxes import corners, iou_and_giou
 from patchpack.heads.contrastive import ContrastiveConfig
-from patchpack.heads.task import TrunkTask
+from patchpack.heads.task import TokenTask, check_names
 from patchpack.heads.vocabulary import TextScores
 from patchpack.losses import Loss, focal_terms
 from patchpack.model.attention import Attend
 from patchpack.model.encoder import init_linear
-from patchpack.model.navit import NaViTConfig, token_flops
+from patchpack.model.navit import NaViTConfig
 
 BOXES, LABELS = "boxes", "box_labels"  # the targets this task reads, of one image each
 PRIOR = 0.01  # probability of every class at the start, as focal loss wants it
@@ -46,6 +46,7 @@ class DetectionConfig:
     gamma: float = 2.0  # of the focal loss: how little what is easy counts
 
     def __post_init__(self) -> None:
+        check_names(self.classes)
         if min(self.focal, self.l1, self.giou, self.gamma) < 0 or not 0 <= self.alpha <= 1:
             raise ValueError("weights and gamma must not be negative, alpha must lie in [0, 1]")
 
@@ -57,7 +58,7 @@ class Detected(NamedTuple):
     boxes: Float[Tensor, "token 4"]  # centre and size (y, x, height, width), shares of the image
 
 
-class Detector(TrunkTask):
+class Detector(TokenTask):
     """Packed images in, a box and scores of classes for every token out."""
 
     def __init__(
@@ -74,7 +75,6 @@ class Detector(TrunkTask):
         """
         super().__init__(model)
         self.config, self.names = config or DetectionConfig(), names
-        self.trunk.pool.requires_grad_(False)  # a pass over tokens never comes to it
         self.head = DetectionHead(model.dim, num_classes, towers)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> None:
@@ -88,8 +88,7 @@ class Detector(TrunkTask):
         names: Float[Tensor, "label dim"] | None = None,
     ) -> Detected:
         """What every token says; of other names than those trained on, given as vectors."""
-        tokens = self.trunk.layers(batch, ("norm",), attend)["norm"]
-        return self.head(tokens, own_places(batch), names)
+        return self.head(self.tokens(batch, attend), own_places(batch), names)
 
     def loss(self, batch: PackedBatch) -> Loss:
         """Over all tokens; divided, by the loop, by the objects, an image counting for one at
@@ -162,9 +161,6 @@ class Detector(TrunkTask):
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`token_flops`)."""
         return self.trunk_flops(lengths) + self.head.flops(sum(lengths))
-
-    def trunk_flops(self, lengths: Sequence[int]) -> int:
-        return token_flops(self.trunk.config, lengths)
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""

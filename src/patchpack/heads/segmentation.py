@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import IGNORED, PackedBatch, Segments
-from patchpack.heads.task import TrunkTask
+from patchpack.heads.task import TokenTask, check_names
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
 from patchpack.model.attention import Attend
 from patchpack.model.encoder import Encoder, encoder_flops, init_parts
 from patchpack.model.maps import kept_map, to_maps
-from patchpack.model.navit import NaViTConfig, token_flops, with_prefix
+from patchpack.model.navit import NaViTConfig, with_prefix
 
 MASK = "mask"  # the target this task reads: the class of every pixel, of one image each
 
@@ -58,14 +58,17 @@ class SegmentationConfig:
     dice: float = 0.0  # weight of the dice loss beside the cross-entropy of pixels
 
     def __post_init__(self) -> None:
+        check_names(self.classes)
         if self.dice < 0 or any(weight < 0 for weight in self.class_weights):
             raise ValueError("dice and class_weights must not be negative")
+        if self.class_weights and not any(self.class_weights):
+            raise ValueError("class_weights must not all be 0: nothing would be learned")
         weights, names = len(self.class_weights), len(self.classes)
         if weights and names and weights != names:
             raise ValueError(f"{weights} class_weights for {names} classes")
 
 
-class Segmenter(TrunkTask):
+class Segmenter(TokenTask):
     """Packed images in, scores of classes for every token or pixel out."""
 
     def __init__(
@@ -74,7 +77,6 @@ class Segmenter(TrunkTask):
         super().__init__(model)
         self.config = config or SegmentationConfig()
         self.num_classes = num_classes
-        self.trunk.pool.requires_grad_(False)  # a pass over tokens never comes to it
         self.head = self.config.decoder.build(model, num_classes)
         weights = torch.tensor(self.config.class_weights or (1.0,) * num_classes)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -82,8 +84,7 @@ class Segmenter(TrunkTask):
     def forward(
         self, batch: PackedBatch, attend: Attend | None = None
     ) -> Float[Tensor, "token label"]:
-        tokens = self.trunk.layers(batch, ("norm",), attend)["norm"]
-        return self.head(tokens, batch.segments)
+        return self.head(self.tokens(batch, attend), batch.segments)
 
     def pixels(
         self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
@@ -128,9 +129,6 @@ class Segmenter(TrunkTask):
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`token_flops`)."""
         return self.trunk_flops(lengths) + self.head.flops(lengths)  # pyrefly: ignore
-
-    def trunk_flops(self, lengths: Sequence[int]) -> int:
-        return token_flops(self.trunk.config, lengths)
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""

@@ -7,12 +7,27 @@ vectors, and `training_flops(batch)`; the training loop knows no more of it.
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch
 from patchpack.model.attention import Attend
-from patchpack.model.navit import Encoded, NaViT, NaViTConfig, forward_flops, input_flops
+from patchpack.model.navit import (
+    Encoded,
+    NaViT,
+    NaViTConfig,
+    forward_flops,
+    input_flops,
+    token_flops,
+)
+from patchpack.model.pooling import segment_mean
 from patchpack.model.video import VideoConfig, VideoNaViT
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Raise ValueError where two classes have one name: results go by it."""
+    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+        raise ValueError(f"classes must differ, but {', '.join(map(repr, twice))} stands twice")
 
 
 class TrunkTask(nn.Module):
@@ -50,3 +65,25 @@ class TrunkTask(nn.Module):
         """Operations of the trunk's forward pass, and of its backward pass where there is one."""
         forward = self.trunk_flops(lengths)
         return forward if self.locked else 3 * forward - input_flops(self.trunk.config, lengths)
+
+
+class TokenTask(TrunkTask):
+    """A task of every token. Nothing is pooled for it, and so no pooling is learned: the vector of
+    an image is the mean of its tokens."""
+
+    def __init__(self, model: NaViTConfig) -> None:
+        super().__init__(model)
+        self.trunk.pool.requires_grad_(False)
+
+    def tokens(
+        self, batch: PackedBatch, attend: Attend | None = None
+    ) -> Float[Tensor, "token dim"]:
+        """What the trunk makes of every token."""
+        return self.trunk.layers(batch, ("norm",), attend)["norm"]
+
+    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
+        tokens = self.tokens(batch, attend)
+        return Encoded(tokens, segment_mean(tokens, batch.segments))
+
+    def trunk_flops(self, lengths: Sequence[int]) -> int:
+        return token_flops(self.trunk.config, lengths)

@@ -26,9 +26,10 @@ def detect_at(model: BoxModel, data: Data, budgets: Sequence[int]) -> list[BoxRe
 
     Raises BadDataset for data without boxes, and where too many images cannot be used.
     """
-    index, _ = with_objects(data.index, model.names, data.max_bad_fraction)
-    data = replace(data, index=index)
+    index, faults = with_objects(data.index, model.names, data.max_bad_fraction)
     bad = data.bad_images()
+    bad.add(faults.images)
+    data = replace(data, index=index)
     sizes = {key: (int(index.heights[i]), int(index.widths[i])) for i, key in enumerate(index.keys)}
     results = []
     for tokens in budgets:

@@ -64,7 +64,9 @@ def _count_at(
 
         cost = judged(model, data, tokens, bad, count, views)
         if not found[0].images:
-            raise BadDataset(f"no image of {index.root} has a label that could be judged")
+            raise BadDataset(
+                f"none of the {index.noun} of {index.root} has a label that could be judged"
+            )
         results.append(BudgetResult(**cost, counts=found[0]))
     return results
 

@@ -24,7 +24,7 @@ from patchpack.serve.predictor import Prediction, Predictor, likeliest
 class ClipPredictor(Predictor):
     """A classifier of clips ready for use, on one device."""
 
-    kind = "a classifier of clips"
+    kind, kinds = "a classifier of clips", "classifiers of clips"
 
     def predict(  # pyrefly: ignore
         self,
@@ -65,7 +65,7 @@ class ClipPredictor(Predictor):
         check_clips(clips)
         tokens, showing = self.tokens_of(max_tokens), self.card.showing(place)
         assert showing is not None
-        rule = resolution or self.card.resolution.at(max(1, showing.room(tokens)))
+        rule = resolution or self.card.resolution.at(showing.room(tokens))
         reach = self.card.model.positions.max_side
         cut = (
             to_clip_patches(clip, f"clip {i}", showing, tokens, rule, reach)

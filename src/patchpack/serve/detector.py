@@ -64,7 +64,7 @@ def boxes_of(
 class BoxModel(ImageModel):
     """A detector ready for use, on one device."""
 
-    kind = "a detector"
+    kind, kinds = "a detector", "detectors"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,7 +101,8 @@ class BoxModel(ImageModel):
         if towers is None or tokenizer is None:
             raise ValueError(f"this detector knows its own classes alone: {', '.join(self.names)}")
         packed = read_texts(names, tokenizer, towers.text.max_length).to(self.device)
-        return self.model.head.scores.encode(packed)
+        with self.precision():
+            return self.model.head.scores.encode(packed)
 
     @torch.inference_mode()
     def boxes(

@@ -21,7 +21,7 @@ P = TypeVar("P", Patches, ClipPatches)
 class ImageModel:
     """A model ready for use, on one device."""
 
-    kind = "a model of images"
+    kind, kinds = "a model of images", "models of images"
 
     def __init__(
         self, model: Any, card: ModelCard, device: torch.device, serving: Serving | None = None

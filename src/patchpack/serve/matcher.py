@@ -25,7 +25,7 @@ PLAIN = ("{}",)  # a class by its bare name
 class Matcher(ImageModel):
     """Two towers ready for use, on one device; all vectors have length 1."""
 
-    kind = "a model of images and texts"
+    kind, kinds = "a model of images and texts", "models of images and texts"
 
     @property
     def dim(self) -> int:

@@ -40,7 +40,7 @@ class Prediction:
 class Predictor(ImageModel):
     """A classifier ready for use, on one device."""
 
-    kind = "a classifier"
+    kind, kinds = "a classifier", "classifiers"
 
     def predict(
         self, images: Sequence[AnyImage], *, max_tokens: int | None = None, top: int = 5

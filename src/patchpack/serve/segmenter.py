@@ -45,7 +45,7 @@ class SegmentedImage:
 class PixelModel(ImageModel):
     """A segmenter ready for use, on one device."""
 
-    kind = "a segmenter"
+    kind, kinds = "a segmenter", "segmenters"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from patchpack.checkpoint import load_newest
+from patchpack.data.bad_images import BadImages
 from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
@@ -49,11 +50,27 @@ class Detection:
         self.reader = _reader(config, resumed) if task.open_vocabulary else None
         found, faults = with_objects(index, task.classes, config.data.max_bad_fraction)
         assert found.objects is not None
-        self.notes, self.left_out = faults.notes(), []
+        self.notes, self.left_out = faults.notes(), list(faults.images)
+        bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
+        bad.add(self.left_out)
         self.classes = found.objects.classes
         self.task = replace(task, classes=self.classes)
         self.train = found.split(config.data.train_split)
         self.val = found.split(config.data.val_split)
+        self._check_splits()
+
+    def _check_splits(self) -> None:
+        """Raise BadDataset where there is nothing to learn or to judge by."""
+        learned, judged = (_labels(split) for split in (self.train, self.val))
+        for name, labels in (("training", learned), ("validation", judged)):
+            if not labels:
+                raise BadDataset(f"no image of the {name} split of {self.train.root} has a box")
+        unseen = [self.classes[label] for label in sorted(judged - learned)]
+        if unseen and not self.task.open_vocabulary:
+            raise BadDataset(
+                f"{self.train.root}: there are boxes of {', '.join(map(repr, unseen[:10]))} in the "
+                "validation split, and none in the training split"
+            )
 
     def build(self) -> TrunkTask:
         towers, names = None, None
@@ -95,6 +112,12 @@ class Detection:
             write_tokenizer(self.reader.tokenizer, folder)
             towers = json.dumps(to_json(self.reader.towers), indent=2)
             (folder / TOWERS).write_text(towers + "\n")
+
+
+def _labels(split: Index) -> set[int]:
+    """The numbers of the classes that have a box."""
+    assert split.objects is not None
+    return {int(label) for there in split.objects.images for label in there.labels}
 
 
 class Reader(NamedTuple):

@@ -41,6 +41,9 @@ class Segmentation:
                 f"{', '.join(self.classes)}"
             )
         self.task = replace(task, classes=self.classes)
+        if task.ignore is not None and 0 <= task.ignore < len(self.classes):
+            name = self.classes[task.ignore]
+            self.notes.append(f"task.ignore is the number of {name!r}: never learned or judged")
         found, self.left_out = with_masks(index, len(self.classes), task.ignore)
         bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
         bad.add(self.left_out)
@@ -68,6 +71,11 @@ class Segmentation:
                 counts += count_pixels(mine.cpu(), mask, len(self.classes), IGNORED)
         sums = sum_over_ranks([counts.images, *counts.confusion.flatten().tolist()], world)
         total = PixelCounts(torch.tensor(sums[1:]).long().view_as(counts.confusion), int(sums[0]))
+        if total.images and not total.confusion.any():
+            raise BadDataset(
+                f"no pixel of the masks of the validation split of {self.val.root} has a class: "
+                f"task.ignore is {self.task.ignore}"
+            )
         values = {"mean_iou": total.mean_iou, "pixel_accuracy": total.pixel_accuracy}
         return Judged(values if total.images else {}, gather_over_ranks(errors, world))
 

@@ -116,9 +116,24 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.showing and not isinstance(self.task, ClassificationConfig):
             raise ValueError("clips are classified only: task must be a ClassificationConfig")
+        if isinstance(self.model, VideoConfig):
+            self._check_times(self.model)
         if self.data.augment.mosaic and not isinstance(
             self.task, DetectionConfig | SegmentationConfig
         ):
             raise ValueError("data.augment.mosaic is for boxes and masks: labels would be wrong")
         if self.train.lock_trunk and self.init is None:
             raise ValueError("train.lock_trunk needs init: a run whose trunk is worth keeping")
+
+    def _check_times(self, model: VideoConfig) -> None:
+        """Raise ValueError for more frames than the model has learned times for, or than there is
+        room for."""
+        showing = self.showing
+        assert showing is not None
+        tubelets = showing.most // model.tubelets[0].frames
+        if model.time_coordinates == "absolute" and tubelets > model.times:
+            raise ValueError(
+                f"{showing.most} frames are {tubelets} tubelets, but model.times is {model.times}: "
+                "raise it, or lower data.frames.frames"
+            )
+        showing.room(self.evaluation_tokens)

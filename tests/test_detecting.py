@@ -23,12 +23,7 @@ from patchpack.data.plan import make_plan
 from patchpack.data.resolution import Native
 from patchpack.data.scene import Scene
 from patchpack.data.spec import Treatment, pack_spec
-from patchpack.evaluate.detection import (
-    FoundBoxes,
-    average_precision,
-    coco_results,
-    coco_truth,
-)
+from patchpack.evaluate.detection import FoundBoxes, average_precision
 from patchpack.heads.classification import ClassificationConfig
 from patchpack.heads.detection import DetectionConfig
 from patchpack.judge import data_of, detect_at
@@ -126,36 +121,60 @@ def test_predict_writes_a_coco_file_that_can_be_read_again(capsys, run, source, 
     assert [len(json.loads(line)["boxes"]) for line in out.splitlines()] == list(map(len, shown))
 
 
+@pytest.mark.parametrize("most", [100, 3])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_average_precision_is_that_of_pycocotools(source, seed):
+def test_average_precision_is_that_of_pycocotools(source, tmp_path, seed, most):
+    """Of the file as it is, with areas of what is in the boxes, and with crowds."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     rng = np.random.default_rng(seed)
-    index, _ = with_objects(build_index(source, learned=False), (), 0.0)
-    found = {}
-    for key, there in zip(index.keys[:40], index.objects.images, strict=False):
-        noise = rng.normal(0, 2, (3 * len(there.boxes), 4))
-        boxes = np.repeat(there.boxes, 3, 0) + noise.astype(np.float32)
+    content = json.loads(source.read_text())
+    content["info"] = {}
+    for number, item in enumerate(content["annotations"]):
+        area = item["bbox"][2] * item["bbox"][3]
+        item |= {"area": area * float(rng.uniform(8, 40)), "iscrowd": int(number % 9 == 0)}
+    path = source.with_name(f"areas{seed}{most}.json")
+    path.write_text(json.dumps(content))
+    index, _ = with_objects(build_index(path, learned=False), (), 0.0)
+    numbers = {f"images/{image['file_name']}": image["id"] for image in content["images"]}
+    found, results = {}, []
+    for number, key in enumerate(index.keys):
+        there, crowd = index.objects.images[number], index.objects.crowds[number]
+        truth, labels = (np.concatenate([getattr(there, name), getattr(crowd, name)])
+                         for name in ("boxes", "labels"))  # fmt: skip
+        boxes = np.repeat(truth, 3, 0) + rng.normal(0, 2, (3 * len(truth), 4)).astype(np.float32)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-        labels = np.where(rng.random(len(boxes)) < 0.8, np.repeat(there.labels, 3), 1)
-        found[key] = FoundBoxes(boxes, rng.random(len(boxes)), labels)
-    ours = average_precision(index, found)
-    truth = coco_truth(index, found)
+        labels = np.where(rng.random(len(boxes)) < 0.8, np.repeat(labels, 3), 1)
+        order = rng.permutation(len(boxes))
+        scores = np.sort(rng.random(len(boxes)))[::-1]
+        found[key] = FoundBoxes(boxes[order], scores, labels[order])
+        results += [
+            {"image_id": numbers[key], "category_id": (5, 9)[label], "score": float(score),
+             "bbox": [float(x) for x in (left, top, right - left, bottom - top)]}
+            for (top, left, bottom, right), score, label
+            in zip(boxes[order], scores, labels[order], strict=True)
+        ]  # fmt: skip
+    ours = average_precision(index, found, most)
     with contextlib.redirect_stdout(io.StringIO()):
-        known = COCO()
-        known.dataset = truth
-        known.createIndex()
-        numbers = {image["file_name"]: image["id"] for image in truth["images"]}
-        judged = COCOeval(known, known.loadRes(coco_results(found, numbers)), "bbox")
+        known = COCO(str(path))
+        judged = COCOeval(known, known.loadRes(results), "bbox")
+        judged.params.maxDets = [1, 2, most]
         judged.evaluate()
         judged.accumulate()
-        judged.summarize()
-    expected = [value if value >= 0 else None for value in judged.stats[:6]]
+    precision = judged.eval["precision"][..., -1]  # [IoU, recall, class, area]
+
+    def mean(values: np.ndarray) -> float | None:
+        return float(values[values > -1].mean()) if (values > -1).any() else None
+
+    whole = precision[:, :, :, 0]
+    expected = [mean(x) for x in (whole, whole[0], whole[5], *np.moveaxis(precision, 3, 0)[1:])]
     mine = [ours.ap, ours.ap50, ours.ap75, ours.ap_small, ours.ap_medium, ours.ap_large]
+    mine += ours.per_class.values()
+    expected += [mean(whole[:, :, 0]), mean(whole[:, :, 1])]
     for a, b in zip(mine, expected, strict=True):
         assert a == b if b is None else a == pytest.approx(b, abs=1e-6)
-    assert 0.05 < ours.ap < 0.95 and ours.images == 40
+    assert 0.05 < ours.ap < 0.95 and ours.ap_medium is not None and ours.images == 82
 
 
 def test_average_precision_of_nothing(source):
@@ -164,7 +183,8 @@ def test_average_precision_of_nothing(source):
     found = average_precision(index, dict.fromkeys(index.keys, nothing))
     assert found.ap == 0 and found.per_class == {"box": 0, "disc": 0}
     blank = replace(index, objects=replace(
-        index.objects, images=(Located(np.zeros((0, 4)), np.zeros(0, int)),) * len(index)
+        index.objects, images=(Located(np.zeros((0, 4)), np.zeros(0, int)),) * len(index),
+        areas=(np.zeros(0),) * len(index),
     ))  # fmt: skip
     assert average_precision(blank, dict.fromkeys(index.keys, nothing)).ap is None
 
@@ -221,7 +241,8 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
     (note,) = faults.notes()
     assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
     total = sum(len(there.labels) for there in index.objects.images)
-    assert total == faults.boxes - 4 and all((o.boxes >= 0).all() for o in index.objects.images)
+    assert [len(crowd.labels) for crowd in index.objects.crowds].count(1) == 1
+    assert total == faults.boxes - 4 - 1 and all((o.boxes >= 0).all() for o in index.objects.images)
     with pytest.raises(BadDataset, match=r"4 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
         with_objects(read, (), 0.01)
     config = tiny_detector(path, tmp_path / "out", steps=2)

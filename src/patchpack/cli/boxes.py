@@ -13,20 +13,20 @@ from patchpack.cli.pictures import draw_found
 from patchpack.cli.tables import cost_of, rows_of
 from patchpack.data.coco import SUFFIX
 from patchpack.data.images import BadImage
-from patchpack.evaluate.detection import STATS
+from patchpack.evaluate.detection import STATS, annotation
 from patchpack.judge import Data, detect_at
 from patchpack.serve.detector import BoxModel
 from patchpack.serve.files import image_files, read_groups
 
 
 def eval_boxes(
-    model: BoxModel, data: Data, budgets: Sequence[int], *, out: Path, name: str, as_json: bool
-) -> None:
+    model: BoxModel, data: Data, budgets: Sequence[int], *, most: int, out: Path, name: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Judge at each budget, print, and leave the figures in `out`."""
-    results = detect_at(model, data, budgets)
-    record = {
-        "run": name, "budgets": [{**cost_of(r), **asdict(r.precision)} for r in results]
-    }  # fmt: skip
+    results = detect_at(model, data, budgets, most)
+    figures = [{**cost_of(r), **asdict(r.precision)} for r in results]
+    record = {"run": name, "max_boxes": most, "budgets": figures}
     make_folder(out.parent)
     out.write_text(json.dumps(record, indent=1) + "\n")
     picture = out.with_name(f"{out.stem}.png")
@@ -37,7 +37,9 @@ def eval_boxes(
     console = Console(markup=False, highlight=False)
     titles = ("AP", "AP50", "AP75", "small", "medium", "large")
     looked = results[-1].precision
-    console.print(f"{looked.images:,} images, {looked.objects:,} objects")
+    console.print(
+        f"{looked.images:,} images, {looked.objects:,} objects; the {most} best boxes of an image"
+    )
     rows = rows_of("tokens", *titles, "GFLOP", "images/s")
     for r in results:
         rows.add_row(
@@ -84,12 +86,9 @@ def predict_boxes(
                  "width": width}
             )  # fmt: skip
             for box in boxes:
-                size = box.right - box.left, box.bottom - box.top
-                coco["annotations"].append({
-                    "id": len(coco["annotations"]) + 1, "image_id": number,
-                    "category_id": names[box.label], "score": box.score,
-                    "bbox": [box.left, box.top, *size], "area": size[0] * size[1], "iscrowd": 0,
-                })  # fmt: skip
+                sides = box.top, box.left, box.bottom, box.right
+                told = {"id": len(coco["annotations"]) + 1, "score": box.score}
+                coco["annotations"].append(annotation(number, names[box.label], sides) | told)
             if as_json:
                 print(json.dumps({"image": str(path), "boxes": [asdict(box) for box in boxes]}))
                 continue

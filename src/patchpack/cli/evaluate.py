@@ -19,6 +19,7 @@ from patchpack.data.corruptions import SEVERITIES
 from patchpack.data.mask_files import check_classes
 from patchpack.data.pairs import NoTexts
 from patchpack.evaluate.classification import Counts, table
+from patchpack.evaluate.detection import MOST
 from patchpack.evaluate.retrieval import AT
 from patchpack.judge import (
     BudgetResult,
@@ -59,6 +60,7 @@ class Eval:
     where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
     budgets: tuple[int, ...] = ()  # most tokens of an image; the run's own when empty
     views: int = 1  # of a clip, at places spread in time, whose logits are averaged
+    max_boxes: int = MOST  # of an image that count for average precision, the best
     windowed: bool = False  # large images at their size, through windows of so many tokens
     templates: Path | None = None  # a line each, with {} where a class's name goes
     suite: str = ""  # of cost, calibration, robustness, fewshot, fairness, with commas between
@@ -76,7 +78,12 @@ class Eval:
     json: bool = False  # print JSON
 
 
-USES = {"views": (ClipPredictor,), "windowed": (PixelModel,), "templates": (Matcher,)}
+USES = {
+    "views": (ClipPredictor,),
+    "max_boxes": (BoxModel,),
+    "windowed": (PixelModel,),
+    "templates": (Matcher,),
+}
 
 
 def run_eval(options: Eval) -> None:
@@ -118,7 +125,10 @@ def run_eval(options: Eval) -> None:
         return
     if isinstance(model, BoxModel):
         out = (options.out or options.run) / f"eval-{options.split}.json"
-        eval_boxes(model, data, budgets, out=out, name=str(options.run), as_json=options.json)
+        eval_boxes(
+            model, data, budgets, most=options.max_boxes, out=out, name=str(options.run),
+            as_json=options.json,
+        )  # fmt: skip
         return
     if isinstance(model, Matcher):
         retrieved, classified = _match(model, data, budgets, options.templates)

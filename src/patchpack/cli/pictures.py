@@ -62,7 +62,7 @@ def draw_found(index: Index, found: Mapping[str, FoundBoxes]) -> Image.Image:
         pixels = decode(index.path(number), key=key)
         mine = found[key]
         sure = mine.scores >= LEAST
-        colours = palette()[mine.labels[sure] + 1].tolist()
+        colours = palette()[mine.labels[sure] % 255 + 1].tolist()
         green = [TRUTH] * len(there.boxes)
         truths.append(Hit(_boxed(pixels, there.boxes, green), key.rpartition("/")[2]))
         title = f"{sure.sum()} found, {len(there.boxes)} there"

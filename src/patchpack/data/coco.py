@@ -3,8 +3,8 @@
     boxes.json                           images beside it or in images/, which may say a `split`
     annotations/instances_train2017.json with images in train2017/, and so for other splits
 
-An annotation has image_id, category_id and bbox [x, y, width, height]. Crowds (iscrowd) are regions
-and not objects: they are passed over.
+An annotation has image_id, category_id and bbox [x, y, width, height], and may have an area and be
+a crowd (iscrowd).
 """
 
 import json
@@ -68,10 +68,9 @@ def _read(path: Path, root: Path, split: str, folder: str) -> Iterator[tuple[Fil
     names = _names(categories, path)
     objects: dict[Id, list[dict[str, Any]]] = defaultdict(list)
     for item in annotations:
-        if item.get("iscrowd") not in (1, "1"):
-            category = names.get(_id(item.get("category_id")), "")
-            box = {"bbox": item.get("bbox"), "category": category}
-            objects[_id(item.get("image_id"))].append(box)
+        kept = {name: item[name] for name in ("bbox", "area", "iscrowd") if name in item}
+        category = names.get(_id(item.get("category_id")), "")
+        objects[_id(item.get("image_id"))].append(kept | {"category": category})
     places = [place for place in (folder, "images", f"images/{folder}") if place]
     keys: dict[Id, str] = {None: ""}
     for image in images:

@@ -52,6 +52,11 @@ class Objects:
 
     images: tuple[Located, ...]
     classes: tuple[str, ...]
+    areas: tuple[Float[np.ndarray, " object"], ...]  # px, of what is in the boxes
+    crowds: tuple[Located, ...]  # regions of many objects: neither learned nor wrong to be found
 
     def select(self, numbers: Int[np.ndarray, " image"]) -> "Objects":
-        return replace(self, images=tuple(self.images[i] for i in numbers))
+        images, areas, crowds = (
+            tuple(many[i] for i in numbers) for many in (self.images, self.areas, self.crowds)
+        )
+        return replace(self, images=images, areas=areas, crowds=crowds)

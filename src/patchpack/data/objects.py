@@ -1,8 +1,9 @@
 """Boxes around objects: where the objects of an index's images lie, and what they are.
 
 A manifest has them in a column `objects`, as JSON: [{"bbox": [x, y, width, height], "category":
-"nucleus"}, …], in pixels of the upright image; of a COCO file (`data.coco`) the same is made. From
-here on a box is (top, left, bottom, right).
+"nucleus"}, …], in pixels of the upright image; if wanted with the "area" of what is in the box, and
+"iscrowd" where that is a region of many. Of a COCO file (`data.coco`) the same is made. From here
+on a box is (top, left, bottom, right).
 
 Axes: image, object.
 """
@@ -10,9 +11,10 @@ Axes: image, object.
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from patchpack.data.coco import SIZE
 from patchpack.data.files import BadDataset
@@ -69,18 +71,18 @@ def with_objects(
     index, foreign_sizes = _of_their_size(index)
     cells = index.columns.get(COLUMN, ("",) * len(index))
     parsed = [_parse(cell) for cell in cells]
-    there = {name for _, many in parsed for name in many if name}
+    there = {name for said in parsed for name in said.categories if name}
     names = classes or tuple(sorted(there))
     if not there:
-        boxes, splits = sum(len(many) for many, _ in parsed), set(index.splits) - {"all"}
+        boxes, splits = sum(len(said.boxes) for said in parsed), set(index.splits) - {"all"}
         of = f" of the split {min(splits)!r}" if len(splits) == 1 else ""
         what = f"{boxes} boxes, but none of a listed category" if boxes else "no box"
         raise BadDataset(f"{index.root} has {what} for any image{of}: {EXPECTED}")
     numbers = {name: number for number, name in enumerate(names)}
     counts: Counter[str] = Counter()
     named: list[str] = []
-    found = []
-    for image, (boxes, categories) in enumerate(parsed):
+    found, areas, crowds = [], [], []
+    for image, (boxes, categories, covered, crowd) in enumerate(parsed):
         size = np.array([index.heights[image], index.widths[image]] * 2, np.float64)
         inside = np.clip(boxes, 0, size)
         labels = np.array([numbers.get(name, -1) for name in categories], np.int64)
@@ -95,14 +97,20 @@ def with_objects(
             counts[reason] += int(which.sum())
             if which.any() and len(named) < NAMED:
                 named.append(index.keys[image])
-        found.append(Located(inside[kept].astype(np.float32), labels[kept]))
-    faults = Faults(+counts, tuple(named), sum(len(boxes) for boxes, _ in parsed), foreign_sizes)
+        inside = inside.astype(np.float32)
+        one = kept & ~crowd
+        found.append(Located(inside[one], labels[one]))
+        crowds.append(Located(inside[kept & crowd], labels[kept & crowd]))
+        around = (inside[one, 2:] - inside[one, :2]).prod(1)
+        areas.append(np.where(np.isfinite(covered[one]), covered[one], around))
+    faults = Faults(+counts, tuple(named), sum(len(said.boxes) for said in parsed), foreign_sizes)
     if faults.left_out > max_bad_fraction * faults.boxes:
         raise BadDataset(
             f"{index.root}: {faults.left_out} of {faults.boxes} boxes cannot be used "
             f"(max_bad_fraction is {max_bad_fraction:g}): {faults.notes()[0]}"
         )
-    return replace(index, objects=Objects(tuple(found), names)), faults
+    objects = Objects(tuple(found), names, tuple(areas), tuple(crowds))
+    return replace(index, objects=objects), faults
 
 
 def _of_their_size(index: Index) -> tuple[Index, tuple[BadImage, ...]]:
@@ -119,28 +127,40 @@ def _of_their_size(index: Index) -> tuple[Index, tuple[BadImage, ...]]:
     return index.select(kept), tuple(others)
 
 
-def _parse(cell: str) -> tuple[Float[np.ndarray, "object 4"], list[str]]:
-    """Boxes as (top, left, bottom, right), NaN where one is none, and their categories."""
+class Said(NamedTuple):
+    """What a cell says of the objects of an image."""
+
+    boxes: Float[np.ndarray, "object 4"]  # (top, left, bottom, right), NaN where one is none
+    categories: list[str]
+    areas: Float[np.ndarray, " object"]  # px, NaN where none is told
+    crowd: Bool[np.ndarray, " object"]
+
+
+def _parse(cell: str) -> Said:
     try:
         items = json.loads(cell) if cell.strip() else []
     except (ValueError, RecursionError):
         items = [None]
     items = items if isinstance(items, list) else [None]
-    boxes = np.full((len(items), 4), np.nan)
-    categories = []
-    for number, item in enumerate(items):
-        fields = item if isinstance(item, dict) else {}
-        category = fields.get("category", "")
-        categories.append(category if isinstance(category, str) else "")
+    fields = [item if isinstance(item, dict) else {} for item in items]
+    categories = [said.get("category", "") for said in fields]
+    boxes, areas = np.full((len(items), 4), np.nan), np.full(len(items), np.nan)
+    for number, said in enumerate(fields):
         try:
-            x, y, width, height = map(float, _numbers(fields["bbox"]))
-        except (TypeError, KeyError, ValueError, OverflowError):
+            x, y, width, height = _numbers(said.get("bbox"))
+            boxes[number] = y, x, y + height, x + width
+            (areas[number],) = _numbers([said.get("area")])
+        except (TypeError, ValueError, OverflowError):
             continue
-        boxes[number] = y, x, y + height, x + width
-    return boxes, categories
+    return Said(
+        boxes,
+        [name if isinstance(name, str) else "" for name in categories],
+        np.where(areas > 0, areas, np.nan),
+        np.array([said.get("iscrowd") in (1, "1") for said in fields], bool),
+    )
 
 
 def _numbers(values: object) -> list[float]:
     if isinstance(values, list) and all(isinstance(value, int | float) for value in values):
-        return values
+        return [float(value) for value in values]
     raise TypeError(f"{values!r} is no list of numbers")

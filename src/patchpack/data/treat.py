@@ -13,7 +13,7 @@ import torch
 from patchpack.batch import ClipPatches, Patches
 from patchpack.data.augment import augment, random_crop
 from patchpack.data.dropping import kept_tokens
-from patchpack.data.images import decode
+from patchpack.data.images import BadImage, decode
 from patchpack.data.masks import read_mask
 from patchpack.data.mosaic import mosaic
 from patchpack.data.patchify import patchify
@@ -35,6 +35,14 @@ def read_scene(source: Source, target: tuple[int, int] | None) -> Scene:
     return Scene(pixels, mask, source.objects)
 
 
+def _read_or(scene: Scene, other: Source) -> Scene:
+    """Another image, or the same again where that cannot be read: it is named in its own turn."""
+    try:
+        return read_scene(other, None)
+    except BadImage:
+        return scene
+
+
 def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     todo, (h, w) = spec.treatment, image.grid
     crop = todo.augment.crop / todo.augment.crop_aspect  # a window's shorter side, squared
@@ -48,7 +56,7 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
         drawn = np.random.default_rng([todo.seed, image.number, 5])
         scene = scene.coloured(todo.alter(scene.pixels, drawn))
     if image.others:
-        scenes = [scene, *(read_scene(other, whole) for other in image.others)]
+        scenes = [scene, *(_read_or(scene, other) for other in image.others)]
         scene = mosaic(scenes, (h * p, w * p), rng)
     scene = random_crop(scene, todo.augment, rng).resized((h * p, w * p))
     scene = augment(scene, todo.augment, rng)

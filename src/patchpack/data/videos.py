@@ -15,6 +15,7 @@ may name other files to be read.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from math import inf
 from pathlib import Path
@@ -151,6 +152,8 @@ def _stream(container: "InputContainer") -> "VideoStream":
     if not container.streams.video:
         raise BadImage("", "has no frames")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise BadImage("", "is of a kind of video that cannot be decoded")
     stream.thread_type = "NONE"  # clips are loaded in parallel, each on one core
     if stream.width * stream.height > MAX_PIXELS:
         raise BadImage("", f"{stream.width} x {stream.height} pixels are more than allowed")
@@ -162,7 +165,7 @@ def _count_packets(
 ) -> tuple[int, Fraction]:
     """Frames of a video that tells no number of them, and how many there are a second: what it
     tells, unless the times of its frames say otherwise."""
-    times = [packet.pts for packet in container.demux(stream) if packet.size]
+    times = list(_times(container, stream))
     known = [time for time in times if time is not None]
     spans = max(known, default=0) - min(known, default=0)
     if not spans or not stream.time_base:
@@ -171,6 +174,16 @@ def _count_packets(
     if abs(measured / told - 1) < SAME_RATE:
         return len(times), told
     return len(times), measured.limit_denominator(10_000)
+
+
+def _times(container: "InputContainer", stream: "VideoStream") -> Iterator[int | None]:
+    """Of the packets of a video, as far as it is not damaged."""
+    import av
+
+    with suppress(av.FFmpegError):
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet.pts
 
 
 def _shown_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
@@ -209,16 +222,25 @@ class _Walk:
     def _begin(self) -> None:
         self.frames = self.container.decode(self.stream)
         self.reached: Any = next(self.frames, None)
-        self.ahead: Any = next(self.frames, None)
         if self.reached is None:
             raise BadImage("", "has no frames")
+        self.ahead: Any = self._next()
+
+    def _next(self) -> "VideoFrame | None":
+        """The next frame that can be decoded; none at the end, or where the file is damaged."""
+        import av
+
+        try:
+            return next(self.frames, None)
+        except av.FFmpegError:
+            return None
 
     def to(self, time: float) -> "VideoFrame":
         """On to the last frame that begins by then."""
         if time - _time(self.reached) > self.gap:
             self._seek(time)
         while self.ahead is not None and _time(self.ahead) <= time:
-            self.reached, self.ahead = self.ahead, next(self.frames, None)
+            self.reached, self.ahead = self.ahead, self._next()
         return self.reached
 
     def _seek(self, time: float) -> None:
@@ -226,8 +248,8 @@ class _Walk:
         before = self.reached, self.ahead
         self.container.seek(round(time / self.tick), stream=self.stream)
         self.frames = self.container.decode(self.stream)
-        self.reached = next(self.frames, None)
-        self.ahead = next(self.frames, None)
+        self.reached = self._next()
+        self.ahead = self._next()
         if self.reached is None:  # nothing is left from there on
             self.reached, self.ahead = before
         elif _time(self.reached) > time:  # it landed too late

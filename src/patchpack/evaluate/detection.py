@@ -1,8 +1,7 @@
 """How well objects are found: average precision as COCO defines it (Lin et al., arXiv 1405.0312).
 
 The counting is done by `faster-coco-eval` (extra `detection`), whose figures are those of
-pycocotools. COCO looks at the 100 best boxes of an image; where an image holds more objects than
-that, at as many as it holds.
+pycocotools. COCO looks at the 100 best boxes of an image: too few where one holds more objects.
 
 Axes: box.
 """
@@ -47,21 +46,33 @@ class Precision:
     objects: int
 
 
-def average_precision(index: Index, found: Mapping[str, FoundBoxes]) -> Precision:
+def need_detection() -> None:
+    """Raise ImportError where the extra `detection` is not installed."""
+    try:
+        import faster_coco_eval  # noqa: F401
+        import scipy.optimize  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"detection needs pip install 'patchpack[detection]' ({error})"
+        ) from error
+
+
+def average_precision(index: Index, found: Mapping[str, FoundBoxes], most: int = MOST) -> Precision:
     """Of the images of an index that were looked at, by their keys.
+
+    most  boxes of an image that count, the best
 
     Raises ImportError where the extra `detection` is not installed.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        raise ImportError(f"average precision needs pip install 'patchpack[detection]' ({error})") \
-            from error  # fmt: skip
+    need_detection()
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    if most < 1:
+        raise ValueError(f"at least one box of an image must count, not {most}")
     assert index.objects is not None
     truth = coco_truth(index, found)
-    most = max(MOST, *(len(index.objects.images[i].labels) for i in range(len(index))))
     classes = index.objects.classes
-    objects = len(truth["annotations"])
+    objects = sum(not annotation["iscrowd"] for annotation in truth["annotations"])
     results = coco_results(found, {image["file_name"]: image["id"] for image in truth["images"]})
     if not results or not objects:
         nothing = None if not objects else 0.0
@@ -72,7 +83,7 @@ def average_precision(index: Index, found: Mapping[str, FoundBoxes]) -> Precisio
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
         known = COCO(truth)
         judged = COCOeval_faster(known, known.loadRes(results), "bbox", print_function=_silent)
-        judged.params.maxDets = [1, 10, most]
+        judged.params.maxDets = [1, min(10, most), most]  # it sorts them
         judged.evaluate()
         judged.accumulate()
         judged.summarize()
@@ -105,15 +116,17 @@ def coco_truth(index: Index, keys: Mapping[str, Any] | Sequence[str]) -> dict[st
             continue
         size = {"height": int(index.heights[number]), "width": int(index.widths[number])}
         images.append({"id": number + 1, "file_name": key, **size})
-        there = index.objects.images[number]
-        for box, label in zip(there.boxes.tolist(), there.labels.tolist(), strict=True):
-            x, y, w, h = _as_coco(box)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1, "image_id": number + 1, "category_id": label + 1,
-                    "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0,
-                }
-            )  # fmt: skip
+        there, crowds = index.objects.images[number], index.objects.crowds[number]
+        areas = [{"area": area} for area in index.objects.areas[number].tolist()]
+        for some, more in ((there, areas), (crowds, [{"iscrowd": 1}] * len(crowds.labels))):
+            annotations += [
+                annotation(number + 1, label + 1, box) | own
+                for box, label, own in zip(
+                    some.boxes.tolist(), some.labels.tolist(), more, strict=True
+                )
+            ]
+    for number, item in enumerate(annotations, 1):
+        item["id"] = number
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(index.objects.classes)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
@@ -123,18 +136,19 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """What was found, as COCO has results; numbers of categories count from 1."""
     return [
-        {
-            "image_id": numbers[key], "category_id": int(label) + 1,
-            "bbox": list(_as_coco(box)), "score": score,
-        }
+        annotation(numbers[key], label + 1, box) | {"score": score}
         for key, many in found.items()
         for box, score, label in zip(
             many.boxes.tolist(), many.scores.tolist(), many.labels.tolist(), strict=True
         )
-    ]  # fmt: skip
+    ]
 
 
-def _as_coco(box: Sequence[float]) -> tuple[float, float, float, float]:
-    """(x, y, width, height) of (top, left, bottom, right)."""
+def annotation(image: int, category: int, box: Sequence[float]) -> dict[str, Any]:
+    """One box (top, left, bottom, right) as COCO has it, by the ids of its image and category."""
     top, left, bottom, right = box
-    return left, top, right - left, bottom - top
+    width, height = right - left, bottom - top
+    return {
+        "image_id": image, "category_id": category, "bbox": [left, top, width, height],
+        "area": width * height, "iscrowd": 0,
+    }  # fmt: skip

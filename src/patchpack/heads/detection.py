@@ -168,17 +168,25 @@ class Detector(TokenTask):
         return self.trunk_training_flops(batch.lengths) + head
 
 
+class Exact(nn.Linear):
+    """In float32, whatever autocast says: rounded scores would tie, and boxes jump."""
+
+    def forward(self, x: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any out"]:  # pyrefly: ignore
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class DetectionHead(nn.Module):
     """Scores and boxes from tokens."""
 
     def __init__(self, dim: int, num_classes: int, towers: ContrastiveConfig | None = None) -> None:
         super().__init__()
         prior = float(np.log(PRIOR / (1 - PRIOR)))
-        self.scores = nn.Linear(dim, num_classes)
+        self.scores = Exact(dim, num_classes)
         if towers is not None:
             self.scores = TextScores(dim, towers, num_classes, prior)
         self.hidden = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim)])
-        self.boxes = nn.Linear(dim, 4)
+        self.boxes = Exact(dim, 4)
         # Start from boxes that are the tokens' own patches, and from low scores.
         for layer in self.hidden:
             init_linear(layer)  # pyrefly: ignore
@@ -198,7 +206,7 @@ class DetectionHead(nn.Module):
         for layer in self.hidden:
             hidden = F.gelu(layer(hidden))
         scores = self.scores(x) if names is None else self.scores(x, names)
-        return Detected(scores, (self.boxes(hidden).float() + places).sigmoid())
+        return Detected(scores, (self.boxes(hidden) + places).sigmoid())
 
     def flops(self, tokens: int) -> int:
         """Operations on so many tokens."""

@@ -210,7 +210,7 @@ class ClassTokens(nn.Module):
             mine @ names.T
             for mine, names in zip(patches.split(list(segments.lengths)), own, strict=True)
         ]
-        return self.norm(torch.cat(scores))
+        return self.norm(torch.cat([patches.new_empty(0, self.num_classes), *scores]))
 
     def flops(self, lengths: Sequence[int]) -> int:
         c, dim = self.num_classes, self.encoder_config.dim

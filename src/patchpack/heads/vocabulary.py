@@ -44,8 +44,9 @@ class TextScores(nn.Module):
     ) -> Float[Tensor, "token label"]:
         """Of the classes trained on, or of others, given as the vectors of their names."""
         vectors = self.names if names is None else names
-        near = F.normalize(self.projection(x).float(), dim=-1) @ vectors.T
-        return near * self.log_scale.exp() + self.bias
+        own = F.normalize(self.projection(x).float(), dim=-1)
+        with torch.autocast(x.device.type, enabled=False):  # rounded scores would tie
+            return own @ vectors.T * self.log_scale.exp() + self.bias
 
     def train(self, mode: bool = True) -> "TextScores":
         super().train(mode)

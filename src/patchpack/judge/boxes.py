@@ -7,7 +7,7 @@ from patchpack.batch import PackedBatch
 from patchpack.data.files import BadDataset
 from patchpack.data.index import Index
 from patchpack.data.objects import with_objects
-from patchpack.evaluate.detection import FoundBoxes, Precision, average_precision
+from patchpack.evaluate.detection import MOST, FoundBoxes, Precision, average_precision
 from patchpack.judge.data import Cost, Data, judged
 from patchpack.serve.detector import BoxModel
 
@@ -21,8 +21,11 @@ class BoxResult(Cost):
     index: Index  # of the images, with their objects
 
 
-def detect_at(model: BoxModel, data: Data, budgets: Sequence[int]) -> list[BoxResult]:
-    """Average precision at each budget, in pixels of the images on disk.
+def detect_at(
+    model: BoxModel, data: Data, budgets: Sequence[int], most: int = MOST
+) -> list[BoxResult]:
+    """Average precision at each budget, in pixels of the images on disk, of the `most` best boxes
+    of each image.
 
     Raises BadDataset for data without boxes, and where too many images cannot be used.
     """
@@ -43,7 +46,6 @@ def detect_at(model: BoxModel, data: Data, budgets: Sequence[int]) -> list[BoxRe
         cost = judged(model, data, tokens, bad, keep)
         if not found:
             raise BadDataset(f"no image of {index.root} can be read")
-        results.append(
-            BoxResult(**cost, precision=average_precision(index, found), found=found, index=index)
-        )
+        precision = average_precision(index, found, most)
+        results.append(BoxResult(**cost, precision=precision, found=found, index=index))
     return results

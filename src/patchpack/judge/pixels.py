@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage, decode
 from patchpack.data.mask_files import with_masks
 from patchpack.data.masks import read_mask
+from patchpack.data.resolution import Native
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels
 from patchpack.judge.data import Cost, Data, packed
 from patchpack.serve.segmenter import PixelModel
@@ -85,8 +87,10 @@ def _windowed(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Ite
             bad.add([error])
             continue
         (found,) = model.predict([pixels], max_tokens=tokens, windowed=True)
-        lengths = [
-            max(1, round(w.height / p)) * max(1, round(w.width / p))
-            for w in windows(pixels.shape[:2], p, tokens)
-        ]
+        sides = np.array([w[2:] for w in windows(pixels.shape[:2], p, tokens)])
+        grids = Native().grids(
+            *sides.T, patch_size=p, max_tokens=tokens, rng=np.random.default_rng(0),
+            max_side=model.card.model.positions.max_side,
+        )  # fmt: skip
+        lengths = grids.prod(1).tolist()
         yield torch.from_numpy(found.mask), torch.from_numpy(mask), model.model.flops(lengths)

@@ -8,7 +8,7 @@ from torch import nn
 from patchpack.checkpoint import Checkpoint, CheckpointError, candidates, load_into, load_newest
 from patchpack.heads.classification import ClassificationConfig, Classifier
 from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
-from patchpack.heads.detection import DetectionConfig, Detector
+from patchpack.heads.detection import DetectionConfig, Detector, Exact
 from patchpack.heads.segmentation import Segmenter
 from patchpack.model.video import VideoConfig
 from patchpack.serial import ConfigError, from_json
@@ -94,5 +94,5 @@ def load_labelling(folder: Path) -> Predictor | Matcher:
 def round_matrices(model: nn.Module, dtype: torch.dtype) -> None:
     """Once, to what autocast would round them to in each pass: same answers, half the memory."""
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and not isinstance(module, Exact):
             module.to(dtype)

@@ -22,7 +22,7 @@ from patchpack.data.tokenizer import (
     write_tokenizer,
 )
 from patchpack.distributed import World, gather_over_ranks
-from patchpack.evaluate.detection import FoundBoxes, average_precision
+from patchpack.evaluate.detection import FoundBoxes, average_precision, need_detection
 from patchpack.heads.contrastive import ContrastiveConfig
 from patchpack.heads.detection import DetectionConfig, Detector
 from patchpack.heads.task import TrunkTask
@@ -39,13 +39,15 @@ TOWERS = "towers.json"
 
 
 class Detection:
-    """A Job: images to boxes of objects. Raises BadDataset for data without boxes."""
+    """A Job: images to boxes of objects. Raises BadDataset for data without boxes, and
+    ImportError where the extra `detection` is not installed."""
 
     metric = "ap"
 
     def __init__(
         self, index: Index, config: RunConfig, task: DetectionConfig, resumed: bool
     ) -> None:
+        need_detection()
         self.config = config
         self.reader = _reader(config, resumed) if task.open_vocabulary else None
         found, faults = with_objects(index, task.classes, config.data.max_bad_fraction)

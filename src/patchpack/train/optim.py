@@ -17,7 +17,7 @@ from typing import Literal
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-TABLES = ("registers", "class_tokens")
+TABLES = ("registers", "class_tokens", "trunk.time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,8 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimi
 def level(name: str, depth: int) -> int:
     """How far from the pixels a parameter lies: 0 for what embeds patches, 1 for the first block,
     depth + 1 for what comes after the last, and for all that is not of the trunk."""
-    if name.startswith(("trunk.embedding.", "trunk.positions.", "trunk.registers")):
+    inputs = "trunk.embedding.", "trunk.positions.", "trunk.time", "trunk.registers"
+    if name.startswith(inputs):
         return 0
     block = re.match(r"trunk\.encoder\.blocks\.(\d+)\.", name)
     return int(block[1]) + 1 if block else depth + 1

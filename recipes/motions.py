@@ -31,5 +31,5 @@ config = RunConfig(
         dim=128, depth=4, heads=4, mlp_dim=384, patch_size=8, tubelets=(Tubelet(2, 8, 8),)
     ),
     optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
-    train=TrainConfig(steps=1200, eval_every=150, save_every=300),
+    train=TrainConfig(steps=3000, eval_every=300, save_every=300),
 )

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from patchpack.data.images import resize
 
-SPLITS = {"train": 100, "val": 12, "test": 30}  # videos of each class
+SPLITS = {"train": 300, "val": 12, "test": 30}  # videos of each class
 SIDES = (64, 112)  # √area of a frame, px
 ASPECTS = (0.5, 2.0)  # width / height
 SECONDS = (1.0, 2.5)

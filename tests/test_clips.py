@@ -1,5 +1,6 @@
 """Clips on disk: headers, frames where they are asked for, sampling, index, plan and loader."""
 
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -113,6 +114,39 @@ def test_a_clip_of_changing_rate_is_sampled_evenly_in_time(tmp_path, suffix, cod
     assert [round(f.mean() / 16) for f in ends] == [1, 7]  # at 0.14 and 2.04 s
 
 
+def test_a_phone_s_video_stands_upright(tmp_path):
+    """A bright corner at the top left of what is to be turned clockwise: at the top right."""
+    frames = np.zeros((5, 32, 48, 3), np.uint8)
+    frames[:, :12, :12] = 255
+    path = write_video(tmp_path / "a.mp4", frames)
+    data = bytearray(path.read_bytes())
+    header = data.find(b"tkhd") + 4  # its matrix follows 40 bytes of other things
+    for place, value in enumerate((0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)):
+        struct.pack_into(">i", data, header + 40 + 4 * place, value)
+    path.write_bytes(data)
+    header = read_header(path)
+    (found,) = decode_frames(path, [2], header.rate, key="a")
+    assert header[:2] == found.shape[:2] == (48, 32)
+    assert found[:12, -12:].mean() > 200 and found[:12, :12].mean() < 50 > found[-12:, :12].mean()
+
+
+def test_pixels_that_are_not_square_and_clocks_that_do_not_begin_at_zero(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(ramp()[4 * number], format="rgb24")
+            frame.pts, frame.time_base = 70 + number, Fraction(1, 10)  # from the seventh second on
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    header = read_header(path)
+    assert header[:3] == (32, 96, 10)
+    found = [round(f.mean() / 16) for f in decode_frames(path, [0, 4, 9], header.rate, key="a")]
+    assert found == [0, 4, 9]
+
+
 def test_folders_of_frames_are_clips_in_the_order_of_their_numbers(tmp_path):
     folder = write_frames(tmp_path / "walk", ramp(12))
     assert read_header(folder) == (32, 48, 12, Fraction(25))
@@ -151,6 +185,18 @@ def test_whatever_is_wrong_with_a_clip_is_said_by_its_name(tmp_path):
             read_header(tmp_path / name)
         with pytest.raises(BadImage, match=f"^clip: {reason}"):
             list(decode_frames(tmp_path / name, [0], 10, key="clip"))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_file_that_is_damaged_in_its_middle_is_shown_as_far_as_it_goes(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
+    path = write_video(tmp_path / f"a{suffix}", noise, codec=CONTAINERS[suffix])
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + len(data) // 10] = bytes(len(data) // 10)
+    path.write_bytes(data)
+    found = list(decode_frames(path, [0, 10, 39], 10, key="a"))
+    assert len(found) == 3 and not np.array_equal(found[0], found[1])
 
 
 def test_a_torn_file_shows_the_last_frame_that_is_left(tmp_path):

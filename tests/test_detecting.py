@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 import patchpack as pp
+from patchpack.cli.pictures import draw_found
 from patchpack.data.augment import Augment
 from patchpack.data.dropping import NoDrop
 from patchpack.data.files import BadDataset
@@ -229,6 +232,9 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
         wrong[2]["bbox"] = [-5, -5, 20, 20]  # reaches out
         wrong[3]["category_id"] = 77
         wrong[4]["bbox"] = ["a", 1, 2]
+        wrong[7]["bbox"] = [0, 0, 10**400, 5]
+        wrong[8]["bbox"] = "1299"
+        wrong[9]["category_id"] = [1]
         wrong[5]["iscrowd"] = 1
         wrong[6]["image_id"] = 12345
 
@@ -237,17 +243,114 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
         build_index(path, learned=False)
     read = build_index(path, learned=False, max_bad_fraction=0.1)
     index, faults = with_objects(read, (), 0.1)
-    assert sorted(faults.counts.values()) == [1, 1, 1, 2] and faults.left_out == 4
+    assert sorted(faults.counts.values()) == [1, 2, 2, 3] and faults.left_out == 7
     (note,) = faults.notes()
     assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
     total = sum(len(there.labels) for there in index.objects.images)
     assert [len(crowd.labels) for crowd in index.objects.crowds].count(1) == 1
-    assert total == faults.boxes - 4 - 1 and all((o.boxes >= 0).all() for o in index.objects.images)
-    with pytest.raises(BadDataset, match=r"4 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
+    assert total == faults.boxes - 7 - 1 and all((o.boxes >= 0).all() for o in index.objects.images)
+    with pytest.raises(BadDataset, match=r"7 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
         with_objects(read, (), 0.01)
     config = tiny_detector(path, tmp_path / "out", steps=2)
     start(replace(config, data=replace(config.data, max_bad_fraction=0.1)), live=False)
     assert "reach outside" in capsys.readouterr().err
+
+
+def test_what_a_coco_file_lists_twice_or_not_at_all_is_left_out(source, tmp_path):
+    """And never given to another image; names are the same however they are written."""
+
+    def edit(content):
+        images = content["images"]
+        images[1]["id"] = images[0]["id"]
+        images[2]["file_name"] = images[3]["file_name"]
+        images.append(images[4] | {"id": 999, "file_name": f"../images/{images[4]['file_name']}"})
+        del images[5]["id"]
+        images[6]["id"] = ["a"]
+
+    path = change(source, tmp_path / "boxes.json", edit)
+    index = build_index(path, learned=False, max_bad_fraction=0.2)
+    first = dict(index.bad)
+    assert sorted(reason.split(": ")[0].split("/")[0].strip() for reason in first.values()) == [
+        "6 are of images that are not listed", "has no id", "has no id", "has the id 0 of",
+        "is listed already", "is listed already",
+    ]  # fmt: skip
+    assert len(set(index.keys)) == len(index) == 83 - 5
+    found, _ = with_objects(index, (), 0.0)
+    truth, _ = with_objects(build_index(source, learned=False), (), 0.0)
+    boxes = {Path(k).name: o.boxes for k, o in zip(truth.keys, truth.objects.images, strict=True)}
+    for key, there in zip(found.keys, found.objects.images, strict=True):
+        if Path(key).name != "train003.png":  # listed first with the id of another
+            assert np.array_equal(there.boxes, boxes[Path(key).name])
+
+
+def test_boxes_told_of_another_size_are_left_out_with_their_image(source, tmp_path):
+    def edit(content):
+        for image in content["images"]:
+            height, width = read_size(source.parent / "images" / image["file_name"])
+            image |= {"height": height, "width": width}
+        content["images"][0]["height"] *= 2
+
+    path = change(source, tmp_path / "boxes.json", edit)
+    index, faults = with_objects(build_index(path, learned=False), (), 0.0)
+    (error,) = faults.images
+    assert len(index) == 81 and error.key.endswith("train000.png") and "but its boxes" in str(error)
+    with pytest.raises(BadDataset, match=r"1 of 82 images cannot be used .* but its boxes are of"):
+        start(tiny_detector(path, tmp_path / "out"), live=False)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_splits_without_boxes_or_with_unknown_ones_are_refused(source, tmp_path, split):
+    def bare(content):
+        numbers = {image["id"] for image in content["images"] if image["split"] == split}
+        content["annotations"] = [
+            a for a in content["annotations"] if a["image_id"] not in numbers
+        ]  # fmt: skip
+
+    path = change(source, tmp_path / "bare.json", bare)
+    with pytest.raises(
+        BadDataset, match=f"no image of the {'training' if split == 'train' else ''}"
+    ):
+        start(tiny_detector(path, tmp_path / "out"), live=False)
+
+    def only_boxes(content):
+        numbers = {image["id"] for image in content["images"] if image["split"] == "train"}
+        for item in content["annotations"]:
+            if item["image_id"] in numbers:
+                item["category_id"] = 5
+
+    path = change(source, tmp_path / "some.json", only_boxes)
+    with pytest.raises(BadDataset, match="boxes of 'disc' in the validation split"):
+        start(tiny_detector(path, tmp_path / "out"), live=False)
+
+
+def test_a_bad_partner_of_a_mosaic_costs_nothing_but_itself(source, tmp_path):
+    copy = tmp_path / "coco"
+    shutil.copytree(source.parent / "images", copy / "images")
+    (copy / "boxes.json").write_text(source.read_text())
+    index = with_objects(build_index(copy / "boxes.json", learned=False), (), 0.0)[0].split("val")
+    (copy / "images" / "val060.png").write_bytes(b"torn")
+    for epoch in range(4):
+        plan = make_plan(index.heights, index.widths, patch_size=4, max_tokens=4000, seed=0,
+                         epoch=epoch, resolution=Native(), dropping=NoDrop())  # fmt: skip
+        treatment = Treatment(patch_size=4, augment=Augment(mosaic=1.0))
+        loaded = load_pack(pack_spec(index, plan, treatment, epoch=epoch, step=0, rank=0))
+        assert [Path(error.key).name for error in loaded.bad] == ["val060.png"]
+        assert loaded.batch.num_images == len(index) - 1
+
+
+def test_a_picture_of_hundreds_of_classes_is_drawn(source):
+    index, _ = with_objects(build_index(source, learned=False), (), 0.0)
+    boxes = FoundBoxes(np.array([[0, 0, 5, 5]], np.float32), np.array([0.9]), np.array([300]))
+    assert draw_found(index, dict.fromkeys(index.keys, boxes)).width > 500
+
+
+@pytest.mark.parametrize("missing", ["scipy", "faster_coco_eval"])
+def test_a_missing_extra_is_told_before_training(source, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setitem(sys.modules, f"{missing}.optimize", None)
+    with pytest.raises(ImportError, match=r"pip install 'patchpack\[detection\]'"):
+        start(tiny_detector(source, tmp_path / "out"), live=False)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -257,6 +360,8 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
         ('{"images": [], "annotations": {}}', "no list of annotations"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "has no file_name"),
         ('{"images": [], "annotations": [], "categories": []}', "holds no images"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1}]}',
+         "the category 1 is 'a' and '1'"),
     ],
 )  # fmt: skip
 def test_files_that_are_not_coco_say_so(tmp_path, content, said):

@@ -4,14 +4,16 @@ from itertools import permutations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
 from patchpack.heads.boxes import area, corners, iou_and_giou, suppress
-from patchpack.heads.detection import DetectionConfig, Detector, centres, own_places
+from patchpack.heads.detection import Detected, DetectionConfig, Detector, centres, own_places
 from patchpack.losses import focal_terms
 from patchpack.model.navit import NaViTConfig
+from patchpack.serve.detector import boxes_of
 
 MODEL = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=2, registers=1)
 
@@ -85,6 +87,39 @@ def test_what_tokens_say_is_as_of_the_image_alone(part):
     assert_packed_equals_alone(
         lambda batch: module(batch)[part], list(module.head.parameters()), per="token"
     )
+
+
+def test_boxes_come_from_two_layers_that_bend():
+    module, batch = detector(), collate(make_images(), 12)
+    x = module.tokens(batch)
+    for layer in module.head.hidden:
+        x = F.gelu(layer(x))
+    expected = (module.head.boxes(x) + own_places(batch)).sigmoid()
+    torch.testing.assert_close(module(batch).boxes, expected)
+
+
+def test_scores_and_boxes_are_not_rounded_with_the_rest():
+    """In bfloat16 scores would tie, and average precision would rank by chance."""
+    module, batch = detector(), collate(make_images(grids=[(9, 8)] * 4), 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(batch)
+    assert found.scores.dtype == found.boxes.dtype == torch.float32
+    assert len(found.scores.unique()) == found.scores.numel()
+
+
+def test_one_object_is_told_once_and_neighbours_are_told_apart():
+    """Boxes that overlap by an IoU of 0.6 or more are one object; all others are kept, best first,
+    in pixels."""
+    places = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.5, 0.54, 0.5, 0.5], [0.5, 0.7, 0.5, 0.5]])
+    batch = collate(make_images(grids=((1, 3),)), 12)
+    found = Detected(torch.tensor([[2.0], [1.0], [0.0]]), places)
+    (kept,) = boxes_of(found, batch, [(100, 200)])
+    assert kept.boxes.tolist() == [[25, 50, 75, 150], [25, pytest.approx(90), 75, 190]]
+    many = torch.rand(400, 4, generator=torch.Generator().manual_seed(0)) * 0.01 + 1e-3
+    many[:, :2] = torch.cartesian_prod(torch.arange(20), torch.arange(20)) / 20 + 0.02
+    batch = collate(make_images(grids=((20, 20),)), 12)
+    (kept,) = boxes_of(Detected(torch.arange(400.0)[:, None], many), batch, [(9, 9)])
+    assert len(kept.scores) == 400 and (kept.scores[:-1] >= kept.scores[1:]).all()
 
 
 def test_losses_and_gradients_of_a_pack_are_the_sum_of_its_images():

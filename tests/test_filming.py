@@ -211,10 +211,12 @@ def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp
         clips, out=tmp_path / "other",
         model=replace(clips.model, positions=Factorized(coordinates="fractional")),
     )  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"other positions.*set model\.positions to"):
+    with pytest.raises(CheckpointError, match=r"other positions.*give model.positions:factorized"):
         start(other, live=False)
     larger = replace(clips.model, patch_size=8, tubelets=(pp.Tubelet(2, 8, 8),))
-    with pytest.raises(CheckpointError, match="cannot become a model of clips: patches of 48"):
+    with pytest.raises(
+        CheckpointError, match=r"another model \(patch_size 4, not 8\): give --model.patch-size 4"
+    ):
         start(replace(clips, out=tmp_path / "larger", model=larger), live=False)
     with pytest.raises(CheckpointError, match="takes clips, and this model takes images"):
         start(replace(config, out=tmp_path / "back", init=run), live=False)

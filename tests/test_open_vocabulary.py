@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import patchpack as pp
 from pairs import tiny_pairs, write_pairs
@@ -52,9 +53,34 @@ def test_classes_are_the_vectors_of_their_names_and_the_text_side_stays(run, tow
     expected = reader.embed_texts(["box", "disc"])
     np.testing.assert_allclose(scores.names.numpy(), expected, atol=1e-5)
     before = reader.model.state_dict()
-    for name, tensor in scores.text.state_dict().items():
-        assert torch.equal(tensor, before[f"text.{name}"])
+    for part in ("text", "text_projection"):
+        for name, tensor in getattr(scores, part).state_dict().items():
+            assert torch.equal(tensor, before[f"{part}.{name}"])
     assert not torch.equal(scores.projection.weight, before["image_projection.weight"])
+
+
+def test_scores_are_cosines_at_a_learned_scale(run):
+    module = pp.load(run).model
+    x = torch.randn(5, module.trunk.config.dim, generator=torch.Generator().manual_seed(0))
+    scores = module.head.scores
+    assert scores.log_scale.exp() != 10.0
+    cosines = F.normalize(scores.projection(x), dim=-1) @ scores.names.T
+    torch.testing.assert_close(scores(x), cosines * scores.log_scale.exp() + scores.bias)
+
+
+def test_weights_that_lack_a_reader_are_refused(run):
+    module = pp.load(run).model
+    tensors = {n: t for n, t in module.state_dict().items() if "text_projection" not in n}
+    with pytest.raises(KeyError, match="text_projection"):
+        module.head.scores.adopt(tensors, None)
+
+
+def test_a_run_of_bfloat16_is_asked_for_other_names(source, towers, tmp_path):
+    config = config_of(source, towers, tmp_path / "run", steps=2)
+    start(replace(config, train=replace(config.train, precision="bfloat16")), live=False)
+    image = next((source.parent / "images").glob("test*.png"))
+    (found,) = pp.load(tmp_path / "run").predict([image], ["stripes"], least=0.0)
+    assert {box.label for box in found} == {"stripes"}
 
 
 def test_it_is_asked_for_other_names(capsys, run, source):

@@ -5,6 +5,9 @@ from itertools import pairwise
 import pytest
 
 import patchpack as pp
+from patchpack.batch import Tubelet
+from patchpack.heads.classification import Classifier
+from patchpack.model.video import VideoConfig
 from patchpack.train.optim import OptimConfig, build_optimizers, learning_rate
 
 
@@ -46,6 +49,23 @@ def test_decay_is_for_matrices_alone_and_its_own_for_the_head(body):
     if body == "muon":
         (muon,) = optimizers["muon"].param_groups
         assert {id(p) for p in muon["params"]} == {i for i, decay in decays.items() if decay == 0.1}
+
+
+def test_a_table_of_time_is_stepped_as_other_tables_are():
+    """By AdamW, without decay, as far from the head as positions."""
+    shapes = (Tubelet(2, 4, 4),)
+    model = Classifier(
+        VideoConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=4, tubelets=shapes), 3
+    )
+    config = OptimConfig(body="muon", weight_decay=0.1, layer_decay=0.5)
+    groups = {
+        id(p): (kind, group["weight_decay"], group["scale"])
+        for kind, optimizer in build_optimizers(model, config).items()
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert groups[id(model.trunk.time)] == groups[id(model.trunk.positions.y)]
+    assert groups[id(model.trunk.time)] == ("adamw", 0, 0.5**3)
 
 
 @pytest.mark.parametrize("wrong", [{"lr": 0}, {"cooldown": 2}, {"clip": -1}])

@@ -13,6 +13,8 @@ from patchpack.heads.segmentation import (
     MaskTransformer,
     SegmentationConfig,
     Segmenter,
+    enlarge,
+    likeliest,
 )
 from patchpack.losses import dice_loss
 from patchpack.model.maps import kept_map, to_maps, to_tokens
@@ -98,6 +100,59 @@ def test_only_pixels_of_kept_patches_with_a_class_are_learned():
     torch.testing.assert_close(loss.sum, expected[0][known].sum())
 
 
+def test_maps_are_enlarged_from_the_middles_of_their_cells():
+    (found,) = enlarge([torch.tensor([[[0.0, 1.0]]])], [(1, 4)])
+    assert found.flatten().tolist() == [0, 0.25, 0.75, 1]
+
+
+def test_the_likeliest_of_many_classes_is_that_of_all_at_once():
+    scores = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(0))
+    (whole,) = enlarge([scores], [(9, 10)])
+    found = likeliest(scores, (9, 10))
+    assert torch.equal(found.long(), whole.argmax(0)) and found.max() > 32
+
+
+@pytest.mark.parametrize("side", ["of_patches", "of_classes"])
+def test_a_mask_transformer_compares_directions(side):
+    """Eq. 4: of vectors of length 1, whatever length they have."""
+    module, batch = segmenter("mask transformer"), collate(make_images(), 12)
+    before = module(batch)
+    with torch.no_grad():
+        getattr(module.head, side).weight.mul_(7)
+    torch.testing.assert_close(module(batch), before, atol=1e-4, rtol=1e-4)
+
+
+def test_dice_counts_for_every_pixel_of_its_image():
+    """So that an image's share of the loss is that of its pixels."""
+    images = with_masks(make_images())
+    parts = [segmenter("linear", dice=dice).loss(collate(images, 12)).sum for dice in (0.0, 0.5)]
+    module, batch = segmenter("linear"), collate(images, 12)
+    expected = torch.zeros(())
+    sizes = [tuple(image.targets["mask"].shape) for image in images]
+    for scores, image, kept in zip(
+        module.pixels(batch, sizes), images, kept_map(batch), strict=True
+    ):
+        mask = image.targets["mask"].long()
+        seen = F.interpolate(kept[None, None].float(), mask.shape)[0, 0] > 0
+        truth = torch.where(seen, mask, IGNORED)
+        expected = expected + 0.5 * (truth != IGNORED).sum() * dice_loss(scores, truth, IGNORED)
+    torch.testing.assert_close(parts[1] - parts[0], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_the_vector_of_an_image_is_the_mean_of_its_tokens():
+    """A pooling that is never trained says nothing."""
+    module, batch = segmenter("linear"), collate(make_images(), 12)
+    tokens, pooled = module.encode(batch)
+    expected = torch.stack([part.mean(0) for part in tokens.split(list(batch.lengths))])
+    torch.testing.assert_close(pooled, expected)
+    assert not any(p.requires_grad for p in module.trunk.pool.parameters())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_pack_of_nothing_has_no_scores(decoder):
+    assert segmenter(decoder)(collate([], 12)).shape == (0, 3)
+
+
 def test_an_empty_pack_reaches_every_weight_with_nothing():
     for decoder in DECODERS:
         module = segmenter(decoder)
@@ -134,6 +189,10 @@ def test_wrong_settings_are_refused():
     for wrong in ({"dice": -1.0}, {"class_weights": (-1.0,)}):
         with pytest.raises(ValueError, match="must not be negative"):
             SegmentationConfig(**wrong)
+    with pytest.raises(ValueError, match="must not all be 0"):
+        SegmentationConfig(class_weights=(0.0, 0.0))
+    with pytest.raises(ValueError, match="'a' stands twice"):
+        SegmentationConfig(classes=("a", "b", "a"))
     with pytest.raises(ValueError, match="2 class_weights for 3 classes"):
         SegmentationConfig(classes=("a", "b", "c"), class_weights=(1.0, 2.0))
     with pytest.raises(ValueError, match="needs the target 'mask'"):

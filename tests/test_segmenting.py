@@ -1,5 +1,6 @@
 """Segmentation from files to masks: training, judging, predicting, and whatever is wrong."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from patchpack.data.images import BadImage, read_size
 from patchpack.data.index import build_index
 from patchpack.data.mask_files import read_classes, with_masks
 from patchpack.data.masks import MaskSpec, read_mask
+from patchpack.data.scene import Scene
+from patchpack.data.spec import Source
+from patchpack.data.treat import read_scene
 from patchpack.evaluate.segmentation import PixelCounts, count_pixels
 from patchpack.heads.detection import DetectionConfig
 from patchpack.heads.segmentation import MaskTransformer, SegmentationConfig
@@ -121,6 +125,79 @@ def test_windows_are_within_the_budget_and_leave_no_pixel_out(size, tokens):
         assert -(-part.height // 8) * -(-part.width // 8) <= tokens
         seen[part.top : part.top + part.height, part.left : part.left + part.width] += 1
     assert seen.min() >= 1
+
+
+@pytest.mark.parametrize("size", [(100, 37), (16, 900), (500, 333)])
+def test_neighbouring_windows_share_a_quarter(size):
+    parts = windows(size, 8, 16)
+    for low, side in ((0, 2), (1, 3)):
+        ends = sorted({(part[low], part[low] + part[side]) for part in parts})
+        for (_, end), (begin, _) in itertools.pairwise(ends):
+            assert end - begin >= 0.25 * parts[0][side] - 1
+
+
+def test_operations_of_judging_are_those_of_what_was_shown(run):
+    model, data = pp.load(run), data_of(run, split="test", learned=False)
+    shown: list[int] = []
+    forward = model.model.forward
+
+    def counting(batch, *more):
+        shown.append(model.model.flops(batch.lengths))
+        return forward(batch, *more)
+
+    model.model.forward = counting
+    for windowed in (False, True):
+        shown.clear()
+        (result,) = segment_at(model, data, [36], windowed=windowed)
+        assert result.gflops_per_image == pytest.approx(sum(shown) / 10 / 1e9)
+
+
+def test_what_is_in_masks_is_seen_where_it_is_and_as_the_model_numbers_it(run, root, tmp_path):
+    """JPEGs are decoded whole where there is a mask; an image without one counts as bad; another
+    classes.json is refused."""
+    path = save(tmp_path / "a.jpg", np.zeros((640, 480, 3), np.uint8))
+    mask = save(tmp_path / "a.png", np.zeros((640, 480), np.uint8))
+    source = Source(path=path, key="a", mask=MaskSpec(mask, 3, None))
+    assert read_scene(source, (16, 12)).size == (640, 480)
+    assert read_scene(replace(source, mask=None), (16, 12)).size < (640, 480)
+    pixels = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    scene = Scene(np.repeat(pixels[..., None], 3, 2), pixels).window(1, 2, 3, 4)
+    assert np.array_equal(scene.mask, scene.pixels[..., 0]) and scene.mask[0, 0] == 9
+
+    copy = write_scenes(tmp_path / "some", {"train": 5, "test": 6})
+    (copy / "masks" / "test" / "003.png").unlink()
+    data = data_of(run, data=copy, split="test", learned=False, max_bad_fraction=0.5)
+    (result,) = segment_at(pp.load(run), data, [36])
+    assert result.counts.images == 5 and result.unreadable == ("images/test/003.png: has no mask",)
+    with pytest.raises(BadDataset, match="has no mask"):
+        segment_at(pp.load(run), replace(data, max_bad_fraction=0.01), [36])
+
+
+def test_masks_numbered_otherwise_are_refused(capsys, run, tmp_path):
+    copy = write_scenes(tmp_path / "some", {"train": 5, "test": 6})
+    (copy / "classes.json").write_text('["box", "ground", "disc"]')
+    status, _, err = patchpack(capsys, "eval", run, "--data", copy)
+    assert status == 2 and "has the classes box, ground, disc, the model ground, box, disc" in err
+
+
+def test_a_mask_is_turned_upright_as_its_image_is(tmp_path):
+    values = np.array([[0, 1, 2], [2, 2, 1]], np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its left side
+    Image.fromarray(values).save(tmp_path / "m.png", exif=exif)
+    found = read_mask(MaskSpec(tmp_path / "m.png", 3, None), (3, 2), "x")
+    assert np.array_equal(found, np.rot90(values, -1))
+
+
+def test_classes_that_nothing_can_be_told_of_are_said(root, tmp_path, capsys):
+    config = tiny_segmenter(root, tmp_path / "run", steps=1, ignore=0)
+    start(config, live=False)
+    assert "task.ignore is the number of 'ground'" in capsys.readouterr().err
+    copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
+    for mask in copy.glob("masks/val/*.png"):
+        save(mask, np.full(read_size(mask), 7, np.uint8))
+    with pytest.raises(BadDataset, match="no pixel of the masks of the validation split"):
+        start(tiny_segmenter(copy, tmp_path / "out", steps=1, ignore=7), live=False)
 
 
 def test_resuming_gives_the_same_bits(root, tmp_path):
@@ -233,6 +310,8 @@ def test_data_without_masks_or_names_say_what_is_expected(folder, tmp_path):
     for text, words in (
         ("{", "not JSON"), ('{"1": "a"}', "number its names 0, 1, 2"), ("[]", "must hold names"),
         ('["a", 3]', "must hold names"), ("7", "must be a list"),
+        ('["a", "a"]', "two classes alike"), ("[" * 200_000, "not JSON"),
+        ('{"0": "a", "00": "b", "1": "c"}', "number its names"),
     ):  # fmt: skip
         (copy / "classes.json").write_text(text)
         with pytest.raises(BadDataset, match=words):

@@ -69,7 +69,7 @@ def test_tubelets_are_the_pixels_of_their_place():
     some = cut_tubelets(frames, SHAPES, kept=kept)
     assert some.kinds == (2, 1, 1)
     assert torch.equal(some.patches, found.patches[kept])
-    assert torch.equal(some.token_grids, found.token_grids[kept])
+    assert torch.equal(some.spans, found.spans[kept])
     with pytest.raises(ValueError, match="do not divide into tubelets of 2 frames of 4 x 4 px"):
         cut_tubelets(frames[:, :7], SHAPES)
 
@@ -138,6 +138,27 @@ def test_tubelets_of_other_sizes_begin_with_what_patches_made_of_the_same_pixels
         made = frames @ found[f"embedding.{number}.weight"].T + found[f"embedding.{number}.bias"]
         torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-5)
     assert found["embedding.3.weight"].isfinite().all()
+
+
+def test_tubelets_of_all_shapes_are_where_their_pixels_are():
+    """In shares of the clip, also where a shape leaves some of a side out."""
+    frames = np.zeros((6, 12, 20, 3), np.uint8)
+    cut = cut_tubelets(frames, SEVERAL.tubelets)
+    middles = (cut.coords + 0.5) / cut.spans * torch.tensor(frames.shape[:3])
+    place = 0
+    for shape, count in zip(SEVERAL.tubelets, cut.kinds, strict=True):
+        size = torch.tensor([shape.frames, shape.height, shape.width])
+        rows = slice(place, place + count)
+        torch.testing.assert_close(middles[rows], (cut.coords[rows] + 0.5) * size)
+        place += count
+    model = VideoNaViT(SEVERAL).eval()
+    with torch.no_grad():  # positions and time alone: the same for tubelets with the same middle
+        for layer in model.embedding:
+            layer.weight.zero_()
+        x = model.embed(collate_clips([cut], SEVERAL.tubelets))
+    same = (middles[:, None] - middles[None]).abs().amax(-1) < 1e-4
+    near = (x[:, None] - x[None]).abs().amax(-1) < 1e-4
+    assert torch.equal(near, same)
 
 
 def test_only_what_fits_is_inflated():

@@ -23,7 +23,7 @@ from itertools import accumulate
 from typing import Any, Self
 
 import torch
-from jaxtyping import Int, Num
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 Target = int | float | str | Tensor
@@ -251,7 +251,7 @@ class ClipPatches:
 
     patches: Num[Tensor, "token patch_dim"]  # of the largest shape; the others end in zeros
     coords: Int[Tensor, "token 3"]  # (t, y, x) of each, in the full grid of its shape
-    token_grids: Int[Tensor, "token 3"]  # that grid
+    spans: Float[Tensor, "token 3"]  # how many of its shape fill the clip: places are shares of it
     grid: tuple[int, int, int]  # of the first shape
     kinds: tuple[int, ...]  # tokens of each shape
     key: str = ""
@@ -262,12 +262,12 @@ class ClipPatches:
 class PackedClips(PackedBatch):
     """Many clips in one token stream; coords are (t, y, x), grids those of the first shape."""
 
-    token_grids: Int[Tensor, "token 3"]  # the full grid that each token lies in
+    spans: Float[Tensor, "token 3"]  # how many tubelets of each token's shape fill its clip
     kinds: tuple[tuple[int, ...], ...]  # tokens of each shape, of each clip; on the host
 
     @property
     def _of_tokens(self) -> tuple[str, ...]:
-        return "patches", "coords", "token_grids"
+        return "patches", "coords", "spans"
 
     def select(self, images: Sequence[int]) -> Self:
         return replace(super().select(images), kinds=tuple(self.kinds[i] for i in images))
@@ -289,7 +289,7 @@ def collate_clips(clips: Sequence[ClipPatches], tubelets: Sequence[Tubelet]) -> 
         return PackedClips(
             patches=torch.empty(0, 3 * max(t.pixels for t in tubelets), dtype=torch.uint8),
             coords=torch.empty(0, 3, dtype=torch.int32),
-            token_grids=torch.empty(0, 3, dtype=torch.int32),
+            spans=torch.empty(0, 3),
             grids=torch.empty(0, 3, dtype=torch.int32),
             lengths=(),
             kinds=(),
@@ -297,7 +297,7 @@ def collate_clips(clips: Sequence[ClipPatches], tubelets: Sequence[Tubelet]) -> 
     return PackedClips(
         patches=torch.cat([clip.patches for clip in clips]),
         coords=torch.cat([clip.coords for clip in clips]),
-        token_grids=torch.cat([clip.token_grids for clip in clips]),
+        spans=torch.cat([clip.spans for clip in clips]),
         grids=torch.tensor([clip.grid for clip in clips], dtype=torch.int32),
         lengths=tuple(len(clip.patches) for clip in clips),
         kinds=tuple(clip.kinds for clip in clips),

@@ -54,6 +54,7 @@ def cut_tubelets(
             f"of {first.frames} frames of {first.height} x {first.width} px"
         )
     grids = [tubelet_grid((time, height, width), shape) for shape in shapes]
+    spans = [(time / s.frames, height / s.height, width / s.width) for s in shapes]
     cells = [_cells(frames, shape, grid) for shape, grid in zip(shapes, grids, strict=True)]
     coords = [np.indices(grid).reshape(3, -1).T for grid in grids]
     counts = [len(c) for c in coords]
@@ -68,7 +69,7 @@ def cut_tubelets(
     return ClipPatches(
         patches=torch.from_numpy(patches),
         coords=torch.from_numpy(np.concatenate(coords)[numbers].astype(np.int32)),
-        token_grids=torch.from_numpy(np.array(grids, np.int32)[kinds]),
+        spans=torch.from_numpy(np.array(spans, np.float32)[kinds]),
         grid=grids[0],
         kinds=tuple(int((kinds == kind).sum()) for kind in range(len(shapes))),
         key=key,

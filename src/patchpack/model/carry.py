@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchpack.model.positions import Factorized, Interpolated, Learned2D, Positions
+from patchpack.model.video import VideoConfig
 
-PREFIX = "positions."
+PREFIX, TIME = "positions.", "time"
 
 
 class OtherPositions(ValueError):
@@ -54,6 +55,22 @@ def carry_positions(
         case _:
             raise OtherPositions(f"{before} cannot become {after}")
     return carried
+
+
+def carry_times(
+    tensors: Mapping[str, Tensor], before: VideoConfig, after: VideoConfig
+) -> dict[str, Tensor]:
+    """A trunk's tensors with the table of time as `after` wants it; raises OtherPositions."""
+    if before.time_coordinates != after.time_coordinates:
+        raise OtherPositions(
+            f"time_coordinates are {before.time_coordinates}, not {after.time_coordinates}"
+        )
+    rows = tensors[TIME]
+    if before.time_coordinates == "absolute":
+        return dict(tensors) | {TIME: _first(rows, after.times)}
+    if before.times == after.times:
+        return dict(tensors)
+    return dict(tensors) | {TIME: _resampled(rows[:, None].repeat(1, 2, 1), (after.times, 2))[:, 0]}
 
 
 def _first(rows: Tensor, length: int) -> Tensor:

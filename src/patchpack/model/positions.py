@@ -28,7 +28,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from patchpack.model.resampling import Filter, resize_weights
@@ -38,12 +38,12 @@ Coordinates = Literal["absolute", "fractional", "aspect"]
 
 
 def place(
-    coords: Int[Tensor, "token 2"],
-    grids: Int[Tensor, "token 2"],
+    coords: Int[Tensor, "token axis"],
+    grids: Num[Tensor, "token axis"],
     coordinates: Coordinates,
     length: int,
-) -> Float[Tensor, "token 2"]:
-    """Coordinates in rows of a table of `length`."""
+) -> Float[Tensor, "token axis"]:
+    """Coordinates in rows of a table of `length`; sides of grids need not be whole."""
     if coordinates == "absolute":
         return coords.float()
     sides = grids if coordinates == "fractional" else grids.amax(-1, keepdim=True)
@@ -187,7 +187,7 @@ class FactorizedPositions(nn.Module):
             nn.init.normal_(table, std=std)
 
     def forward(
-        self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
+        self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         if self.config.coordinates == "absolute":
             y, x = (F.embedding(c, t) for c, t in zip(coords.long().T, self._tables(), strict=True))
@@ -229,7 +229,7 @@ class Learned2DPositions(nn.Module):
         nn.init.normal_(self.table, std=self.table.shape[-1] ** -0.5)
 
     def forward(
-        self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
+        self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         y, x = coords.long().unbind(-1)
         return F.embedding(y * self.length + x, self.table)
@@ -250,7 +250,7 @@ class InterpolatedPositions(nn.Module):
         nn.init.normal_(self.table, std=self.table.shape[-1] ** -0.5)
 
     def forward(
-        self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
+        self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         c = self.config
         wy, wx = resize_weights(coords, grids, c.side, c.filter, c.antialias).unbind(-2)
@@ -269,7 +269,7 @@ class SinusoidalPositions(nn.Module):
         """Nothing to learn."""
 
     def forward(
-        self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
+        self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         c = self.config
         angles = wave_angles(place(coords, grids, c.coordinates, c.length), self.waves, c.base)
@@ -297,7 +297,7 @@ class FourierPositions(nn.Module):
         nn.init.normal_(self.frequencies, std=2 * pi / self.config.wavelength)
 
     def forward(
-        self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
+        self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         c = self.config
         rows = place(coords, grids, c.coordinates, c.length)
@@ -313,7 +313,7 @@ class NoPositions(nn.Module):
         """Nothing to learn."""
 
     def forward(
-        self, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"]
+        self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, ""]:
         return torch.zeros((), device=coords.device)
 

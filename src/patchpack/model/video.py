@@ -87,9 +87,9 @@ class VideoNaViT(NaViT):
         config = self.config
         assert isinstance(config, VideoConfig)
         pixels = (batch.patches.float() - config.pixel_mean) / config.pixel_std
-        coords, grids = batch.coords, batch.token_grids
-        tokens = self._project(pixels, batch) + self.positions(coords[:, 1:], grids[:, 1:])
-        rows = place(coords[:, :1], grids[:, :1], config.time_coordinates, config.times)
+        coords, spans = batch.coords, batch.spans
+        tokens = self._project(pixels, batch) + self.positions(coords[:, 1:], spans[:, 1:])
+        rows = place(coords[:, :1], spans[:, :1], config.time_coordinates, config.times)
         tokens = tokens + between(rows[:, 0], self.time)
         return tokens.to(self.encoder.norm.weight.dtype)
 

@@ -1,7 +1,8 @@
 """Weights to begin with: those of another run."""
 
-import json
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ from torch import Tensor
 
 from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
 from patchpack.heads.task import TrunkTask
-from patchpack.model.carry import OtherPositions, carry_positions
+from patchpack.model.carry import OtherPositions, carry_positions, carry_times
 from patchpack.model.navit import NaViTConfig
+from patchpack.model.positions import Positions
 from patchpack.model.video import Inflation, VideoConfig, inflate
 from patchpack.serial import from_json
 
 TRUNK = "trunk."
+SAME = (  # what must be the same of two models, for weights to mean the same
+    "patch_size", "channels", "dim", "depth", "heads", "mlp_dim", "bias", "qk_norm", "norm_eps",
+    "activation", "registers", "pooling",
+)  # fmt: skip
 
 
 def begin_with(
@@ -32,7 +38,8 @@ def begin_with(
     how        patches become tubelets
 
     Says whether all was copied. Raises CheckpointError for a folder without good weights, and for
-    weights of another model, naming what does not match.
+    weights of another model, naming what does not match. How pixels are measured may differ: it
+    belongs to the data.
     """
     checkpoints = folder / "checkpoints"
     if not candidates(checkpoints, "best"):
@@ -41,13 +48,14 @@ def begin_with(
     tensors, card = checkpoint.tensors["model"], checkpoint.state["card"]
     before = from_json(NaViTConfig | VideoConfig, card["model"])  # pyrefly: ignore
     after = task.trunk.config
+    _check_same(before, after, folder)
     trunk = {n.removeprefix(TRUNK): t for n, t in tensors.items() if n.startswith(TRUNK)}
     try:
         trunk = carry_positions(trunk, before.positions, after.positions)
     except OtherPositions as error:
         raise CheckpointError(
-            f"{folder} has other positions than this model: {error}; set model.positions to "
-            f"{json.dumps(card['model']['positions'])}"
+            f"{folder} has other positions than this model: {error}; give "
+            f"{_options(before.positions)}"
         ) from error
     trunk = _for_clips(trunk, before, after, how, folder)
     if continues(card):
@@ -62,14 +70,44 @@ def begin_with(
     return False
 
 
+def _check_same(before: NaViTConfig, after: NaViTConfig, folder: Path) -> None:
+    """Raise CheckpointError where weights would not fit, or mean something else: with what to
+    give, so that they do."""
+    if isinstance(before, VideoConfig) and not isinstance(after, VideoConfig):
+        raise CheckpointError(f"{folder} takes clips, and this model takes images")
+    wrong = {n: getattr(before, n) for n in SAME if getattr(before, n) != getattr(after, n)}
+    if wrong:
+        there = ", ".join(f"{n} {value}, not {getattr(after, n)}" for n, value in wrong.items())
+        give = " ".join(map(_option, (f"model.{name}" for name in wrong), wrong.values()))
+        raise CheckpointError(f"{folder} is another model ({there}): give {give}")
+
+
+def _option(name: str, value: object) -> str:
+    """As it is given on the command line."""
+    *folders, name = name.replace("_", "-").split(".")
+    if isinstance(value, bool):
+        name, value = (name, "") if value else (f"no-{name}", "")
+    return f"--{'.'.join([*folders, name])} {value}".rstrip()
+
+
+def _options(positions: Positions) -> str:
+    """A kind of positions, as it is given on the command line."""
+    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(positions).__name__).lower()
+    fields = (_option(f"model.positions.{n}", value) for n, value in asdict(positions).items())
+    return " ".join([f"model.positions:{kind}", *fields])
+
+
 def _for_clips(
     trunk: dict[str, Tensor], before: NaViTConfig, after: NaViTConfig, how: Inflation, folder: Path
 ) -> Mapping[str, Tensor]:
     """A trunk of images as one of clips, where that is what it is to become."""
-    if isinstance(before, VideoConfig) and not isinstance(after, VideoConfig):
-        raise CheckpointError(f"{folder} takes clips, and this model takes images")
-    if isinstance(before, VideoConfig) or not isinstance(after, VideoConfig):
+    if not isinstance(after, VideoConfig):
         return trunk
+    if isinstance(before, VideoConfig):
+        try:
+            return carry_times(trunk, before, after)
+        except OtherPositions as error:
+            raise CheckpointError(f"{folder} tells time otherwise: {error}") from error
     try:
         return inflate(trunk, after, how)
     except ValueError as error:

@@ -242,7 +242,12 @@ def test_sampled_frames_exist_ascend_and_are_whole_tubelets(length, rate, rule, 
 
 def test_rules_sample_as_they_say():
     lengths, rates = np.array([100, 50, 10, 1]), np.array([25.0, 50.0, 10.0, 10.0])
-    assert Spread(frames=8).draw(lengths, rates, 2).counts.tolist() == [8, 8, 8, 2]
+    spread = Spread(frames=8).draw(lengths, rates, 2)
+    assert spread.counts.tolist() == [8, 8, 8, 2] and spread.steps[:3].tolist() == [
+        12.5,
+        6.25,
+        1.25,
+    ]
     at_rate = AtRate(rate=5, frames=16).draw(lengths, rates, 1)
     assert at_rate.counts.tolist() == [16, 5, 5, 1] and at_rate.steps.tolist() == [5, 10, 2, 2]
     every = Every(step=4, frames=16).draw(lengths, rates, 2)
@@ -402,6 +407,23 @@ def test_places_in_time_are_drawn_anew_and_are_the_middle_in_evaluation(root):
     lengths = sorted(index.clips.lengths)
     assert first_frames(0, 0.5) == first_frames(1, 0.5)
     assert sorted(first_frames(0, 0.5)) == [(length - 3) // 2 for length in lengths]
+
+
+def test_tokens_are_dropped_anew_each_epoch_in_space_and_time(root):
+    index = build_index(root, kind=CLIPS)
+    showing = Showing(Every(step=1, frames=4), TUBELETS)
+    treatment = Treatment(patch_size=4, showing=showing)
+
+    def kept(epoch: int) -> dict[str, torch.Tensor]:
+        plan = plan_of(index, showing, max_tokens=10**4, epoch=epoch)
+        batch = load_pack(pack_spec(index, plan, treatment, epoch=epoch, step=0, rank=0)).batch
+        parts = batch.coords.split(list(batch.lengths))
+        return dict(zip(batch.keys, parts, strict=True))
+
+    first, second = kept(0), kept(1)
+    assert all(not torch.equal(first[key], second[key]) for key in first)
+    frames = [coords[:, 0].bincount().tolist() for coords in first.values()]
+    assert any(len(set(counts)) > 1 for counts in frames)  # not the same places of every frame
 
 
 def test_a_pack_that_lost_all_its_clips_is_empty(root, tmp_path):

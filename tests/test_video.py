@@ -161,6 +161,20 @@ def test_tubelets_of_all_shapes_are_where_their_pixels_are():
     assert torch.equal(near, same)
 
 
+@pytest.mark.parametrize("coordinates", ["absolute", "fractional"])
+def test_time_is_told_in_tubelets_or_in_shares_of_the_clip(coordinates):
+    model = VideoNaViT(replace(PLAIN, times=4, time_coordinates=coordinates))
+    batch = pack_clips([np.zeros((4, 8, 8, 3), np.uint8)], PLAIN.tubelets)
+    with torch.no_grad():
+        model.time.zero_()
+        before = model.embed(batch)
+        model.time.copy_(torch.arange(4.0)[:, None].expand(4, 12))
+        rows = model.embed(batch) - before
+    expected = batch.coords[:, :1].float() * (1 if coordinates == "absolute" else 2)
+    expected = expected + (0 if coordinates == "absolute" else 0.5)
+    torch.testing.assert_close(rows, expected.expand(-1, 12), atol=1e-4, rtol=0)
+
+
 def test_only_what_fits_is_inflated():
     weights = NaViT(NaViTConfig(dim=12, depth=1, heads=2, mlp_dim=20, patch_size=8)).state_dict()
     for config in (PLAIN, SEVERAL):

@@ -1,10 +1,11 @@
 """Nuclei under the microscope, each in a box: 9,893 of them in 239 images of 256 to 700 px.
 
     patchpack train recipes/nuclei.py --data.root DIR/boxes.json
-    patchpack eval runs/nuclei --split test --budgets 256 576 1024
+    patchpack eval runs/nuclei --split test --budgets 256 576 1024 --max-boxes 400
 
-A nucleus is ten pixels wide in some images and a hundred in others, so patches are of 8 px and
-images keep their size; windows of them are trained on.
+A nucleus is ten pixels wide in some images and a hundred in others, so patches are of 8 px; windows
+of images, resized to 128 to 256 px, are trained on. Some images hold several hundred nuclei, more
+than the hundred boxes that COCO counts.
 """
 
 from pathlib import Path

@@ -1,8 +1,9 @@
-"""Losses as pure functions: tensors in, (sum, count) out.
+"""Losses as pure functions: tensors in, a sum out, and the count of what it runs over.
 
 Packs hold different numbers of images, on every rank and at every step, so a mean is only right
-when the sum of all losses is divided by the count of all images. A loss therefore never divides;
-the training loop does, once, by the global count.
+when the sum of all losses is divided by the count of all images. So no loss divides by that; the
+training loop does, once, by the global count. Those of pixels and boxes are terms, which the heads
+sum and count.
 
 Axes: image, label.
 """

@@ -63,7 +63,7 @@ def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
     except BadImage as error:
         raise BadImage(key, error.reason) from error
     except Exception as error:
-        raise BadImage(key, f"its mask {mask.path.name} {reason_of(error)}") from error
+        raise BadImage(key, f"its mask {mask.path.name}: {reason_of(error)}") from error
     ignored = values == mask.ignore
     wrong = np.unique(values[~ignored & ((values < 0) | (values >= mask.num_classes))])
     if len(wrong):

@@ -1,7 +1,8 @@
 """From a spec to patches: decode, crop, resize, augment, cut up, drop.
 
 Every random number of an image follows from the seed, the epoch and its number in its index. All
-frames of a clip are treated with the same numbers, so that nothing moves but what moved.
+frames of a clip are treated with the same numbers, so that nothing moves but what moved; contrast
+turns about the mean of each.
 """
 
 from dataclasses import replace

@@ -22,7 +22,7 @@ test: venv  ## the default tests, minutes on 2 cores
 test-all: venv  ## the slow ones too, and those on a GPU or on the images in $$PATCHPACK_DATA
 	$(TEST) -m ""
 
-check: venv  ## lint, format, types, and shapes of every annotated function
+check: venv  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check

@@ -144,6 +144,9 @@ def test_views_are_for_clips(capsys, tmp_path):
     for words in (("eval", tmp_path / "run"), ("predict", tmp_path / "run", images / "test")):
         status, _, err = patchpack(capsys, *words, "--views", 2)
         assert status == 2 and "--views is for classifiers of clips" in err
+    video = write_video(tmp_path / "a.mp4", film("left", np.random.default_rng(0)))
+    status, _, err = patchpack(capsys, "predict", tmp_path / "run", video)
+    assert status == 2 and "is a video, which a model of clips takes" in err
 
 
 def test_a_run_of_clips_resumes_to_the_bit(root, tmp_path):

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from patchpack.data.pack import pack as pack
     from patchpack.heads.classification import Classifier as Classifier
     from patchpack.heads.classification import create_model as create_model
+    from patchpack.heads.detection import Detector as Detector
+    from patchpack.heads.segmentation import Segmenter as Segmenter
+    from patchpack.model.maps import kept_map as kept_map
+    from patchpack.model.maps import to_maps as to_maps
+    from patchpack.model.maps import to_tokens as to_tokens
     from patchpack.model.navit import NaViT as NaViT
     from patchpack.model.navit import NaViTConfig as NaViTConfig
     from patchpack.model.presets import list_models as list_models
     from patchpack.model.presets import model_config as model_config
     from patchpack.model.video import VideoConfig as VideoConfig
     from patchpack.model.video import inflate as inflate
+    from patchpack.serve.clips import ClipPredictor as ClipPredictor
     from patchpack.serve.detector import BoxModel as BoxModel
     from patchpack.serve.load import load as load
     from patchpack.serve.matcher import Matcher as Matcher
@@ -38,9 +44,13 @@ _HOMES = {
     "data.images": ("BadImage",),
     "data.pack": ("pack",),
     "heads.classification": ("Classifier", "create_model"),
+    "heads.detection": ("Detector",),
+    "heads.segmentation": ("Segmenter",),
+    "model.maps": ("kept_map", "to_maps", "to_tokens"),
     "model.navit": ("NaViT", "NaViTConfig"),
     "model.presets": ("list_models", "model_config"),
     "model.video": ("VideoConfig", "inflate"),
+    "serve.clips": ("ClipPredictor",),
     "serve.detector": ("BoxModel",),
     "serve.load": ("load",),
     "serve.matcher": ("Matcher",),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from patchpack.data.files import IMAGES, Kind
+from patchpack.data.files import CLIPS, IMAGES, Kind
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.data.layouts import files_in
 
@@ -20,7 +20,7 @@ class Group(NamedTuple):
 
 def image_files(paths: Sequence[Path], kind: Kind = IMAGES) -> list[Path]:
     """Files as given, folders as the images, or clips, in and below them; raises ValueError for
-    neither."""
+    neither, and for a video among images."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -30,6 +30,8 @@ def image_files(paths: Sequence[Path], kind: Kind = IMAGES) -> list[Path]:
             found += inside
         elif not path.exists():
             raise ValueError(f"{path}: there is no such file")
+        elif kind == IMAGES and path.suffix.lower() in CLIPS.suffixes:
+            raise ValueError(f"{path} is a video, which a model of clips takes")
         else:
             found.append(path)
     if not found:

@@ -108,8 +108,8 @@ def test_scores_and_boxes_are_not_rounded_with_the_rest():
 
 
 def test_one_object_is_told_once_and_neighbours_are_told_apart():
-    """Boxes that overlap by an IoU of 0.6 or more are one object; all others are kept, best first,
-    in pixels."""
+    """Boxes that overlap by an IoU of more than a half are one object; all others are kept, best
+    first, in pixels."""
     places = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.5, 0.54, 0.5, 0.5], [0.5, 0.7, 0.5, 0.5]])
     batch = collate(make_images(grids=((1, 3),)), 12)
     found = Detected(torch.tensor([[2.0], [1.0], [0.0]]), places)

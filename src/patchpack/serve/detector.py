@@ -24,7 +24,7 @@ from patchpack.heads.detection import Detected
 from patchpack.serve.images import ImageModel
 
 CANDIDATES = 1000  # best pairs of a token and a class, of each image
-OVERLAP = 0.6  # IoU from which the worse of two boxes of a class is the same object
+OVERLAP = 0.5  # IoU from which the worse of two boxes of a class is the same object
 LEAST = 0.3  # score of a box that is shown
 
 

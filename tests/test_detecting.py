@@ -294,6 +294,15 @@ def test_boxes_told_of_another_size_are_left_out_with_their_image(source, tmp_pa
     index, faults = with_objects(build_index(path, learned=False), (), 0.0)
     (error,) = faults.images
     assert len(index) == 81 and error.key.endswith("train000.png") and "but its boxes" in str(error)
+
+    def halved(content):
+        for image in content["images"]:
+            height, width = read_size(source.parent / "images" / image["file_name"])
+            image |= {"height": float(2 * height), "width": str(2 * width)}
+
+    other = change(source, tmp_path / "other.json", halved)
+    with pytest.raises(BadDataset, match=r"boxes are of .* px, and so with every image"):
+        with_objects(build_index(other, learned=False), (), 1.0)
     with pytest.raises(BadDataset, match=r"1 of 82 images cannot be used .* but its boxes are of"):
         start(tiny_detector(path, tmp_path / "out"), live=False)
 

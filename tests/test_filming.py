@@ -18,7 +18,7 @@ from patchpack.data.images import BadImage, read_size
 from patchpack.demo.motions import CLASSES as MOTIONS
 from patchpack.demo.motions import film as motion
 from patchpack.judge import classify_at, data_of
-from patchpack.model.positions import Factorized
+from patchpack.model.positions import Factorized, Rotary
 from patchpack.run import start
 from patchpack.serve.clips import ClipPredictor
 from patchpack.tasks.classification import Classification
@@ -217,10 +217,18 @@ def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp
     with pytest.raises(CheckpointError, match=r"other positions.*give model.positions:factorized"):
         start(other, live=False)
     larger = replace(clips.model, patch_size=8, tubelets=(pp.Tubelet(2, 8, 8),))
-    with pytest.raises(
-        CheckpointError, match=r"another model \(patch_size 4, not 8\): give --model.patch-size 4"
-    ):
+    said = r"\(patch_size 4, not 8\): give --model.patch-size 4 --model.tubelets.0.height 4 "
+    with pytest.raises(CheckpointError, match=said):
         start(replace(clips, out=tmp_path / "larger", model=larger), live=False)
+    more = replace(clips, out=tmp_path / "more", init=run, model=replace(clips.model, times=64))
+    with pytest.raises(CheckpointError, match=r"cannot become 64.*give --model.times 32"):
+        start(more, live=False)
+    turned = replace(
+        config, out=tmp_path / "turned", model=replace(config.model, positions=Rotary())
+    )
+    start(turned, live=False)
+    with pytest.raises(CheckpointError, match="positions are rotary, and know no time"):
+        start(replace(clips, out=tmp_path / "never", init=turned.out), live=False)
     with pytest.raises(CheckpointError, match="takes clips, and this model takes images"):
         start(replace(config, out=tmp_path / "back", init=run), live=False)
 

@@ -95,6 +95,8 @@ def test_it_is_asked_for_other_names(capsys, run, source):
     words = ("predict", run, images[0], "--labels", "red stripes", "--least", "0", "--json")
     status, out, _ = patchpack(capsys, *words)
     assert status == 0 and {b["label"] for b in json.loads(out)["boxes"]} == {"red stripes"}
+    words = ("predict", run, images[0], "--labels", "bolt", "bolt")
+    assert "'bolt' stands twice" in patchpack(capsys, *words)[2]
     with pytest.raises(ValueError, match="is empty"):
         model.predict(images, ["box", " "])
 

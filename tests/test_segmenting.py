@@ -326,7 +326,7 @@ def test_data_without_masks_or_names_say_what_is_expected(folder, tmp_path):
         start(tiny_segmenter(copy, tmp_path / "out", class_weights=(1.0, 2.0)), live=False)
 
 
-def test_what_is_not_for_segmenters_is_refused(capsys, run, root):
+def test_what_is_not_for_segmenters_is_refused(capsys, run, root, tmp_path):
     image = root / "images" / "test" / "000.png"
     for words, said in (
         (("eval", run, "--suite", "cost"), "is a segmenter"),
@@ -338,13 +338,18 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root):
         (("predict", run, image, "-o", image / "masks"), "is a file: name a folder"),
         (("predict", run, image, "-o", image.parent), "000.png is there already"),
         (("eval", run, "--views", "2"), "--views is for classifiers of clips"),
+        (("eval", run, "--attributes", "age"), "--attributes needs --suite"),
         (("predict", run, image, "--windowed", "--max-tokens", 0), "max_tokens must be at least 1"),
         (("train", root), "to learn from its masks, add task:segmentation-config"),
     ):
         status, _, err = patchpack(capsys, *words)
         assert status == 2 and said in err
-    vectors = pp.load(run).embed([image])
-    assert vectors.shape == (1, 16)
+    assert pp.load(run).embed([image]).shape == (1, 16)
+    status, out, _ = patchpack(capsys, "embed", run, root, "-o", tmp_path / "v.npz", "--json")
+    assert status == 0 and json.loads(out)["shape"] == [58, 16]  # of images, and not of masks
+    (tmp_path / "000.png").symlink_to(tmp_path / "away.png")
+    status, _, err = patchpack(capsys, "predict", run, image, "-o", tmp_path)
+    assert status == 2 and "000.png is there already" in err
 
 
 def test_unreadable_images_are_left_out_and_named_when_judged(run, tmp_path):

@@ -86,6 +86,9 @@ USES = {
 }
 
 
+OF_SUITES = ("at", "shifted", "attributes", "label_map")  # options
+
+
 def run_eval(options: Eval) -> None:
     limits = {n: getattr(options, n) for n in ("max_ms", "max_gflops", "min_accuracy")}
     chooses = any(limit is not None for limit in limits.values())
@@ -103,6 +106,9 @@ def run_eval(options: Eval) -> None:
             out=options.out or options.run, as_json=options.json,
         )  # fmt: skip
         return
+    for name in OF_SUITES:
+        if getattr(options, name):
+            raise ValueError(f"--{name.replace('_', '-')} needs --suite")
     model = load(options.run)
     refuse_others(options, model, USES)
     data = data_of(

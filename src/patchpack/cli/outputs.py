@@ -1,5 +1,6 @@
 """Where results go: never over what is there already."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from pathlib import Path
 def check_new(paths: Iterable[Path]) -> None:
     """Raise ValueError for a file that is there already: it may be an image, or its true mask."""
     for path in paths:
-        if path.exists():
+        if os.path.lexists(path):
             raise ValueError(f"{path} is there already, and is left as it is: name another output")
 
 

@@ -17,6 +17,7 @@ from patchpack.cli.outputs import check_new
 from patchpack.cli.pixels import predict_pixels
 from patchpack.data.files import CLIPS
 from patchpack.data.images import BadImage, decode
+from patchpack.heads.task import check_names
 from patchpack.serve.clips import ClipPredictor
 from patchpack.serve.detector import LEAST, BoxModel
 from patchpack.serve.files import image_files, read_groups
@@ -60,6 +61,7 @@ USES = {
 def run_predict(options: Predict) -> int:
     model = load(options.run)
     refuse_others(options, model, USES)
+    check_names(options.labels)
     bad: list[BadImage] = []
     if isinstance(model, PixelModel):
         predict_pixels(

@@ -79,7 +79,7 @@ def _read(path: Path, root: Path, split: str, folder: str) -> Iterator[tuple[Fil
         if number in keys:
             fault = f"has the id {number!r} of {keys[number]}" if keys[number] else "has no id"
         keys.setdefault(number, key)
-        columns = {name: str(image[name]) for name in SIZE if isinstance(image.get(name), int)}
+        columns = {name: _whole(image[name]) for name in SIZE if name in image}
         columns["objects"] = json.dumps(objects.get(number, []))
         yield File(key=key, split=own, columns=columns, fault=fault), number
     del keys[None]
@@ -92,6 +92,14 @@ def _read(path: Path, root: Path, split: str, folder: str) -> Iterator[tuple[Fil
 def _id(value: object) -> Id:
     """What things go by; None for what nothing can."""
     return value if isinstance(value, int | float | str) else None
+
+
+def _whole(value: object) -> str:
+    """A size as a whole number, if it is one."""
+    try:
+        return f"{float(value):.0f}"  # pyrefly: ignore
+    except (TypeError, ValueError, OverflowError):
+        return ""
 
 
 def _names(categories: list[dict[str, Any]], path: Path) -> dict[Id, str]:

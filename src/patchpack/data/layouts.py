@@ -66,17 +66,24 @@ def _instead(source: Path, kind: Kind) -> str:
 
 
 def _scan(root: Path, kind: Kind) -> list[File]:
-    folders = [e.name for e in _visible(root) if _is_folder(e)]
-    masks = next((name for name in MASK_FOLDERS if name in folders), None)
-    if kind == IMAGES and masks and "images" in folders:
+    entries = _visible(root)
+    folders = [e.name for e in entries if _is_folder(e)]
+    if kind == IMAGES and (masks := _mask_folder(entries)):
         return [_masked(root, key, masks) for key in _below(root, "images", kind)]
     if "train" in map(split_name, folders):
         return [_of_split(key) for split in folders for key in _below(root, split, kind)]
     found = [(key, name) for name in folders for key in _below(root, name, kind)]
     if any(key != name for key, name in found):  # a folder of frames is a clip and no class
         return [File(key=key, label=name if key != name else None) for key, name in found]
-    loose = [e.name for e in _visible(root) if _is_one(e, kind)]
+    loose = [e.name for e in entries if _is_one(e, kind)]
     return [File(key=key, split="all") for key in [*loose, *(key for key, _ in found)]]
+
+
+def _mask_folder(entries: Sequence[os.DirEntry[str]]) -> str | None:
+    """The folder of the masks of the images in a folder images beside it; None without both."""
+    folders = [entry.name for entry in entries if _is_folder(entry)]
+    found = next((name for name in MASK_FOLDERS if name in folders), None)
+    return found if "images" in folders else None
 
 
 def _masked(root: Path, key: str, masks: str) -> File:
@@ -115,10 +122,13 @@ def _below(root: Path, top: str, kind: Kind) -> Iterator[str]:
 
 
 def files_in(folder: Path, kind: Kind = IMAGES) -> list[Path]:
-    """The images, or clips, in a folder and at any depth below it, by name."""
+    """The images, or clips, in a folder and at any depth below it, by name; masks of images that
+    lie beside them are none."""
     entries = _visible(folder)
     if kind.folders and _holds_frames(entries):
         return [folder]
+    if kind == IMAGES and _mask_folder(entries):
+        return files_in(folder / "images", kind)
     keys = [entry.name for entry in entries if _is_one(entry, kind)]
     for entry in entries:
         if _is_folder(entry):

@@ -68,7 +68,10 @@ def with_objects(
     Raises BadDataset where no image has a box, and where more than `max_bad_fraction` of the boxes
     must be left out.
     """
-    index, foreign_sizes = _of_their_size(index)
+    whole = index
+    index, foreign_sizes = _of_their_size(whole)
+    if foreign_sizes and not len(index):
+        raise BadDataset(f"{whole.root}: {foreign_sizes[0]}, and so with every image")
     cells = index.columns.get(COLUMN, ("",) * len(index))
     parsed = [_parse(cell) for cell in cells]
     there = {name for said in parsed for name in said.categories if name}

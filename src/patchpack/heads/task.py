@@ -27,7 +27,9 @@ from patchpack.model.video import VideoConfig, VideoNaViT
 def check_names(classes: Sequence[str]) -> None:
     """Raise ValueError where two classes have one name: results go by it."""
     if twice := sorted({name for name in classes if classes.count(name) > 1}):
-        raise ValueError(f"classes must differ, but {', '.join(map(repr, twice))} stands twice")
+        raise ValueError(
+            f"names of classes must differ: {', '.join(map(repr, twice))} stands twice"
+        )
 
 
 class TrunkTask(nn.Module):

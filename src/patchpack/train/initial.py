@@ -12,7 +12,7 @@ from patchpack.checkpoint import CheckpointError, candidates, load_into, load_ne
 from patchpack.heads.task import TrunkTask
 from patchpack.model.carry import OtherPositions, carry_positions, carry_times
 from patchpack.model.navit import NaViTConfig
-from patchpack.model.positions import Positions
+from patchpack.model.positions import Positions, Rotary
 from patchpack.model.video import Inflation, VideoConfig, inflate
 from patchpack.serial import from_json
 
@@ -75,10 +75,18 @@ def _check_same(before: NaViTConfig, after: NaViTConfig, folder: Path) -> None:
     give, so that they do."""
     if isinstance(before, VideoConfig) and not isinstance(after, VideoConfig):
         raise CheckpointError(f"{folder} takes clips, and this model takes images")
+    if isinstance(after, VideoConfig) and isinstance(before.positions, Rotary):
+        raise CheckpointError(
+            f"{folder} cannot become a model of clips: its positions are rotary, and know no time"
+        )
     wrong = {n: getattr(before, n) for n in SAME if getattr(before, n) != getattr(after, n)}
     if wrong:
         there = ", ".join(f"{n} {value}, not {getattr(after, n)}" for n, value in wrong.items())
-        give = " ".join(map(_option, (f"model.{name}" for name in wrong), wrong.values()))
+        options = {f"model.{name}": value for name, value in wrong.items()}
+        if isinstance(after, VideoConfig) and "patch_size" in wrong:
+            sides = ("model.tubelets.0.height", "model.tubelets.0.width")
+            options |= dict.fromkeys(sides, before.patch_size)
+        give = " ".join(map(_option, options, options.values()))
         raise CheckpointError(f"{folder} is another model ({there}): give {give}")
 
 
@@ -107,7 +115,10 @@ def _for_clips(
         try:
             return carry_times(trunk, before, after)
         except OtherPositions as error:
-            raise CheckpointError(f"{folder} tells time otherwise: {error}") from error
+            raise CheckpointError(
+                f"{folder} tells time otherwise: {error}; give --model.times {before.times} "
+                f"--model.time-coordinates {before.time_coordinates}"
+            ) from error
     try:
         return inflate(trunk, after, how)
     except ValueError as error:

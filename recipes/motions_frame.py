@@ -4,6 +4,7 @@
     patchpack eval runs/motions_frame --split test
 
 Four classes look alike in a frame, and the others are pairs: two in five is the most to be hoped.
+Two minutes; 21.0 %.
 """
 
 from dataclasses import replace

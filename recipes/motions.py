@@ -5,7 +5,7 @@
     patchpack eval runs/motions --split test --budgets 200 400 800 --views 2
 
 Sixteen frames of each, two a tubelet. Nothing is mirrored: left would become right. 28 minutes on
-one core, half of that on two processes; 92.3 % of the test split at 400 tokens.
+one core; 92.3 % of the test split at 400 tokens.
 """
 
 from pathlib import Path

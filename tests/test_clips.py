@@ -304,6 +304,8 @@ def test_a_picture_beside_videos_is_no_clip(tmp_path):
         write_video(tmp_path / "data" / label / "a.mp4", ramp(4))
         write_frames(tmp_path / "data" / label / "b", ramp(4))
         Image.fromarray(ramp()[0]).save(tmp_path / "data" / label / "poster.jpg")
+    (tmp_path / "data" / "left" / "b" / "notes").mkdir()
+    (tmp_path / "data" / "left" / "b" / "notes" / "a.txt").touch()
     index = build_index(tmp_path / "data", kind=CLIPS)
     assert index.keys == ("left/a.mp4", "left/b", "right/a.mp4", "right/b")
     assert index.classes == ("left", "right")

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from conftest import randomise, write_folder
+from patchpack.batch import Tubelet
 from patchpack.checkpoint import CheckpointError, candidates, load
 from patchpack.data.index import build_index
 from patchpack.distributed import World
 from patchpack.heads.classification import Classifier
-from patchpack.model.carry import carry_positions
+from patchpack.model.carry import OtherPositions, carry_positions, carry_times
 from patchpack.model.positions import Factorized, Interpolated, Learned2D, Rotary
+from patchpack.model.video import VideoConfig
 from patchpack.packs import training_packs
 from patchpack.run import start
 from patchpack.train.loop import Trainer
@@ -141,6 +143,25 @@ def test_positions_of_another_length_say_the_same(before, after):
     cut = isinstance(before, Learned2D) or before.max_side < 2**31 - 1
     atol = 0 if cut else 0.15
     torch.testing.assert_close(new(coords, grids), old(coords, grids), atol=atol, rtol=0)
+
+
+def test_times_of_another_number_say_the_same():
+    """Those of tubelets are cut, those of shares of a clip are resampled; never exchanged."""
+    shapes = (Tubelet(2, 4, 4),)
+    before = VideoConfig(
+        dim=8, depth=1, heads=2, mlp_dim=8, patch_size=4, tubelets=shapes, times=6
+    )  # fmt: skip
+    tensors = {"time": torch.linspace(0, 1, 6)[:, None] * torch.ones(8), "other": torch.ones(1)}
+    cut = carry_times(tensors, before, replace(before, times=4))
+    assert torch.equal(cut["time"], tensors["time"][:4]) and "other" in cut
+    with pytest.raises(OtherPositions, match="6 learned places cannot become 9"):
+        carry_times(tensors, before, replace(before, times=9))
+    shares = replace(before, time_coordinates="fractional")
+    longer = carry_times(tensors, shares, replace(shares, times=12))["time"]
+    middles = ((torch.arange(12) + 0.5) / 12 * 6 - 0.5).clamp(0, 5) / 5
+    torch.testing.assert_close(longer[:, 0], middles, atol=1e-5, rtol=0)
+    with pytest.raises(OtherPositions, match="time_coordinates are absolute, not fractional"):
+        carry_times(tensors, before, shares)
 
 
 def test_weights_that_do_not_fit_are_refused_by_name(root, pretrained, tmp_path):

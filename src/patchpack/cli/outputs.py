@@ -1,4 +1,4 @@
-"""Where results go: never over what is there already."""
+"""Where results go: predictions never over a file that is there, nothing below one."""
 
 import os
 from collections.abc import Iterable

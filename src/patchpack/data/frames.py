@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from patchpack.batch import Tubelet
 from patchpack.data.tubelets import count_tubelets
 
+MOST = 1_000_000  # frames, shown or passed over: more is a slip
 Lengths = Int[np.ndarray, " clip"]
 Rates = Float[np.ndarray, " clip"]
 
@@ -76,9 +77,6 @@ class Every:
 
 
 FrameSampling = Spread | AtRate | Every
-
-
-MOST = 1_000_000  # frames, shown or passed over: more is a slip
 
 
 def _possible(**numbers: int) -> None:

@@ -137,10 +137,14 @@ def files_in(folder: Path, kind: Kind = IMAGES) -> list[Path]:
 
 
 def _holds_frames(entries: Sequence[os.DirEntry[str]]) -> bool:
-    """Whether a folder of these is a clip: images, and no videos or folders that would be clips
-    of a class, beside which an image is only a picture."""
-    others = any(_is_folder(entry) or _is_one(entry, CLIPS) for entry in entries)
-    return not others and any(_is_one(entry, IMAGES) for entry in entries)
+    """Whether a folder of these is a clip: it holds images, and neither videos nor folders of
+    either, beside which an image is only a picture."""
+    if not any(_is_one(entry, IMAGES) for entry in entries):
+        return False
+    inside = [e for entry in entries if _is_folder(entry) for e in _visible(Path(entry.path))]
+    return not any(_is_one(e, CLIPS) for e in [*entries, *inside]) and not any(
+        _is_one(e, IMAGES) for e in inside
+    )
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

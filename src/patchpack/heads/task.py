@@ -4,6 +4,7 @@ A task module offers `loss(batch)` for training, `encode(batch)` for its trunk's
 vectors, and `training_flops(batch)`; the training loop knows no more of it.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -26,7 +27,7 @@ from patchpack.model.video import VideoConfig, VideoNaViT
 
 def check_names(classes: Sequence[str]) -> None:
     """Raise ValueError where two classes have one name: results go by it."""
-    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(classes).items() if count > 1):
         raise ValueError(
             f"names of classes must differ: {', '.join(map(repr, twice))} stands twice"
         )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchpack.model.positions import Factorized, Interpolated, Learned2D, Positions
+from patchpack.model.positions import Coordinates, Factorized, Interpolated, Learned2D, Positions
 from patchpack.model.video import VideoConfig
 
 PREFIX, TIME = "positions.", "time"
@@ -38,11 +38,7 @@ def carry_positions(
                 )
             for name in ("y", "x"):
                 rows = tensors[PREFIX + name]
-                carried[PREFIX + name] = (
-                    _first(rows, after.length)
-                    if before.coordinates == "absolute"
-                    else _resampled(rows[:, None].repeat(1, 2, 1), (after.length, 2))[:, 0]
-                )
+                carried[PREFIX + name] = _of_length(rows, before.coordinates, after.length)
         case Learned2D(), Learned2D():
             n = before.length
             rows = tensors[PREFIX + "table"].unflatten(0, (n, n))
@@ -65,12 +61,16 @@ def carry_times(
         raise OtherPositions(
             f"time_coordinates are {before.time_coordinates}, not {after.time_coordinates}"
         )
-    rows = tensors[TIME]
-    if before.time_coordinates == "absolute":
-        return dict(tensors) | {TIME: _first(rows, after.times)}
     if before.times == after.times:
         return dict(tensors)
-    return dict(tensors) | {TIME: _resampled(rows[:, None].repeat(1, 2, 1), (after.times, 2))[:, 0]}
+    return dict(tensors) | {TIME: _of_length(tensors[TIME], before.time_coordinates, after.times)}
+
+
+def _of_length(rows: Tensor, coordinates: Coordinates, length: int) -> Tensor:
+    """A table along one axis with another number of rows."""
+    if coordinates == "absolute":
+        return _first(rows, length)
+    return _resampled(rows[:, None].repeat(1, 2, 1), (length, 2))[:, 0]
 
 
 def _first(rows: Tensor, length: int) -> Tensor:

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 import patchpack as pp
-from patchpack.heads.classification import Classifier
 from patchpack.model.navit import NaViTConfig, forward_flops
+from patchpack.tasks.classification.model import Classifier
 
 NUM_CLASSES = 1000
 Images = Sequence[np.ndarray]  # uint8 [h, w, 3], sides multiples of the patch size

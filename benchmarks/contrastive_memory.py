@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchpack.contrast import sigmoid_contrastive, softmax_contrastive
+from patchpack.tasks.contrastive.loss import sigmoid_contrastive, softmax_contrastive
 
 Total = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 

@@ -31,13 +31,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from patchpack.__main__ import keep_freed_memory
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import NoDrop
 from patchpack.data.index import Index, build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
-from patchpack.data.plan import make_plan
-from patchpack.data.resolution import Native
+from patchpack.data.packing.dropping import NoDrop
+from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.resolution import Native
 from patchpack.data.spec import Treatment
+from patchpack.data.transforms.augment import Augment
 
 Pass = Callable[[], Iterator[int]]  # images of each batch
 BATCH = 32

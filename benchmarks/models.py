@@ -30,7 +30,7 @@ from sizes import draw, log_normal_sizes, read_sizes
 from torch import nn
 
 from patchpack.__main__ import keep_freed_memory, spin_briefly
-from patchpack.data.resolution import Native, Resolution, Sampled
+from patchpack.data.packing.resolution import Native, Resolution, Sampled
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TI, S, B, L = ({"dim": dim, "heads": dim // 64} for dim in (192, 384, 768, 1024))

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from sizes import draw, log_normal_sizes, read_sizes
 
-from patchpack.data.dropping import NoDrop
-from patchpack.data.plan import Plan, make_plan
-from patchpack.data.resolution import Native, Resolution, Sampled
+from patchpack.data.packing.dropping import NoDrop
+from patchpack.data.packing.plan import Plan, make_plan
+from patchpack.data.packing.resolution import Native, Resolution, Sampled
 
 RESOLUTIONS: dict[str, Resolution] = {
     "sampled 64:256 px": Sampled(low=64, high=256),

@@ -25,8 +25,8 @@ from training_memory import full_pack
 
 from patchpack.__main__ import keep_freed_memory, spin_briefly
 from patchpack.batch import PackedBatch
-from patchpack.heads.classification import Classifier
 from patchpack.model.presets import model_config
+from patchpack.tasks.classification.model import Classifier
 from patchpack.train.precision import autocast, choose_dtype
 
 ROUNDS = 5

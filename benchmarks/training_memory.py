@@ -17,8 +17,8 @@ import torch
 from patchpack.batch import PackedBatch
 from patchpack.data.loader import Loaded
 from patchpack.distributed import World
-from patchpack.heads.classification import Classifier
 from patchpack.model.presets import model_config
+from patchpack.tasks.classification.model import Classifier
 from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer
 from patchpack.train.precision import choose_dtype

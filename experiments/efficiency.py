@@ -29,9 +29,9 @@ from study import (
     train_all,
 )
 
-from patchpack.data.dropping import BetaDrop, NoDrop
-from patchpack.data.resolution import Square
-from patchpack.evaluate.figures import COLOURS, png
+from patchpack.data.packing.dropping import BetaDrop, NoDrop
+from patchpack.data.packing.resolution import Square
+from patchpack.visualize.figures import COLOURS, png
 
 BUDGETS = (4e12, 8e12, 16e12, 32e12)  # operations
 STEP = 3.6e10  # operations of a step, about

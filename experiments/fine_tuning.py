@@ -12,8 +12,8 @@ from pathlib import Path
 
 from study import Contender, Finding, budgeted, compare, parser_of, recipe, small, train_all
 
-from patchpack.data.dropping import NoDrop
-from patchpack.data.resolution import Fixed, Resolution, Sampled, Square
+from patchpack.data.packing.dropping import NoDrop
+from patchpack.data.packing.resolution import Fixed, Resolution, Sampled, Square
 from patchpack.model.positions import Interpolated
 from patchpack.train.config import RunConfig
 

@@ -22,12 +22,12 @@ from matplotlib.figure import Figure
 from study import Finding, parse, publish
 
 from patchpack.batch import Segments
-from patchpack.data.dropping import BetaDrop, kept_counts
-from patchpack.data.packing import pack_lengths
-from patchpack.evaluate.figures import COLOURS, png
+from patchpack.data.packing.bin_packing import pack_lengths
+from patchpack.data.packing.dropping import BetaDrop, kept_counts
 from patchpack.model.attention import Attend, attend_dense, backend
 from patchpack.model.encoder import Block, EncoderConfig
 from patchpack.train.precision import autocast, choose_dtype
+from patchpack.visualize.figures import COLOURS, png
 
 IMAGES = 200_000
 OPEN = 256  # sequences that first-fit fills at a time

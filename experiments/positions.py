@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
-from patchpack.data.resolution import Sampled, Square
+from patchpack.data.packing.resolution import Sampled, Square
 from patchpack.model.positions import (
     Factorized,
     Fourier,

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
-from patchpack.data.resolution import Native, Resolution, Sampled
+from patchpack.data.packing.resolution import Native, Resolution, Sampled
 
 BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
 TOKENS = (16, 36, 64, 100)

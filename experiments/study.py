@@ -28,13 +28,13 @@ from matplotlib.figure import Figure
 
 from patchpack.checkpoint import candidates
 from patchpack.data.index import build_index
-from patchpack.evaluate.figures import COLOURS, png
-from patchpack.judge import classify_at, data_of
+from patchpack.evaluation import classify_at, data_of
+from patchpack.loading import load_classifier
 from patchpack.recipe import load_recipe
 from patchpack.run import CHECKPOINTS, load_config, resume, start
-from patchpack.serial import to_json
-from patchpack.serve.load import load_classifier
+from patchpack.serialization import to_json
 from patchpack.train.config import RunConfig
+from patchpack.visualize.figures import COLOURS, png
 
 ROOT = Path(__file__).parents[1]
 TEST = "test"

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
-from patchpack.data.dropping import (
+from patchpack.data.packing.dropping import (
     BetaDrop,
     ConstantDrop,
     Dropping,

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
-from patchpack.data.dropping import NoDrop
-from patchpack.data.resolution import Fixed, Resolution, Sampled
+from patchpack.data.packing.dropping import NoDrop
+from patchpack.data.packing.resolution import Fixed, Resolution, Sampled
 
 BUDGET, STEP = 3e12, 1.15e10  # operations of a run, and of a step, about
 SIDES = (96, 128, 160)  # px

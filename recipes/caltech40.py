@@ -8,11 +8,11 @@ Twelve hundred photographs are few for a transformer from scratch, hence the aug
 
 from pathlib import Path
 
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import BetaDrop
-from patchpack.data.resolution import Sampled
-from patchpack.heads.classification import ClassificationConfig
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.packing.resolution import Sampled
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
+from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

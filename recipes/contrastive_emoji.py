@@ -12,12 +12,12 @@ one vendor, asked of another's.
 
 from pathlib import Path
 
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import BetaDrop
-from patchpack.data.resolution import Sampled
-from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.packing.resolution import Sampled
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
+from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -10,12 +10,12 @@ Three minutes; half of 100 formulas find their LaTeX among the ten nearest.
 
 from pathlib import Path
 
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import BetaDrop
-from patchpack.data.resolution import Native
-from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.packing.resolution import Native
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
+from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -12,12 +12,12 @@ half as deep; an initial temperature of 0.07, as CLIP.
 
 from pathlib import Path
 
-from patchpack.data.dropping import BetaDrop
 from patchpack.data.loader import LoaderConfig
-from patchpack.data.resolution import Sampled
-from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.packing.resolution import Sampled
 from patchpack.model.presets import model_config
 from patchpack.model.text import TextConfig
+from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -11,10 +11,10 @@ one core; 92.3 % of the test split at 400 tokens.
 from pathlib import Path
 
 from patchpack.batch import Tubelet
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import ConstantDrop
-from patchpack.data.frames import Spread
-from patchpack.data.resolution import Sampled
+from patchpack.data.packing.dropping import ConstantDrop
+from patchpack.data.packing.resolution import Sampled
+from patchpack.data.transforms.augment import Augment
+from patchpack.data.video.frame_sampling import Spread
 from patchpack.model.video import VideoConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig

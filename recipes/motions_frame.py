@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpack.batch import Tubelet
-from patchpack.data.frames import Spread
+from patchpack.data.video.frame_sampling import Spread
 from patchpack.recipe import load_recipe
 
 clips = load_recipe(Path(__file__).with_name("motions.py"))

@@ -10,7 +10,7 @@ about the same. 23 minutes on one core; 93.0 % at 512 tokens, 83.7 at 200.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.resolution import Square
+from patchpack.data.packing.resolution import Square
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("motions.py"))

@@ -13,10 +13,10 @@ others: 7 minutes on one core, mean IoU 0.214 on the test split at 256 tokens (`
 
 from pathlib import Path
 
-from patchpack.data.augment import Augment
-from patchpack.data.resolution import Sampled
-from patchpack.heads.segmentation import SegmentationConfig
+from patchpack.data.packing.resolution import Sampled
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
+from patchpack.tasks.segmentation.model import SegmentationConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -11,11 +11,11 @@ warm-up, timescale, clipping) is as in big_vision's configuration of the same gr
 
 from pathlib import Path
 
-from patchpack.data.dropping import BetaDrop
 from patchpack.data.loader import LoaderConfig
-from patchpack.data.resolution import Sampled
-from patchpack.heads.classification import ClassificationConfig
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.packing.resolution import Sampled
 from patchpack.model.presets import model_config
+from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

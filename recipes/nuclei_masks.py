@@ -9,10 +9,10 @@ core; mean IoU 0.823 on the test split at 1,024 tokens.
 
 from pathlib import Path
 
-from patchpack.data.augment import Augment
-from patchpack.data.resolution import Sampled
-from patchpack.heads.segmentation import SegmentationConfig
+from patchpack.data.packing.resolution import Sampled
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
+from patchpack.tasks.segmentation.model import SegmentationConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -10,7 +10,7 @@ about the same.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.resolution import Square
+from patchpack.data.packing.resolution import Square
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("nuclei_masks.py"))

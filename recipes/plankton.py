@@ -10,11 +10,11 @@ behind them is white: pixels are centred there, so that it becomes zeros.
 
 from pathlib import Path
 
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import BetaDrop
-from patchpack.data.resolution import Native
-from patchpack.heads.classification import ClassificationConfig
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.packing.resolution import Native
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
+from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -10,7 +10,7 @@ many tokens, so that a step costs the same compute within a percent.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.resolution import Square
+from patchpack.data.packing.resolution import Square
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("plankton.py"))

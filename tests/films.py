@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from patchpack.batch import Tubelet
-from patchpack.data.augment import Augment
-from patchpack.data.frames import AtRate
+from patchpack.data.transforms.augment import Augment
+from patchpack.data.video.frame_sampling import AtRate
 from patchpack.model.video import VideoConfig
 from patchpack.train.config import RunConfig
 from runs import tiny

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from patchpack.data.augment import Augment
 from patchpack.data.loader import LoaderConfig
-from patchpack.heads.contrastive import ContrastiveConfig
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
+from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from patchpack.checkpoint import candidates, load
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import BetaDrop
 from patchpack.data.loader import LoaderConfig
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.run import resume, start
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from patchpack.data.augment import Augment
-from patchpack.heads.segmentation import SegmentationConfig
+from patchpack.data.transforms.augment import Augment
+from patchpack.tasks.segmentation.model import SegmentationConfig
 from patchpack.train.config import RunConfig
 from runs import tiny
 

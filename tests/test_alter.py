@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from patchpack.data.alter import CentreCrop, Corrupt, LoseDetail, Stretch
-from patchpack.data.corruptions import CORRUPTIONS
+from patchpack.data.transforms.corruptions import CORRUPTIONS
+from patchpack.data.transforms.perturbations import CentreCrop, Corrupt, LoseDetail, Stretch
 
 
 def photograph(height: int = 60, width: int = 80) -> np.ndarray:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from patchpack.batch import IGNORED
-from patchpack.data.augment import COLOURS, WARPS, Augment, augment, random_crop
-from patchpack.data.located import Located
-from patchpack.data.mosaic import mosaic
-from patchpack.data.scene import Scene
+from patchpack.data.annotations.boxes import Located
+from patchpack.data.transforms.augment import COLOURS, WARPS, Augment, augment, random_crop
+from patchpack.data.transforms.mosaic import mosaic
+from patchpack.data.transforms.sample import Scene
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
 WHOLE = Scene(PIXELS)
@@ -70,7 +70,7 @@ def test_an_inception_crop_changes_area_and_aspect():
 def test_every_operation_runs_and_keeps_the_size(name, monkeypatch):
     for kind in ("WARPS", "COLOURS"):
         alone = {n: f for n, f in (WARPS | COLOURS).items() if n == name and n in globals()[kind]}
-        monkeypatch.setattr(f"patchpack.data.augment.{kind}", alone)
+        monkeypatch.setattr(f"patchpack.data.transforms.augment.{kind}", alone)
     config = Augment(operations=1, magnitude=1.0)
     results = [augment(WHOLE, config, rng(s)).pixels for s in range(3)]
     assert all(r.shape == PIXELS.shape and r.dtype == np.uint8 for r in results)
@@ -100,8 +100,8 @@ def test_erasing_leaves_the_rest_and_the_original():
 @pytest.mark.parametrize("name", WARPS)
 def test_a_mask_moves_with_its_pixels(name, monkeypatch):
     """Every class has a colour of its own, so that wherever one goes shows in both."""
-    monkeypatch.setattr("patchpack.data.augment.WARPS", {name: WARPS[name]})
-    monkeypatch.setattr("patchpack.data.augment.COLOURS", {})
+    monkeypatch.setattr("patchpack.data.transforms.augment.WARPS", {name: WARPS[name]})
+    monkeypatch.setattr("patchpack.data.transforms.augment.COLOURS", {})
     mask = np.kron(np.arange(12).reshape(3, 4) % 5, np.ones((20, 15))).astype(np.uint8)
     before = Scene(np.repeat(40 * mask[..., None], 3, 2), mask)
     config = Augment(symmetry="dihedral", crop=0.5, operations=1, magnitude=1.0)

@@ -8,7 +8,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from patchpack.evaluate.calibration import (
+from patchpack.metrics.calibration import (
     adaptive_bins,
     brier_score,
     even_bins,

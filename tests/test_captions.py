@@ -8,19 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-from patchpack.data.augment import Augment
-from patchpack.data.captions import lay_out
-from patchpack.data.dropping import NoDrop
-from patchpack.data.files import BadDataset
+from patchpack.data.annotations.captions import lay_out
+from patchpack.data.annotations.pairs import pair_up, read_captions
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
-from patchpack.data.packing import Packing
-from patchpack.data.pairs import pair_up, read_captions
-from patchpack.data.plan import make_plan
-from patchpack.data.resolution import Native
-from patchpack.data.second_stream import keep_within
+from patchpack.data.packing.bin_packing import Packing
+from patchpack.data.packing.dropping import NoDrop
+from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.resolution import Native
+from patchpack.data.packing.text_budget import keep_within
+from patchpack.data.records import BadDataset
 from patchpack.data.spec import Treatment
 from patchpack.data.tokenizer import train_tokenizer
+from patchpack.data.transforms.augment import Augment
 
 
 def write_images(root: Path, names: list[str]) -> None:

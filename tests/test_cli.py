@@ -113,7 +113,7 @@ def test_train_from_a_recipe(capsys, root, tmp_path):
 )
 def test_recipes_are_recipes(recipe):
     from patchpack.recipe import load_recipe
-    from patchpack.serial import from_json, to_json
+    from patchpack.serialization import from_json, to_json
     from patchpack.train.config import RunConfig
 
     config = load_recipe(recipe)
@@ -251,7 +251,7 @@ def test_a_model_of_other_classes_refuses_foreign_labels(capsys, run, tmp_path):
 
 
 def test_a_square_model_is_served_as_it_was_trained(root, tmp_path):
-    from patchpack.data.resolution import Square
+    from patchpack.data.packing.resolution import Square
 
     config = tiny(root, tmp_path / "run", steps=2)
     config = replace(config, data=replace(config.data, resolution=Square(grid=4)))

@@ -17,18 +17,26 @@ from PIL import Image
 
 from films import film, tiny_clips, write_films, write_frames, write_video
 from patchpack.batch import PackedClips, Tubelet
-from patchpack.data.augment import Augment
-from patchpack.data.clips import pack_clips
-from patchpack.data.dropping import ConstantDrop
-from patchpack.data.files import CLIPS, BadDataset
-from patchpack.data.frames import AtRate, Clips, Every, Showing, Spread, frame_numbers, views_of
 from patchpack.data.images import BadImage
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch, load_pack
-from patchpack.data.plan import make_plan
-from patchpack.data.resolution import Native, Sampled
+from patchpack.data.packing.dropping import ConstantDrop
+from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.resolution import Native, Sampled
+from patchpack.data.records import CLIPS, BadDataset
 from patchpack.data.spec import Treatment, pack_spec
-from patchpack.data.videos import decode_frames, read_header
+from patchpack.data.transforms.augment import Augment
+from patchpack.data.video.decode import decode_frames, read_header
+from patchpack.data.video.frame_sampling import (
+    AtRate,
+    Clips,
+    Every,
+    Showing,
+    Spread,
+    frame_numbers,
+    views_of,
+)
+from patchpack.data.video.pack import pack_clips
 
 TUBELETS = (Tubelet(2, 4, 4),)
 SEVERAL = (Tubelet(2, 4, 4), Tubelet(4, 8, 4), Tubelet(1, 8, 8))
@@ -211,7 +219,7 @@ def test_without_pyav_videos_say_what_to_install_and_folders_are_read(tmp_path):
     write_frames(tmp_path / "walk", ramp(3))
     code = (
         "import sys; sys.modules['av'] = None\n"
-        "from patchpack.data.videos import read_header\n"
+        "from patchpack.data.video.decode import read_header\n"
         f"print(read_header({str(tmp_path / 'walk')!r}).frames)\n"
         f"try: read_header({str(tmp_path / 'a.mp4')!r})\n"
         "except ImportError as error: print(error)\n"
@@ -461,7 +469,7 @@ def test_files_are_packed_as_their_frames_are(tmp_path):
 
 
 def test_a_run_of_clips_needs_a_classifier(tmp_path):
-    from patchpack.heads.segmentation import SegmentationConfig
+    from patchpack.tasks.segmentation.model import SegmentationConfig
 
     with pytest.raises(ValueError, match="clips are classified only"):
         replace(tiny_clips(tmp_path, tmp_path), task=SegmentationConfig())

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from patchpack import contrast
-from patchpack.contrast import sigmoid_contrastive, softmax_contrastive
 from patchpack.distributed import join_world
+from patchpack.tasks.contrastive import loss as contrast
+from patchpack.tasks.contrastive.loss import sigmoid_contrastive, softmax_contrastive
 
 DIM = 24
 PROGRAM = """

@@ -19,12 +19,12 @@ from conftest import assert_packed_equals_alone, make_images, randomise
 from pairs import TEXT, tiny_pairs, write_pairs
 from patchpack.batch import collate
 from patchpack.checkpoint import CheckpointError
-from patchpack.data.files import BadDataset
+from patchpack.data.records import BadDataset
 from patchpack.distributed import join_world
-from patchpack.heads.contrastive import Contrastive, ContrastiveConfig
+from patchpack.inference.operating_point import Serving
 from patchpack.model.navit import NaViTConfig
 from patchpack.run import load_config, resume, start
-from patchpack.serve.serving import Serving
+from patchpack.tasks.contrastive.model import Contrastive, ContrastiveConfig
 from patchpack.train import loop
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError

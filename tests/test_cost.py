@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchpack.evaluate.cost import (
+from patchpack.metrics.operating_points import (
     Point,
     cascade_points,
     choose,
@@ -14,7 +14,7 @@ from patchpack.evaluate.cost import (
     gain_of_cascades,
     single_points,
 )
-from patchpack.evaluate.outputs import Answer, Outputs, collect
+from patchpack.metrics.outputs import Answer, Outputs, collect
 
 
 def outputs(sharpness: float, gflops: float, images: int = 200, seed: int = 0) -> Outputs:

@@ -13,24 +13,24 @@ import pytest
 from PIL import Image
 
 import patchpack as pp
-from patchpack.cli.pictures import draw_found
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import NoDrop
-from patchpack.data.files import BadDataset
+from patchpack.data.annotations.box_columns import with_objects
+from patchpack.data.annotations.boxes import Located
 from patchpack.data.images import read_size
 from patchpack.data.index import build_index
 from patchpack.data.loader import load_pack
-from patchpack.data.located import Located
-from patchpack.data.objects import with_objects
-from patchpack.data.plan import make_plan
-from patchpack.data.resolution import Native
-from patchpack.data.scene import Scene
+from patchpack.data.packing.dropping import NoDrop
+from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.resolution import Native
+from patchpack.data.records import BadDataset
 from patchpack.data.spec import Treatment, pack_spec
-from patchpack.evaluate.detection import FoundBoxes, average_precision
-from patchpack.heads.classification import ClassificationConfig
-from patchpack.heads.detection import DetectionConfig
-from patchpack.judge import data_of, detect_at
+from patchpack.data.transforms.augment import Augment
+from patchpack.data.transforms.sample import Scene
+from patchpack.evaluation import data_of, detect_at
+from patchpack.metrics.detection import FoundBoxes, average_precision
 from patchpack.run import start
+from patchpack.tasks.classification.model import ClassificationConfig
+from patchpack.tasks.detection.model import DetectionConfig
+from patchpack.tasks.detection.report import draw_found
 from runs import assert_resumes_exactly, tiny
 from scenes import draw
 from test_cli import patchpack

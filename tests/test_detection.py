@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
-from patchpack.heads.boxes import area, corners, iou_and_giou, suppress
-from patchpack.heads.detection import Detected, DetectionConfig, Detector, centres, own_places
 from patchpack.losses import focal_terms
 from patchpack.model.navit import NaViTConfig
-from patchpack.serve.detector import boxes_of
+from patchpack.tasks.detection.box_ops import area, corners, iou_and_giou, suppress
+from patchpack.tasks.detection.model import Detected, DetectionConfig, Detector, centres, own_places
+from patchpack.tasks.detection.predictor import boxes_of
 
 MODEL = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=2, registers=1)
 

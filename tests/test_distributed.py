@@ -14,15 +14,15 @@ import torch
 import patchpack as pp
 from conftest import randomise, write_folder
 from films import tiny_clips, write_films
-from patchpack.data.files import CLIPS, IMAGES
 from patchpack.data.index import Index, build_index
 from patchpack.data.loader import Loaded
+from patchpack.data.pipeline import training_packs
+from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import World
-from patchpack.heads.classification import ClassificationConfig
-from patchpack.judge import classify_at, data_of, detect_at, segment_at
-from patchpack.packs import training_packs
+from patchpack.evaluation import classify_at, data_of, detect_at, segment_at
 from patchpack.run import resume
-from patchpack.tasks.jobs import prepare
+from patchpack.tasks.classification.model import ClassificationConfig
+from patchpack.tasks.registry import prepare
 from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer, TrainingError
 from patchpack.train.progress import Progress

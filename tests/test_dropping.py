@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from patchpack.data.dropping import (
+from patchpack.data.packing.dropping import (
     BetaDrop,
     ConstantDrop,
     NoDrop,

@@ -10,13 +10,13 @@ from PIL import Image
 from conftest import make_images
 from patchpack.batch import collate
 from patchpack.data.index import build_index
-from patchpack.data.resolution import Native
-from patchpack.evaluate.classification import Counts, classify, count, table
-from patchpack.evaluate.figures import draw_budgets, draw_confusion, draw_curves, draw_pack
-from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows
-from patchpack.evaluate.survey import survey
+from patchpack.data.packing.resolution import Native
+from patchpack.data.statistics import survey
+from patchpack.metrics.classification import Counts, classify, count, table
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
+from patchpack.visualize.figures import draw_budgets, draw_confusion, draw_curves, draw_pack
+from patchpack.visualize.html import Picture, page, paragraph, pictures, rows
 
 LOGITS = torch.tensor([[5.0, 1, 0, 0, 0, 0, 0], [0, 0, 3, 2, 0, 0, 0], [9, 8, 7, 6, 5, 4, 0]])
 LABELS = torch.tensor([0, 3, 6])

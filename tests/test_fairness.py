@@ -6,8 +6,8 @@ from scipy.stats import binom, wilcoxon
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from patchpack.evaluate.fairness import bootstrap, gap, groups, probe, signed_rank
-from patchpack.suites.robustness import mean_corruption_error
+from patchpack.evaluation.robustness import mean_corruption_error
+from patchpack.metrics.fairness import bootstrap, gap, groups, probe, signed_rank
 
 
 def features(images: int = 300, seed: int = 0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from patchpack.evaluate.fewshot import BIAS, RIDGE, few_shot, ridge_classifier
+from patchpack.metrics.linear_probe import BIAS, RIDGE, few_shot, ridge_classifier
 
 
 def clusters(images: int, dim: int = 6, classes: int = 4, seed: int = 0, spread: float = 0.3):

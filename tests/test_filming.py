@@ -13,16 +13,16 @@ import patchpack as pp
 from conftest import write_folder
 from films import CLASSES, film, tiny_clips, write_films, write_frames, write_video
 from patchpack.checkpoint import CheckpointError
-from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage, read_size
+from patchpack.data.records import BadDataset
 from patchpack.demo.motions import CLASSES as MOTIONS
 from patchpack.demo.motions import film as motion
-from patchpack.judge import classify_at, data_of
+from patchpack.evaluation import classify_at, data_of
 from patchpack.model.positions import Factorized, Rotary
 from patchpack.run import start
-from patchpack.serve.clips import ClipPredictor
-from patchpack.tasks.classification import Classification
-from patchpack.train.initial import begin_with
+from patchpack.tasks.classification.task import Classification
+from patchpack.tasks.classification.video_predictor import ClipPredictor
+from patchpack.tasks.initialize import begin_with
 from runs import assert_resumes_exactly, tiny
 from test_cli import patchpack
 

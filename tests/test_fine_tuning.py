@@ -10,13 +10,13 @@ from conftest import randomise, write_folder
 from patchpack.batch import Tubelet
 from patchpack.checkpoint import CheckpointError, candidates, load
 from patchpack.data.index import build_index
+from patchpack.data.pipeline import training_packs
 from patchpack.distributed import World
-from patchpack.heads.classification import Classifier
-from patchpack.model.carry import OtherPositions, carry_positions, carry_times
+from patchpack.model.position_resize import OtherPositions, carry_positions, carry_times
 from patchpack.model.positions import Factorized, Interpolated, Learned2D, Rotary
 from patchpack.model.video import VideoConfig
-from patchpack.packs import training_packs
 from patchpack.run import start
+from patchpack.tasks.classification.model import Classifier
 from patchpack.train.loop import Trainer
 from patchpack.train.optim import OptimConfig
 from patchpack.train.progress import Progress

@@ -9,43 +9,37 @@ import patchpack
 
 SOURCE = Path(patchpack.__file__).parent
 EVERYTHING = {
-    "batch", "losses", "distributed", "contrast", "serial", "checkpoint", "data", "model", "heads",
-    "train", "evaluate", "serve", "packs", "tasks", "run", "judge", "suites", "recipe", "demo",
-    "cli",
+    "batch", "losses", "distributed", "serialization", "checkpoint", "data", "model", "metrics",
+    "train", "inference", "visualize", "tasks", "recipe", "loading",
+    "run", "evaluation", "demo", "cli",
 }  # fmt: skip
+
 MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "losses": set(),
     "distributed": set(),
-    "contrast": {"losses", "distributed"},
-    "serial": set(),
+    "serialization": set(),
     "checkpoint": set(),
-    "data": {"batch"},
-    "model": {"batch", "serial"},
-    "heads": {"batch", "model", "losses", "contrast"},
-    "evaluate": {"batch", "data"},
+    "data": {"batch", "distributed", "model", "train"},
+    "model": {"batch", "serialization"},
+    "metrics": {"batch", "data"},
     "train": {
-        "batch",
-        "data",
-        "model",
-        "heads",
-        "losses",
-        "distributed",
-        "checkpoint",
-        "serial",
+        "batch", "data", "model", "tasks", "losses", "distributed", "checkpoint", "serialization",
     },
-    "serve": {"batch", "data", "model", "heads", "checkpoint", "serial", "evaluate"},
-    "recipe": {"serial", "train"},
-    "packs": {"data", "distributed", "model", "train"},
-    "tasks": EVERYTHING - {"cli", "demo", "suites", "judge", "run"},
-    "run": EVERYTHING - {"cli", "demo", "suites", "judge"},
-    "judge": EVERYTHING - {"cli", "demo", "suites"},
-    "suites": EVERYTHING - {"cli", "demo"},
+    "inference": {
+        "batch", "data", "model", "tasks", "checkpoint", "serialization", "metrics",
+    },
+    "visualize": {"batch", "data", "metrics", "evaluation"},
+    "tasks": EVERYTHING - {"cli", "demo", "run"},
+    "recipe": {"serialization", "train"},
+    "loading": EVERYTHING - {"cli", "demo", "evaluation", "run"},
+    "run": EVERYTHING - {"cli", "demo", "evaluation"},
+    "evaluation": EVERYTHING - {"cli", "demo"},
     "demo": EVERYTHING - {"cli"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
     "__init__": EVERYTHING - {"cli"},
-}
+}  # fmt: skip
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 80
 
@@ -108,8 +102,7 @@ def test_files_and_functions_stay_small():
 
 
 def test_every_file_says_what_it_promises():
-    empty = {"data/__init__", "model/__init__", "heads/__init__", "train/__init__",
-             "evaluate/__init__", "serve/__init__"}  # fmt: skip
+    empty = {"data/__init__", "model/__init__", "train/__init__"}
     for name, tree in modules().items():
         assert ast.get_docstring(tree) or name in empty, name
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from patchpack.data import index as index_module
-from patchpack.data import layouts
-from patchpack.data.files import BadDataset
 from patchpack.data.index import Index, build_index
+from patchpack.data.records import BadDataset
+from patchpack.data.sources import folders as layouts
 
 
 def image(path: Path, height: int = 2, width: int = 3) -> Path:

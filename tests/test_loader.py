@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 
 from conftest import write_folder
-from patchpack.data.augment import Augment, random_crop
-from patchpack.data.dropping import BetaDrop
 from patchpack.data.images import decode
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch, load_forever
+from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.resolution import Native
 from patchpack.data.patchify import patchify
-from patchpack.data.plan import make_plan
-from patchpack.data.resolution import Native
-from patchpack.data.scene import Scene
+from patchpack.data.preprocess import load_image
 from patchpack.data.spec import ImageSpec, PackSpec, Source, Treatment
-from patchpack.data.treat import load_image
+from patchpack.data.transforms.augment import Augment, random_crop
+from patchpack.data.transforms.sample import Scene
 
 TREATMENT = Treatment(
     patch_size=4, seed=3, augment=Augment(symmetry="dihedral", operations=1, crop=0.5)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 import patchpack as pp
 from conftest import assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
-from patchpack.heads.classification import ClassificationConfig
 from patchpack.losses import sigmoid_cross_entropy, softmax_cross_entropy
 from patchpack.model.presets import model_config
+from patchpack.tasks.classification.model import ClassificationConfig
 
 LOSSES = {
     "softmax": softmax_cross_entropy,

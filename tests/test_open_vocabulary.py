@@ -12,9 +12,9 @@ import torch.nn.functional as F
 import patchpack as pp
 from pairs import tiny_pairs, write_pairs
 from patchpack.checkpoint import CheckpointError
-from patchpack.data.files import BadDataset
-from patchpack.heads.detection import DetectionConfig
+from patchpack.data.records import BadDataset
 from patchpack.run import start
+from patchpack.tasks.detection.model import DetectionConfig
 from runs import assert_resumes_exactly
 from test_cli import patchpack
 from test_detecting import tiny_detector, write_coco

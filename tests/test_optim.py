@@ -6,8 +6,8 @@ import pytest
 
 import patchpack as pp
 from patchpack.batch import Tubelet
-from patchpack.heads.classification import Classifier
 from patchpack.model.video import VideoConfig
+from patchpack.tasks.classification.model import Classifier
 from patchpack.train.optim import OptimConfig, build_optimizers, learning_rate
 
 

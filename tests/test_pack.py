@@ -7,8 +7,8 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.data.images import BadImage
+from patchpack.data.packing.resolution import Square
 from patchpack.data.patchify import patchify, unpatchify
-from patchpack.data.resolution import Square
 
 
 def picture(h: int, w: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from patchpack.data.packing import _pair_above, _pair_below, pack_lengths
+from patchpack.data.packing.bin_packing import _pair_above, _pair_below, pack_lengths
 
 
 def test_pairs_are_the_best_of_all_pairs():

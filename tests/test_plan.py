@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchpack.data.dropping import BetaDrop, ConstantDrop, NoDrop
-from patchpack.data.packing import LEAST_KEPT, Packing
-from patchpack.data.plan import Plan, _whole_steps, make_plan
-from patchpack.data.resolution import Fixed, Native, Sampled
+from patchpack.data.packing.bin_packing import LEAST_KEPT, Packing
+from patchpack.data.packing.dropping import BetaDrop, ConstantDrop, NoDrop
+from patchpack.data.packing.plan import Plan, _whole_steps, make_plan
+from patchpack.data.packing.resolution import Fixed, Native, Sampled
 
 SAMPLED = Sampled(low=64, high=256)
 BETA = BetaDrop(mean=0.5, max=0.9)

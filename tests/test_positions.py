@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from conftest import assert_packed_equals_alone, randomise
+from patchpack.model.interpolation import resize_weights
 from patchpack.model.positions import (
     ANY,
     Factorized,
@@ -15,7 +16,6 @@ from patchpack.model.positions import (
     Sinusoidal,
     place,
 )
-from patchpack.model.resampling import resize_weights
 from patchpack.model.rotary import rotary_angles, turn
 
 KINDS = [

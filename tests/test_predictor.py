@@ -4,11 +4,11 @@ import torch
 
 from conftest import make_images, randomise
 from patchpack.batch import collate
-from patchpack.heads.classification import ClassificationConfig, Classifier
+from patchpack.inference.model_spec import ModelCard
+from patchpack.loading import round_matrices
 from patchpack.model.navit import NaViTConfig
-from patchpack.serve.card import ModelCard
-from patchpack.serve.load import round_matrices
-from patchpack.serve.predictor import Predictor
+from patchpack.tasks.classification.model import ClassificationConfig, Classifier
+from patchpack.tasks.classification.predictor import Predictor
 
 
 def predictor() -> Predictor:

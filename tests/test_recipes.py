@@ -10,13 +10,13 @@ import torch
 from conftest import randomise
 from pairs import write_pairs
 from patchpack.data.index import build_index
-from patchpack.data.plan import make_plan
+from patchpack.data.packing.plan import make_plan
+from patchpack.data.pipeline import training_packs
 from patchpack.distributed import World
-from patchpack.heads.classification import Classifier
-from patchpack.packs import training_packs
 from patchpack.recipe import load_recipe
-from patchpack.serial import from_json, to_json
-from patchpack.tasks.jobs import prepare
+from patchpack.serialization import from_json, to_json
+from patchpack.tasks.classification.model import Classifier
+from patchpack.tasks.registry import prepare
 from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer
 from patchpack.train.progress import Progress

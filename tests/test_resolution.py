@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchpack.data.resolution import (
+from patchpack.data.packing.resolution import (
     Fit,
     Fixed,
     Mixed,

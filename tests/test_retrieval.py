@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from patchpack.evaluate import retrieval
-from patchpack.evaluate.retrieval import best_ranks, recalls
+from patchpack.metrics import retrieval
+from patchpack.metrics.retrieval import best_ranks, recalls
 
 
 def test_by_hand():

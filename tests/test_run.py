@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from films import write_films
-from patchpack.data.files import CLIPS
+from patchpack.data.annotations.box_columns import with_objects
+from patchpack.data.annotations.boxes import Located
+from patchpack.data.annotations.mask_files import with_masks
 from patchpack.data.index import Index, build_index
-from patchpack.data.located import Located
-from patchpack.data.mask_files import with_masks
-from patchpack.data.objects import with_objects
+from patchpack.data.records import CLIPS
 from patchpack.run import fingerprint
 from scenes import write_scenes
 from test_detecting import write_coco

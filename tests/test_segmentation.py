@@ -8,7 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import IGNORED, collate
-from patchpack.heads.segmentation import (
+from patchpack.losses import dice_loss
+from patchpack.model.feature_maps import kept_map, to_maps, to_tokens
+from patchpack.model.navit import NaViT, NaViTConfig
+from patchpack.tasks.segmentation.model import (
     LinearDecoder,
     MaskTransformer,
     SegmentationConfig,
@@ -16,9 +19,6 @@ from patchpack.heads.segmentation import (
     enlarge,
     likeliest,
 )
-from patchpack.losses import dice_loss
-from patchpack.model.maps import kept_map, to_maps, to_tokens
-from patchpack.model.navit import NaViT, NaViTConfig
 
 MODEL = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=2, registers=1)
 DECODERS = {"linear": LinearDecoder(), "mask transformer": MaskTransformer(depth=1)}

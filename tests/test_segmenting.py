@@ -12,21 +12,21 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.batch import IGNORED
-from patchpack.data.files import BadDataset
+from patchpack.data.annotations.mask_files import read_classes, with_masks
+from patchpack.data.annotations.masks import MaskSpec, read_mask
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.index import build_index
-from patchpack.data.mask_files import read_classes, with_masks
-from patchpack.data.masks import MaskSpec, read_mask
-from patchpack.data.scene import Scene
+from patchpack.data.preprocess import read_scene
+from patchpack.data.records import BadDataset
 from patchpack.data.spec import Source
-from patchpack.data.treat import read_scene
-from patchpack.evaluate.segmentation import PixelCounts, count_pixels
-from patchpack.heads.detection import DetectionConfig
-from patchpack.heads.segmentation import MaskTransformer, SegmentationConfig
-from patchpack.judge import data_of, segment_at
+from patchpack.data.transforms.sample import Scene
+from patchpack.evaluation import data_of, segment_at
+from patchpack.metrics.segmentation import PixelCounts, count_pixels
 from patchpack.run import start
-from patchpack.serve.segmenter import PixelModel
-from patchpack.serve.windows import windows
+from patchpack.tasks.detection.model import DetectionConfig
+from patchpack.tasks.segmentation.model import MaskTransformer, SegmentationConfig
+from patchpack.tasks.segmentation.predictor import PixelModel
+from patchpack.tasks.segmentation.sliding_window import windows
 from runs import assert_resumes_exactly, final_tensors
 from scenes import CLASSES, tiny_segmenter, write_scenes
 from test_cli import patchpack

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchpack.serial import ConfigError, from_json, nearest, to_json, with_fields
+from patchpack.serialization import ConfigError, from_json, nearest, to_json, with_fields
 from patchpack.train.config import RunConfig
 
 

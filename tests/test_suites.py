@@ -11,9 +11,9 @@ import pytest
 import patchpack as pp
 from conftest import write_folder
 from pairs import tiny_pairs, write_pairs
-from patchpack.heads.classification import ClassificationConfig
+from patchpack.evaluation import output_cache as trial
 from patchpack.run import start
-from patchpack.suites import trial
+from patchpack.tasks.classification.model import ClassificationConfig
 from runs import tiny
 from test_cli import patchpack
 
@@ -200,7 +200,10 @@ def test_label_maps(capsys, run, root, tmp_path):
     names.write_text(json.dumps({"rows": "across", "columns": "along", "dots": "plain"}))
     status, out, _ = patchpack(capsys, *words, "--label-map", names)
     own = json.loads(patchpack(capsys, *words[:6], "--json", "--out", tmp_path)[1])
-    assert status == 0 and json.loads(out)["calibration"] == own["calibration"]
+    (mapped,), (expected,) = (
+        found["calibration"]["budgets"].values() for found in (json.loads(out), own)
+    )
+    assert status == 0 and mapped == pytest.approx(expected)
     names.write_text("[]")
     assert "must be an object of texts" in patchpack(capsys, *words, "--label-map", names)[2]
 

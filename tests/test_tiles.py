@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from patchpack.batch import Segments
-from patchpack.model import tiles
-from patchpack.model.tiles import TiledAttention, tile_lengths, tiling
+from patchpack.model import tiled_attention as tiles
+from patchpack.model.tiled_attention import TiledAttention, tile_lengths, tiling
 
 CPU = torch.device("cpu")
 some_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=12).map(tuple)

@@ -14,7 +14,7 @@ from patchpack.data.tokenizer import (
     train_tokenizer,
     write_tokenizer,
 )
-from patchpack.serial import from_json, to_json
+from patchpack.serialization import from_json, to_json
 
 TEXTS = ["a red box", "a blue box", "the boxes are red and blue"] * 5
 

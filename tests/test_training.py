@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, candidates, load
-from patchpack.data.files import BadDataset
-from patchpack.data.resolution import Square
+from patchpack.data.packing.resolution import Square
+from patchpack.data.records import BadDataset
 from patchpack.run import load_config, resume, start
-from patchpack.serial import to_json
+from patchpack.serialization import to_json
 from patchpack.train import loop
 from patchpack.train.config import DataConfig, RunConfig
 from patchpack.train.log import read_log
@@ -182,7 +182,7 @@ def lagging(monkeypatch, lag: int) -> None:
 
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_loss_that_is_not_finite_is_never_kept(root, tmp_path, monkeypatch, lag):
-    from patchpack.heads import classification
+    from patchpack.tasks.classification import model as classification
 
     lagging(monkeypatch, lag)
     poison = "train/along/003.png"
@@ -365,9 +365,9 @@ def test_a_folder_that_cannot_be_written_is_said_plainly(root, tmp_path):
 def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     """Two packs a step, against their gradients added up by hand."""
     from patchpack.data.index import build_index
+    from patchpack.data.pipeline import training_packs
     from patchpack.distributed import World
-    from patchpack.heads.classification import Classifier
-    from patchpack.packs import training_packs
+    from patchpack.tasks.classification.model import Classifier
     from patchpack.train.loop import Trainer
     from patchpack.train.progress import Progress
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 import patchpack as pp
 from conftest import randomise
 from patchpack.batch import PackedClips, Tubelet, collate_clips
-from patchpack.data.clips import pack_clips
-from patchpack.data.tubelets import cut_tubelets
-from patchpack.heads.classification import Classifier
+from patchpack.data.video.pack import pack_clips
+from patchpack.data.video.tubelets import cut_tubelets
 from patchpack.model.navit import NaViT, NaViTConfig
 from patchpack.model.positions import Factorized, Rotary
 from patchpack.model.video import VideoConfig, VideoNaViT, inflate
+from patchpack.tasks.classification.model import Classifier
 
 SHAPES = (Tubelet(2, 4, 4), Tubelet(4, 8, 4), Tubelet(1, 8, 8))
 PLAIN = VideoConfig(

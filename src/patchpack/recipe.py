@@ -3,7 +3,7 @@
 import runpy
 from pathlib import Path
 
-from patchpack.serial import ConfigError
+from patchpack.serialization import ConfigError
 from patchpack.train.config import RunConfig
 
 

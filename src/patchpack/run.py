@@ -19,17 +19,17 @@ from torch import nn
 
 from patchpack.checkpoint import candidates, load_newest, write_text_atomic
 from patchpack.data.bad_images import BadImages
-from patchpack.data.files import CLIPS, IMAGES
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
+from patchpack.data.pipeline import training_packs
+from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import join_world
-from patchpack.heads.classification import ClassificationConfig
-from patchpack.packs import training_packs
-from patchpack.serial import from_json, to_json
-from patchpack.tasks.job import Job
-from patchpack.tasks.jobs import prepare
+from patchpack.serialization import from_json, to_json
+from patchpack.tasks.classification.model import ClassificationConfig
+from patchpack.tasks.initialize import begin_with
+from patchpack.tasks.registry import prepare
+from patchpack.tasks.task import Job
 from patchpack.train.config import RunConfig
-from patchpack.train.initial import begin_with
 from patchpack.train.log import RunLog, read_log
 from patchpack.train.loop import Trainer, TrainingError, fit
 from patchpack.train.precision import choose_dtype
@@ -198,7 +198,7 @@ def fingerprint(index: Index) -> str:
 
 def _draw(folder: Path) -> None:
     try:
-        from patchpack.evaluate.figures import draw_curves
+        from patchpack.visualize.figures import draw_curves
     except ImportError:  # the report extra is not installed
         return
     train, evals = (read_log(folder / "log.jsonl", kind) for kind in ("train", "eval"))

@@ -22,11 +22,11 @@ import tyro
 
 from patchpack.cli.compare import Compare, run_compare
 from patchpack.cli.demo import Demo, run_demo
-from patchpack.cli.evaluate import Eval, run_eval
+from patchpack.cli.eval import Eval, run_eval
 from patchpack.cli.inspect import Inspect, run_inspect
+from patchpack.cli.predict import Embed, Predict, Search, run_embed, run_predict, run_search
 from patchpack.cli.train import run_train
-from patchpack.cli.use import Embed, Predict, Search, run_embed, run_predict, run_search
-from patchpack.data.files import BadDataset
+from patchpack.data.records import BadDataset
 from patchpack.train.loop import Stopped, TrainingError
 
 VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(__doc__)
         sys.exit(0)
     if verb != "train" and verb not in VERBS:
-        from patchpack.serial import nearest
+        from patchpack.serialization import nearest
 
         _fail(f"there is no command {verb!r}{nearest(verb, ['train', *VERBS])}")
     try:

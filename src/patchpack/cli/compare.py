@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from patchpack.data.corruptions import SEVERITIES
-from patchpack.suites.request import NEEDS_REPORT, Request, suites_of
+from patchpack.data.transforms.corruptions import SEVERITIES
+from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from patchpack.batch import Tubelet
-from patchpack.data.files import CLIPS, IMAGES
-from patchpack.data.frames import FrameSampling, Showing
 from patchpack.data.index import Index, build_index
-from patchpack.data.resolution import Native, Resolution
-from patchpack.evaluate.survey import QUANTILES, Survey, plan_all, survey
+from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.records import CLIPS, IMAGES
+from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
+from patchpack.data.video.frame_sampling import FrameSampling, Showing
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
 
@@ -68,7 +68,7 @@ def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
 
     from patchpack.data.loader import LoaderConfig, load_epoch
     from patchpack.data.spec import Treatment
-    from patchpack.evaluate.figures import draw_pack
+    from patchpack.visualize.figures import draw_pack
 
     # A pack of a few hundred tokens can be looked at; one of thousands cannot.
     small = min(options.max_tokens, 4096)

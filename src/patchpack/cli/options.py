@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from patchpack.serve.images import ImageModel
+from patchpack.inference.predictor import ImageModel
 
 
 def refuse_others(

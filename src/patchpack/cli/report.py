@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from patchpack.evaluate.cost import Point
-from patchpack.evaluate.section import Section
-from patchpack.serve.load import load_labelling
-from patchpack.serve.matcher import Matcher
-from patchpack.serve.predictor import Predictor
-from patchpack.suites.compare import compare
-from patchpack.suites.request import Request, default_budgets
-from patchpack.suites.run import Runner, keep_choice, write_report
+from patchpack.evaluation.compare import compare
+from patchpack.evaluation.request import Request, default_budgets
+from patchpack.evaluation.runner import Runner, keep_choice, write_report
+from patchpack.loading import load_labelling
+from patchpack.metrics.operating_points import Point
+from patchpack.tasks.classification.predictor import Predictor
+from patchpack.tasks.contrastive.predictor import Matcher
+from patchpack.visualize.section import Section
 
 
 def report_suites(

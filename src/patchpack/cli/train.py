@@ -11,7 +11,7 @@ import tyro
 from patchpack.model.presets import model_config
 from patchpack.recipe import load_recipe
 from patchpack.run import load_config, resume, start
-from patchpack.tasks.jobs import metric_of
+from patchpack.tasks.registry import metric_of
 from patchpack.train.config import DataConfig, RunConfig
 from patchpack.train.progress import Progress
 

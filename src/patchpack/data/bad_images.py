@@ -6,8 +6,8 @@ One rule for headers when a folder is indexed, and for pixels when a run trains 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from patchpack.data.files import BadDataset
 from patchpack.data.images import BadImage
+from patchpack.data.records import BadDataset
 
 NAMED = 10  # images that an error names
 

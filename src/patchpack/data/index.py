@@ -20,15 +20,15 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import Int
 
+from patchpack.data.annotations.boxes import Objects
+from patchpack.data.annotations.captions import Captions
+from patchpack.data.annotations.masks import Masks
 from patchpack.data.bad_images import BadImages
-from patchpack.data.captions import Captions
-from patchpack.data.files import CLIPS, IMAGES, PARTS, BadDataset, File, Kind, split_name
-from patchpack.data.frames import Clips
 from patchpack.data.images import BadImage, read_size
-from patchpack.data.layouts import list_files, share_out
-from patchpack.data.located import Objects
-from patchpack.data.masks import Masks
-from patchpack.data.videos import frames_in, read_header
+from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, File, Kind, split_name
+from patchpack.data.sources.folders import list_files, share_out
+from patchpack.data.video.decode import frames_in, read_header
+from patchpack.data.video.frame_sampling import Clips
 
 CACHE_VERSION = 4
 Facts = tuple[int, ...]  # height, width; of a clip also frames and rate, a fraction

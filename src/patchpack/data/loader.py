@@ -21,9 +21,9 @@ import torch
 from patchpack.batch import ClipPatches, PackedBatch, Patches, collate, collate_clips
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.plan import Plan
+from patchpack.data.packing.plan import Plan
+from patchpack.data.preprocess import load_clip, load_image
 from patchpack.data.spec import ClipSpec, PackSpec, Treatment, pack_spec
-from patchpack.data.treat import load_clip, load_image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch, Patches, collate
 from patchpack.data.images import BadImage, decode, resize, to_rgb
+from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
 from patchpack.data.patchify import patchify
-from patchpack.data.resolution import MAX_SIDE, Native, Resolution
 
 AnyImage = Image.Image | np.ndarray | Tensor | str | os.PathLike
 

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Int
 
 from patchpack.batch import Target
-from patchpack.data.alter import Alteration
-from patchpack.data.augment import Augment
-from patchpack.data.frames import Showing, frame_numbers
+from patchpack.data.annotations.boxes import Located
+from patchpack.data.annotations.masks import MaskSpec
 from patchpack.data.index import Index
-from patchpack.data.located import Located
-from patchpack.data.masks import MaskSpec
-from patchpack.data.plan import Pack, Plan
+from patchpack.data.packing.plan import Pack, Plan
+from patchpack.data.transforms.augment import Augment
+from patchpack.data.transforms.perturbations import Alteration
+from patchpack.data.video.frame_sampling import Showing, frame_numbers
 
 
 @dataclass(frozen=True, kw_only=True)

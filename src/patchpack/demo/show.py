@@ -13,19 +13,19 @@ from rich.console import Console
 from patchpack.checkpoint import write_text_atomic
 from patchpack.data.index import Index, build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
-from patchpack.data.resolution import Native, Resolution, Square
+from patchpack.data.packing.resolution import Native, Resolution, Square
 from patchpack.data.spec import Treatment
+from patchpack.data.statistics import plan_all, survey
 from patchpack.demo.shapes import CLASSES, write_images
-from patchpack.evaluate import figures
-from patchpack.evaluate.report import Picture, page, paragraph, pictures, rows
-from patchpack.evaluate.survey import plan_all, survey
-from patchpack.judge import BudgetResult, classify_at, data_of
+from patchpack.evaluation import BudgetResult, classify_at, data_of
+from patchpack.loading import load_classifier
 from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
 from patchpack.run import start
-from patchpack.serve.load import load_classifier
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 from patchpack.train.progress import Progress
+from patchpack.visualize import figures
+from patchpack.visualize.html import Picture, page, paragraph, pictures, rows
 
 BUDGETS = (16, 36, 64, 144)  # most tokens of an image
 SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they are

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpack.batch import Segments
-from patchpack.model.tiles import TiledAttention
+from patchpack.model.tiled_attention import TiledAttention
 
 FLASH_CAPABILITY = (8, 0)  # of devices that have the varlen kernel: Ampere and later
 SHORT = 512  # tokens of an image up to which writing down its attention matrix is faster

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
-from patchpack.model.resampling import Filter, resize_weights
+from patchpack.model.interpolation import Filter, resize_weights
 
 ANY = 2**31 - 1  # longest side of a grid where a method has no limit
 Coordinates = Literal["absolute", "fractional", "aspect"]

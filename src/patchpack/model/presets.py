@@ -10,7 +10,7 @@ from typing import Any
 from patchpack.batch import Tubelet
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.video import VideoConfig
-from patchpack.serial import nearest, with_fields
+from patchpack.serialization import nearest, with_fields
 
 SIZES: dict[str, dict[str, int]] = {
     "ti": {"dim": 192, "depth": 12, "heads": 3, "mlp_dim": 768},

@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, PackedClips, Tubelet
+from patchpack.model.interpolation import resize_matrix
 from patchpack.model.navit import NaViT, NaViTConfig
 from patchpack.model.positions import Coordinates, Factorized, Rotary, between, place
-from patchpack.model.resampling import resize_matrix
 
 Inflation = Literal["central", "average"]
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from patchpack.data.augment import Augment
-from patchpack.data.dropping import Dropping, NoDrop
-from patchpack.data.frames import FrameSampling, Showing, Spread
 from patchpack.data.loader import LoaderConfig
-from patchpack.data.resolution import Native, Resolution
-from patchpack.heads.classification import ClassificationConfig
-from patchpack.heads.contrastive import ContrastiveConfig
-from patchpack.heads.detection import DetectionConfig
-from patchpack.heads.segmentation import SegmentationConfig
+from patchpack.data.packing.dropping import Dropping, NoDrop
+from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.transforms.augment import Augment
+from patchpack.data.video.frame_sampling import FrameSampling, Showing, Spread
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.model.video import Inflation, VideoConfig
+from patchpack.tasks.classification.model import ClassificationConfig
+from patchpack.tasks.contrastive.model import ContrastiveConfig
+from patchpack.tasks.detection.model import DetectionConfig
+from patchpack.tasks.segmentation.model import SegmentationConfig
 from patchpack.train.optim import OptimConfig
 
 # What a model is trained for.

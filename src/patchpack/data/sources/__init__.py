@@ -1,0 +1,1 @@
+"""Where records come from: folders, manifests, COCO files. One file a source."""

@@ -1,0 +1,1 @@
+"""Changes of an image together with its annotations: augmentation, mosaics, perturbations."""

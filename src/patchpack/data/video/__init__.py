@@ -1,0 +1,1 @@
+"""Videos: decoding, frame sampling, tubelets."""

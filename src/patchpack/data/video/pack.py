@@ -1,0 +1,114 @@
+"""Clips in memory, or on disk, to one PackedClips.
+
+    pack_clips(["a.mp4", frames [t, h, w, 3], …], [Tubelet(2, 16, 16)], max_tokens=1024)
+
+Clips keep their length and aspect ratio; their frames are resized to whole tubelets, and to fewer
+pixels where a clip would have more than `max_tokens`.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchpack.batch import ClipPatches, PackedClips, Tubelet, collate_clips
+from patchpack.data.images import resize
+from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
+from patchpack.data.video.decode import FOLDER_RATE, Header, decode_frames, read_header
+from patchpack.data.video.frame_sampling import Every, FrameSampling, Showing, frame_numbers
+from patchpack.data.video.tubelets import Frames, cut_tubelets
+
+AnyClip = np.ndarray | Tensor | str | os.PathLike
+
+
+def pack_clips(
+    clips: Sequence[AnyClip],
+    tubelets: Sequence[Tubelet],
+    *,
+    max_tokens: int | None = None,
+    frames: FrameSampling | None = None,
+    resolution: Resolution | None = None,
+    max_side: int = MAX_SIDE,
+) -> PackedClips:
+    """Pack clips of any lengths and sizes, in the order given.
+
+    clips       uint8 arrays or tensors [t, h, w, 3], videos, or folders of frames
+    max_tokens  most tokens of one clip, of all shapes of tubelets together
+    frames      which frames are shown (all when None)
+    resolution  another rule for the sizes of frames (native when None)
+    max_side    longest side of a grid in patches: what the model's positions reach
+
+    Raises ValueError for anything that is no clip, and where not one tubelet a time fits; its
+    subclass BadImage for files that cannot be read.
+    """
+    if not tubelets:
+        raise ValueError("no tubelets were given")
+    check_clips(clips)
+    most, rule = max_tokens or torch.iinfo(torch.int32).max, resolution or Native()
+    cut = []
+    for number, clip in enumerate(clips):
+        name = f"clip {number}"
+        showing = Showing(frames or Every(step=1, frames=_length(clip, name)), tuple(tubelets))
+        cut.append(to_clip_patches(clip, name, showing, most, rule, max_side))
+    return collate_clips(cut, tubelets)
+
+
+def check_clips(clips: object) -> None:
+    """Raise ValueError for a single clip: its letters or frames would be taken for clips."""
+    if isinstance(clips, AnyClip):
+        raise ValueError("this takes a list of clips; put a single one in a list")
+
+
+def to_clip_patches(
+    clip: AnyClip, name: str, showing: Showing, tokens: int, resolution: Resolution, max_side: int
+) -> ClipPatches:
+    """One clip, of at most so many tokens, shown as told and cut up.
+
+    name        its key, and stands in errors
+    resolution  of frames; it is asked for no more than the room that `tokens` leave one
+    """
+    if showing.place is None:
+        raise ValueError("where a clip is looked at must be told: showing.place")
+    first = showing.tubelets[0]
+    if first.height != first.width:
+        raise ValueError(f"the first tubelet must be square, not {first.height} x {first.width}")
+    header = _header(clip, name)
+    counts, steps = showing.frames.draw(
+        np.array([header.frames]), np.array([float(header.rate)]), first.frames
+    )
+    numbers = frame_numbers(header.frames, int(counts[0]), float(steps[0]), showing.place)
+    ((h, w),) = resolution.grids(
+        np.array([header.height]), np.array([header.width]), patch_size=first.height,
+        max_tokens=showing.room(tokens), rng=np.random.default_rng(0), max_side=max_side,
+    )  # fmt: skip
+    size = int(h) * first.height, int(w) * first.width
+    if isinstance(clip, np.ndarray | Tensor):
+        shown = (frame for frame in _frames(clip, name)[numbers])
+    else:
+        shown = decode_frames(clip, numbers.tolist(), header.rate, key=name)
+    return cut_tubelets(
+        np.stack([resize(frame, size) for frame in shown]), showing.tubelets, key=name
+    )
+
+
+def _header(clip: AnyClip, name: str) -> Header:
+    if not isinstance(clip, np.ndarray | Tensor):
+        return read_header(clip)
+    length, height, width = _frames(clip, name).shape[:3]
+    return Header(height, width, length, FOLDER_RATE)
+
+
+def _length(clip: AnyClip, name: str) -> int:
+    return _header(clip, name).frames
+
+
+def _frames(clip: np.ndarray | Tensor, name: str) -> Frames:
+    frames = clip.cpu().numpy() if isinstance(clip, Tensor) else clip
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape or frames.dtype != np.uint8:
+        raise ValueError(
+            f"{name}: frames must be uint8 [time, height, width, 3], not {frames.dtype} "
+            f"{list(frames.shape)}"
+        )
+    return frames

@@ -1,0 +1,1 @@
+"""Trained models in use: what all predictors share, image files, output files."""

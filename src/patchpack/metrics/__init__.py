@@ -1,0 +1,1 @@
+"""Metrics as pure functions of labels, probabilities, features, masks and boxes."""

@@ -1,1 +1,0 @@
-"""Suites of evaluation: what a trained model is worth, one file a question."""

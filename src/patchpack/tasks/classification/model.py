@@ -1,0 +1,90 @@
+"""Image classification: an encoder, one linear layer, and a loss.
+
+Axes: image, label.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchpack.batch import PackedBatch
+from patchpack.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
+from patchpack.model.navit import NaViTConfig
+from patchpack.model.presets import model_config
+from patchpack.tasks.backbone_module import TrunkTask
+
+LABEL = "label"  # the target this task reads: one class number per image
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig:
+    """How a classifier is trained."""
+
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: float = 0.0  # of the softmax loss
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), not {self.label_smoothing}")
+
+
+class Classifier(TrunkTask):
+    """Packed images in, one logit per image and class out; features where there are no classes."""
+
+    def __init__(
+        self,
+        model: NaViTConfig,
+        num_classes: int,
+        config: ClassificationConfig | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.config = config or ClassificationConfig()
+        self.head = nn.Linear(model.dim, num_classes) if num_classes else nn.Identity()
+        self.init_head()
+
+    def init_head(self) -> None:
+        """Start from no opinion: logits zero, or for sigmoids a low prior of every class."""
+        if isinstance(self.head, nn.Linear):
+            nn.init.zeros_(self.head.weight)
+            prior = -10.0 if self.config.loss == "sigmoid" else 0.0
+            nn.init.constant_(self.head.bias, prior)
+
+    def forward(self, batch: PackedBatch) -> Float[Tensor, "image label"]:
+        return self.head(self.trunk(batch))
+
+    def flops(self, lengths: Sequence[int]) -> int:
+        """Operations of one forward pass over images of these lengths (`forward_flops`)."""
+        return self.trunk_flops(lengths) + self._head_flops(len(lengths))
+
+    def training_flops(self, batch: PackedBatch) -> int:
+        """Operations of a forward and a backward pass."""
+        trunk = self.trunk_training_flops(batch.lengths)
+        return trunk + 3 * self._head_flops(batch.num_images)
+
+    def _head_flops(self, images: int) -> int:
+        return 2 * self.head.weight.numel() * images if isinstance(self.head, nn.Linear) else 0
+
+    def loss(self, batch: PackedBatch) -> Loss:
+        labels = batch.targets.get(LABEL)
+        if not isinstance(labels, Tensor):
+            if batch.num_images:
+                raise ValueError(f"a classifier needs the target {LABEL!r} for every image")
+            labels = batch.coords.new_empty(0).long()
+        logits = self(batch)
+        if self.config.loss == "sigmoid":
+            return sigmoid_cross_entropy(logits, labels)
+        return softmax_cross_entropy(logits, labels, self.config.label_smoothing)
+
+
+def create_model(name: str, num_classes: int = 0, **changes: object) -> Classifier:
+    """A named model with new weights (`list_models` has the names).
+
+    `num_classes=0` gives features instead of logits. Further keywords replace fields of the
+    model's config (`NaViTConfig`); one that does not exist raises ValueError.
+    """
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be 0 or more, not {num_classes}")
+    return Classifier(model_config(name, **changes), num_classes)

@@ -1,0 +1,96 @@
+"""Image–text pretraining: two towers whose vectors of an image and of its text are near.
+
+    pack of images → trunk → linear ┐
+                                    ├ vectors of length 1 → loss over the pairs of all processes
+    pack of texts  → text  → linear ┘
+
+Axes: image, text, dim (of the vectors that the two share).
+"""
+
+from dataclasses import dataclass, field
+from math import log
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchpack.batch import PackedBatch, PackedTexts, pack_texts
+from patchpack.losses import Loss
+from patchpack.model.encoder import init_linear
+from patchpack.model.navit import NaViTConfig
+from patchpack.model.text import TextConfig, TextTower, text_flops
+from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.contrastive.loss import sigmoid_contrastive, softmax_contrastive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    """The text side, and how the two sides are trained together.
+
+    The wrong texts of an image are all others of its pack and of the packs that other processes
+    train on at the same time; packs of one process that a step accumulates see nothing of each
+    other.
+    """
+
+    text: TextConfig = field(
+        default_factory=lambda: TextConfig(dim=384, depth=6, heads=6, mlp_dim=1536)
+    )
+    dim: int = 256  # of the vectors that images and texts share
+    loss: Literal["softmax", "sigmoid"] = "softmax"  # of CLIP and the paper, or of SigLIP
+    scale: float = 14.3  # of the logits, 1 / temperature, at the start; learned (CLIP: 1 / 0.07)
+    bias: float = -10.0  # of the sigmoid's logits, at the start; learned (SigLIP, §3.2)
+    most_scale: float = 100.0  # that the scale may grow to (CLIP, §2.5)
+
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise ValueError(f"dim must be at least 1, not {self.dim}")
+        if not 0 < self.scale <= self.most_scale:
+            raise ValueError(f"scale must lie in (0, {self.most_scale:g}], not {self.scale}")
+
+
+class Contrastive(TrunkTask):
+    """Packed images and packed texts in, vectors of length 1 out."""
+
+    def __init__(self, model: NaViTConfig, config: ContrastiveConfig) -> None:
+        super().__init__(model)
+        self.config = config
+        self.text = TextTower(config.text)
+        self.image_projection = nn.Linear(model.dim, config.dim, bias=False)
+        self.text_projection = nn.Linear(config.text.dim, config.dim, bias=False)
+        for layer in (self.image_projection, self.text_projection):
+            init_linear(layer)
+        self.log_scale = nn.Parameter(torch.tensor(log(config.scale)))
+        self.bias = nn.Parameter(torch.tensor(config.bias), config.loss == "sigmoid")
+
+    def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
+        """The vectors of the images."""
+        return F.normalize(self.image_projection(self.trunk(batch)).float(), dim=-1)
+
+    def encode_texts(self, texts: PackedTexts) -> Float[Tensor, "text dim"]:
+        """The vectors of the texts."""
+        return F.normalize(self.text_projection(self.text(texts)).float(), dim=-1)
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        return self.log_scale.exp().clamp(max=self.config.most_scale)
+
+    def loss(self, batch: PackedBatch) -> Loss:
+        texts = batch.texts
+        if texts is None:
+            if batch.num_images:
+                raise ValueError("contrastive training needs a text for every image")
+            texts = pack_texts([]).to(batch.patches.device)
+        images, captions = self(batch), self.encode_texts(texts)
+        if self.config.loss == "sigmoid":
+            return sigmoid_contrastive(images, captions, self.scale, self.bias)
+        return softmax_contrastive(images, captions, self.scale)
+
+    def training_flops(self, batch: PackedBatch) -> int:
+        """Operations of a forward and a backward pass, the loss over this pack's own pairs."""
+        c, model, n = self.config, self.trunk.config, batch.num_images
+        texts = text_flops(c.text, batch.texts.lengths) if batch.texts else 0
+        projections = 2 * n * c.dim * (model.dim + c.text.dim)
+        loss = 4 * 2 * n * n * c.dim  # logits, again in the backward pass, and two gradients
+        return self.trunk_training_flops(batch.lengths) + 3 * (texts + projections) + loss

@@ -1,0 +1,149 @@
+"""Training a detector on images and the boxes of their objects."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from patchpack.checkpoint import load_newest
+from patchpack.data.annotations.box_columns import with_objects
+from patchpack.data.bad_images import BadImages
+from patchpack.data.images import BadImage
+from patchpack.data.index import Index
+from patchpack.data.pipeline import validation_packs
+from patchpack.data.records import BadDataset
+from patchpack.data.tokenizer import (
+    Tokenizer,
+    kept_tokenizer,
+    load_tokenizer,
+    read_texts,
+    write_tokenizer,
+)
+from patchpack.distributed import World, gather_over_ranks
+from patchpack.inference.model_spec import ModelCard
+from patchpack.loading import card_in
+from patchpack.metrics.detection import FoundBoxes, average_precision, need_detection
+from patchpack.serialization import from_json, to_json
+from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.contrastive.model import ContrastiveConfig
+from patchpack.tasks.detection.model import DetectionConfig, Detector
+from patchpack.tasks.detection.predictor import boxes_of
+from patchpack.tasks.task import Judged, card_of, same_fields
+from patchpack.train.config import RunConfig
+from patchpack.train.precision import autocast
+
+TOWERS = "towers.json"
+
+
+class Detection:
+    """A Job: images to boxes of objects. Raises BadDataset for data without boxes, and
+    ImportError where the extra `detection` is not installed."""
+
+    metric = "ap"
+
+    def __init__(
+        self, index: Index, config: RunConfig, task: DetectionConfig, resumed: bool
+    ) -> None:
+        need_detection()
+        self.config = config
+        self.reader = _reader(config, resumed) if task.open_vocabulary else None
+        found, faults = with_objects(index, task.classes, config.data.max_bad_fraction)
+        assert found.objects is not None
+        self.notes, self.left_out = faults.notes(), list(faults.images)
+        bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
+        bad.add(self.left_out)
+        self.classes = found.objects.classes
+        self.task = replace(task, classes=self.classes)
+        self.train = found.split(config.data.train_split)
+        self.val = found.split(config.data.val_split)
+        self._check_splits()
+
+    def _check_splits(self) -> None:
+        """Raise BadDataset where there is nothing to learn or to judge by."""
+        learned, judged = (_labels(split) for split in (self.train, self.val))
+        for name, labels in (("training", learned), ("validation", judged)):
+            if not labels:
+                raise BadDataset(f"no image of the {name} split of {self.train.root} has a box")
+        unseen = [self.classes[label] for label in sorted(judged - learned)]
+        if unseen and not self.task.open_vocabulary:
+            raise BadDataset(
+                f"{self.train.root}: there are boxes of {', '.join(map(repr, unseen[:10]))} in the "
+                "validation split, and none in the training split"
+            )
+
+    def build(self) -> TrunkTask:
+        towers, names = None, None
+        if self.reader:
+            towers, tokenizer = self.reader
+            names = read_texts(self.classes, tokenizer, towers.text.max_length)
+        return Detector(self.config.model, len(self.classes), self.task, towers, names)
+
+    def continues(self, card: dict[str, Any]) -> bool:
+        return same_fields(card["task"], self.task, ("classes", "open_vocabulary"))
+
+    def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
+        """Average precision on the validation split, in pixels of the images on disk."""
+        module.eval()
+        errors: list[BadImage] = []
+        mine: list[tuple[str, FoundBoxes]] = []
+        sizes = dict(zip(self.val.keys, zip(self.val.heights, self.val.widths, strict=True),
+                         strict=True))  # fmt: skip
+        for pack in validation_packs(self.val, self.config, world):
+            errors.extend(pack.bad)
+            with torch.inference_mode(), autocast(world.device, dtype):
+                found = module(pack.batch.to(world.device))
+            keys = pack.batch.keys
+            mine += zip(keys, boxes_of(found, pack.batch, [sizes[k] for k in keys]), strict=True)
+        found = dict(gather_over_ranks(mine, world))
+        result = average_precision(self.val, found)
+        values = {name: getattr(result, name) or 0.0 for name in ("ap", "ap50", "ap75")}
+        return Judged(values if found else {}, gather_over_ranks(errors, world))
+
+    def card(self, dtype: str) -> ModelCard:
+        card = replace(card_of(self.config, dtype), task=self.task)
+        if self.reader is None:
+            return card
+        return replace(card, towers=self.reader.towers, tokenizer=self.reader.tokenizer)
+
+    def write(self, folder: Path) -> None:
+        """What reads the names of classes; boxes are read again with the data."""
+        if self.reader:
+            write_tokenizer(self.reader.tokenizer, folder)
+            towers = json.dumps(to_json(self.reader.towers), indent=2)
+            (folder / TOWERS).write_text(towers + "\n")
+
+
+def _labels(split: Index) -> set[int]:
+    """The numbers of the classes that have a box."""
+    assert split.objects is not None
+    return {int(label) for there in split.objects.images for label in there.labels}
+
+
+class Reader(NamedTuple):
+    """What names of classes are read by."""
+
+    towers: ContrastiveConfig
+    tokenizer: Tokenizer
+
+
+def _reader(config: RunConfig, resumed: bool) -> Reader:
+    """The text side of the run to begin with, kept in the run's own folder when it is resumed."""
+    if resumed:
+        towers = from_json(ContrastiveConfig, json.loads((config.out / TOWERS).read_text()))
+        path = kept_tokenizer(config.out)
+        if path is None:
+            raise BadDataset(f"{config.out} has lost the tokenizer that it began with")
+        return Reader(towers, load_tokenizer(path))
+    if config.init is None:
+        raise BadDataset(
+            "task.open_vocabulary needs --init: a run trained on images and texts, whose text side "
+            "reads the names of classes"
+        )
+    card = card_in(load_newest(config.init / "checkpoints", "best"))
+    towers = card.task if isinstance(card.task, ContrastiveConfig) else card.towers
+    if towers is None or card.tokenizer is None:
+        raise BadDataset(f"{config.init} reads no texts, as task.open_vocabulary needs it to")
+    return Reader(towers, card.tokenizer)

@@ -1,0 +1,96 @@
+"""Is the class of every pixel right?"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchpack.batch import IGNORED
+from patchpack.data.annotations.mask_files import with_masks
+from patchpack.data.annotations.masks import read_mask
+from patchpack.data.bad_images import BadImages
+from patchpack.data.images import BadImage, decode
+from patchpack.data.packing.resolution import Native
+from patchpack.data.records import BadDataset
+from patchpack.evaluation.run_data import Cost, Data, packed
+from patchpack.metrics.segmentation import PixelCounts, count_pixels
+from patchpack.tasks.segmentation.predictor import PixelModel
+from patchpack.tasks.segmentation.sliding_window import windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelResult(Cost):
+    """How well pixels were told apart at one token budget."""
+
+    counts: PixelCounts
+
+
+def segment_at(
+    model: PixelModel, data: Data, budgets: Sequence[int], *, windowed: bool = False
+) -> list[PixelResult]:
+    """IoU at each budget, of every pixel at the native size of its image.
+
+    windowed  large images keep their size, and are seen through windows of so many tokens
+
+    Raises BadDataset for data without masks, and where too many images cannot be used.
+    """
+    task, labels = model.card.task, len(model.names)
+    index, alone = with_masks(data.index, labels, task.ignore)  # pyrefly: ignore
+    bad = data.bad_images()
+    bad.add(alone)
+    look = _windowed if windowed else _whole
+    results = []
+    for tokens in budgets:
+        counts, images, flops = PixelCounts.none(labels), 0, 0
+        began = time.perf_counter()
+        for found, mask, spent in look(model, replace(data, index=index), bad, tokens):
+            counts += count_pixels(found, mask, labels, IGNORED)
+            images, flops = images + 1, flops + spent
+        seconds = time.perf_counter() - began
+        if not images:
+            raise BadDataset(f"no image of {index.root} can be read")
+        results.append(
+            PixelResult(
+                max_tokens=tokens,
+                gflops_per_image=flops / images / 1e9,
+                images_per_s=images / seconds,
+                unreadable=tuple(f"{key}: {reason}" for key, reason in bad.reasons.items()),
+                counts=counts,
+            )
+        )
+    return results
+
+
+Judgement = tuple[Tensor, Tensor, int]  # the classes found, the mask, and operations spent
+
+
+def _whole(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Iterator[Judgement]:
+    for batch in packed(model, data, bad, tokens=tokens):
+        masks = batch.targets.get("mask", [])
+        found = model.masks(batch, [mask.shape for mask in masks])
+        for length, mine, mask in zip(batch.lengths, found, masks, strict=True):
+            yield mine, mask, model.model.flops([length])
+
+
+def _windowed(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Iterator[Judgement]:
+    index, p = data.index, model.card.model.patch_size
+    masks = index.masks
+    assert masks is not None
+    for number, key in enumerate(index.keys):
+        try:
+            pixels = decode(index.path(number), key=key)
+            mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
+        except BadImage as error:
+            bad.add([error])
+            continue
+        (found,) = model.predict([pixels], max_tokens=tokens, windowed=True)
+        sides = np.array([w[2:] for w in windows(pixels.shape[:2], p, tokens)])
+        grids = Native().grids(
+            *sides.T, patch_size=p, max_tokens=tokens, rng=np.random.default_rng(0),
+            max_side=model.card.model.positions.max_side,
+        )  # fmt: skip
+        lengths = grids.prod(1).tolist()
+        yield torch.from_numpy(found.mask), torch.from_numpy(mask), model.model.flops(lengths)

@@ -1,0 +1,85 @@
+"""What a run knows of its task: a Job, made of the run's config and the index of its data.
+
+It says which images can be trained on and judged with, builds the module, judges it, and makes the
+card that its weights need to be used. One file a task; `jobs.py` picks.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from patchpack.data.images import BadImage
+from patchpack.data.index import Index
+from patchpack.data.tokenizer import Tokenizer
+from patchpack.distributed import World
+from patchpack.inference.model_spec import ModelCard
+from patchpack.serialization import to_json
+from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.train.config import RunConfig, Task
+
+
+class Judged(NamedTuple):
+    """What an evaluation came to."""
+
+    values: dict[str, float]  # none where no image could be read
+    bad: list[BadImage]  # images that could not
+
+
+class Job(Protocol):
+    """A task on the data of one run."""
+
+    metric: str  # of an evaluation's values, decides which weights are best; higher is better
+    train: Index
+    val: Index
+    left_out: list[BadImage]  # images that the task has no use for, and why
+    notes: list[str]  # what else is to be told of the data
+
+    def build(self) -> TrunkTask:
+        """The module, with new weights."""
+        ...
+
+    def continues(self, card: dict[str, Any]) -> bool:
+        """Whether the head of a model with this card answers the same question."""
+        ...
+
+    def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
+        """Judge a module on the validation split; all processes get the same values."""
+        ...
+
+    def card(self, dtype: str) -> ModelCard:
+        """What the weights need beside them to be used."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Put into the run's folder what a resumed run reads again."""
+        ...
+
+
+def same_fields(kept: Mapping[str, Any], task: Task, names: Sequence[str]) -> bool:
+    """Whether a task kept in a card is of the kind of another, and these fields of it are equal."""
+    own = to_json(task)
+    same = all(kept.get(name) == own[name] for name in names)
+    return kept.get("type") == type(task).__name__ and same
+
+
+def card_of(
+    config: RunConfig,
+    dtype: str,
+    *,
+    classes: tuple[str, ...] = (),
+    tokenizer: Tokenizer | None = None,
+) -> ModelCard:
+    """The card of a model trained by a config: shown images as it was when it was judged."""
+    return ModelCard(
+        model=config.model,
+        task=config.task,
+        classes=classes,
+        tokenizer=tokenizer,
+        resolution=config.data.resolution,
+        frames=config.data.frames if config.showing else None,
+        eval_tokens=config.evaluation_tokens,
+        dtype=dtype,
+    )

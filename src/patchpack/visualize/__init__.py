@@ -1,0 +1,1 @@
+"""Figures, contact sheets, tables and HTML pages."""

@@ -46,7 +46,7 @@ class Shape:
     @property
     def config(self) -> NaViTConfig:
         return NaViTConfig(
-            dim=self.dim, depth=self.depth, heads=self.heads, mlp_dim=4 * self.dim,
+            dim=self.dim, depth=self.depth, num_heads=self.heads, mlp_dim=4 * self.dim,
             patch_size=self.patch_size,
         )  # fmt: skip
 
@@ -89,7 +89,7 @@ def build_patchpack(shape: Shape, images: Images) -> Contender:
 
 def build_compiled(shape: Shape, images: Images) -> Contender:
     contender = replace(build_patchpack(shape, images), name="patchpack compiled")
-    contender.module.trunk.encoder.compile_blocks()
+    contender.module.backbone.encoder.compile_blocks()
     return contender
 
 

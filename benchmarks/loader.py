@@ -36,7 +36,7 @@ from patchpack.data.loader import LoaderConfig, load_epoch
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.plan import make_plan
 from patchpack.data.packing.resolution import Native
-from patchpack.data.spec import Treatment
+from patchpack.data.spec import Preprocessing
 from patchpack.data.transforms.augment import Augment
 
 Pass = Callable[[], Iterator[int]]  # images of each batch
@@ -60,8 +60,8 @@ def patchpack(index: Index, patch_size: int, max_tokens: int, config: LoaderConf
             index.heights, index.widths, patch_size=patch_size, max_tokens=8192,
             resolution=Native(max_tokens=max_tokens), dropping=NoDrop(), seed=0, epoch=0,
         )  # fmt: skip
-        treatment = Treatment(patch_size=patch_size, augment=Augment(symmetry="flip"))
-        for pack in load_epoch(index, plan, treatment, config):
+        preprocessing = Preprocessing(patch_size=patch_size, augment=Augment(flip="horizontal"))
+        for pack in load_epoch(index, plan, preprocessing, config):
             yield pack.batch.num_images
 
     return run

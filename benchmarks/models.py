@@ -30,11 +30,11 @@ from sizes import draw, log_normal_sizes, read_sizes
 from torch import nn
 
 from patchpack.__main__ import keep_freed_memory, spin_briefly
-from patchpack.data.packing.resolution import Native, Resolution, Sampled
+from patchpack.data.packing.resolution import Native, Resolution, SampledArea
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TI, S, B, L = ({"dim": dim, "heads": dim // 64} for dim in (192, 384, 768, 1024))
-PHOTOGRAPHS: Resolution = Sampled(low=64, high=256)
+PHOTOGRAPHS: Resolution = SampledArea(low=64, high=256)
 
 
 @dataclass(frozen=True, kw_only=True)

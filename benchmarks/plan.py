@@ -23,10 +23,10 @@ from sizes import draw, log_normal_sizes, read_sizes
 
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.plan import Plan, make_plan
-from patchpack.data.packing.resolution import Native, Resolution, Sampled
+from patchpack.data.packing.resolution import Native, Resolution, SampledArea
 
 RESOLUTIONS: dict[str, Resolution] = {
-    "sampled 64:256 px": Sampled(low=64, high=256),
+    "sampled 64:256 px": SampledArea(low=64, high=256),
     "native": Native(),
 }
 OPEN_PACKS = 256

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from patchpack.batch import PackedBatch
-from patchpack.data.loader import Loaded
+from patchpack.data.loader import LoadedPack
 from patchpack.distributed import World
 from patchpack.model.presets import model_config
 from patchpack.tasks.classification.model import Classifier
@@ -52,14 +52,14 @@ def main() -> None:
     parser.add_argument("--checkpoint-blocks", action="store_true")
     options = parser.parse_args()
     config = RunConfig(model=model_config(options.model))
-    train = replace(config.train, checkpoint_blocks=options.checkpoint_blocks)
+    train = replace(config.train, activation_checkpointing=options.checkpoint_blocks)
     world, dtype = World(), choose_dtype("auto", torch.device("cpu"))
     trainer = Trainer(Classifier(config.model, 1000), replace(config, train=train), world, dtype)
     before = peak_gib()
     pack = full_pack(options.max_tokens, config.model.patch_dim)
     began = time.perf_counter()
     for step in range(options.steps):
-        trainer.step([Loaded(batch=pack, epoch=0, step=step)], stop=False)
+        trainer.step([LoadedPack(batch=pack, epoch=0, step=step)], stop=False)
     seconds = (time.perf_counter() - began) / options.steps
     print(json.dumps({
         **vars(options), "dtype": str(dtype), "torch": torch.__version__,

@@ -30,8 +30,8 @@ from study import (
 )
 
 from patchpack.data.packing.dropping import BetaDrop, NoDrop
-from patchpack.data.packing.resolution import Square
-from patchpack.visualize.figures import COLOURS, png
+from patchpack.data.packing.resolution import SquareResize
+from patchpack.visualize.figures import COLORS, png
 
 BUDGETS = (4e12, 8e12, 16e12, 32e12)  # operations
 STEP = 3.6e10  # operations of a step, about
@@ -60,7 +60,7 @@ def contenders() -> list[Contender]:
         "navit": replace(native, data=replace(native.data, dropping=dropping)),
         "square": replace(square, data=replace(square.data, dropping=NoDrop())),
         "square144": replace(
-            square, data=replace(square.data, resolution=Square(grid=9), dropping=NoDrop())
+            square, data=replace(square.data, resolution=SquareResize(grid=9), dropping=NoDrop())
         ),
     }
     found = []
@@ -129,7 +129,7 @@ def main() -> None:
 def draw(budgets: np.ndarray, by_budget: dict[str, list[list[float]]], baseline: float) -> bytes:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, found) in zip(COLOURS, by_budget.items(), strict=False):
+    for colour, (name, found) in zip(COLORS, by_budget.items(), strict=False):
         means, spreads = zip(*(mean_and_spread(values) for values in found), strict=True)
         axes.errorbar(
             budgets / 1e12, 100 * np.array(means), 100 * np.array(spreads), color=colour,

@@ -13,7 +13,7 @@ from pathlib import Path
 from study import Contender, Finding, budgeted, compare, parser_of, recipe, small, train_all
 
 from patchpack.data.packing.dropping import NoDrop
-from patchpack.data.packing.resolution import Fixed, Resolution, Sampled, Square
+from patchpack.data.packing.resolution import FixedArea, Resolution, SampledArea, SquareResize
 from patchpack.model.positions import Interpolated
 from patchpack.train.config import RunConfig
 
@@ -41,8 +41,8 @@ BEFORE = replace(FINDING, name="pretraining")
 def models() -> dict[str, RunConfig]:
     """The two contenders' configurations before fine-tuning."""
     native = small(recipe("caltech40"))
-    sampled = replace(native.data, resolution=Sampled(low=64, high=160))
-    squares = replace(native.data, resolution=Square(grid=6), dropping=NoDrop())
+    sampled = replace(native.data, resolution=SampledArea(low=64, high=160))
+    squares = replace(native.data, resolution=SquareResize(grid=6), dropping=NoDrop())
     table = replace(native.model, positions=Interpolated(side=6))
     return {
         "NaViT": replace(native, data=sampled),
@@ -60,9 +60,9 @@ def pretraining() -> list[Contender]:
 def fine_tuning(runs: Path) -> list[Contender]:
     rules: dict[str, tuple[str, Resolution]] = {}
     for side in SIDES:
-        rules[f"NaViT at {side} px"] = "NaViT", Fixed(side=side)
-        rules[f"ViT at {side} px"] = "ViT", Square(grid=side // 16)
-    rules["NaViT, mixed sizes"] = "NaViT", Sampled(low=64, high=128)
+        rules[f"NaViT at {side} px"] = "NaViT", FixedArea(side=side)
+        rules[f"ViT at {side} px"] = "ViT", SquareResize(grid=side // 16)
+    rules["NaViT, mixed sizes"] = "NaViT", SampledArea(low=64, high=128)
     found = []
     for name, (model, rule) in rules.items():
         config = models()[model]

@@ -27,7 +27,7 @@ from patchpack.data.packing.dropping import BetaDrop, kept_counts
 from patchpack.model.attention import Attend, attend_dense, backend
 from patchpack.model.encoder import Block, EncoderConfig
 from patchpack.train.precision import autocast, choose_dtype
-from patchpack.visualize.figures import COLOURS, png
+from patchpack.visualize.figures import COLORS, png
 
 IMAGES = 200_000
 OPEN = 256  # sequences that first-fit fills at a time
@@ -106,7 +106,7 @@ def seconds_of(run: Callable[[], object]) -> float:
 @torch.inference_mode()
 def timed_share(width: int, packed: int, attend: Attend) -> float:
     """Of a block's time, what goes when attention hands its values on untouched."""
-    config = EncoderConfig(dim=width, depth=1, heads=width // 64, mlp_dim=4 * width)
+    config = EncoderConfig(dim=width, depth=1, num_heads=width // 64, mlp_dim=4 * width)
     block = Block(config, 0.0).to(DEVICE).eval()
     block.requires_grad_(False)
     segments = Segments((256,) * packed, DEVICE)
@@ -171,7 +171,7 @@ def draw(shares: dict[str, dict[str, float]]) -> bytes:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     titles = {"dense": "one dense mask, as the paper", "inside": "inside each image, as here"}
     for axes, (kind, title) in zip(figure.subplots(1, 2, sharey=True), titles.items(), strict=True):
-        for colour, packed in zip(COLOURS, PACKED, strict=False):
+        for colour, packed in zip(COLORS, PACKED, strict=False):
             found = [shares[f"{width}x{packed}"] for width in WIDTHS]
             axes.plot(WIDTHS, [100 * f[kind] for f in found], color=colour, label=f"{packed}")
             timed = [100 * f[f"{kind}_timed"] for f in found]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
-from patchpack.data.packing.resolution import Sampled, Square
+from patchpack.data.packing.resolution import SampledArea, SquareResize
 from patchpack.model.positions import (
     Factorized,
     Fourier,
@@ -57,7 +57,7 @@ FINDING = Finding(
 KINDS: dict[str, Positions] = {
     "learned 2-D": Learned2D(length=64),
     "factorized, sum": Factorized(length=64),
-    "factorized, stack": Factorized(length=64, combine="stack"),
+    "factorized, stack": Factorized(length=64, combine="concat"),
     "factorized, product": Factorized(length=64, combine="product"),
     "sinusoidal": Sinusoidal(),
     "Fourier": Fourier(),
@@ -71,14 +71,14 @@ KINDS: dict[str, Positions] = {
 
 def contenders() -> list[Contender]:
     base = small(recipe("caltech40"))
-    base = replace(base, data=replace(base.data, resolution=Sampled(low=64, high=160)))
+    base = replace(base, data=replace(base.data, resolution=SampledArea(low=64, high=160)))
     configs = {
         name: replace(base, model=replace(base.model, positions=kind))
         for name, kind in KINDS.items()
     }
     configs["ViT, interpolated"] = replace(
         base,
-        data=replace(base.data, resolution=Square(grid=6)),
+        data=replace(base.data, resolution=SquareResize(grid=6)),
         model=replace(base.model, positions=Interpolated(side=6)),
     )
     return [

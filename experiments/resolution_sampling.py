@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
-from patchpack.data.packing.resolution import Native, Resolution, Sampled
+from patchpack.data.packing.resolution import Native, Resolution, SampledArea
 
 BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
 TOKENS = (16, 36, 64, 100)
@@ -39,7 +39,7 @@ FINDING = Finding(
 def contenders() -> list[Contender]:
     config = small(recipe("caltech40"))
     rules: dict[str, Resolution] = {
-        f"{by}, {name}": Sampled(low=64, high=160, by=by, mean=mean)
+        f"{by}, {name}": SampledArea(low=64, high=160, by=by, mean=mean)
         for by in ("side", "area")
         for name, mean in DRAWS.items()
     }

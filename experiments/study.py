@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from patchpack.checkpoint import candidates
+from patchpack.checkpoint import list_checkpoints
 from patchpack.data.index import build_index
 from patchpack.evaluation import classify_at, data_of
 from patchpack.loading import load_classifier
@@ -34,7 +34,7 @@ from patchpack.recipe import load_recipe
 from patchpack.run import CHECKPOINTS, load_config, resume, start
 from patchpack.serialization import to_json
 from patchpack.train.config import RunConfig
-from patchpack.visualize.figures import COLOURS, png
+from patchpack.visualize.figures import COLORS, png
 
 ROOT = Path(__file__).parents[1]
 TEST = "test"
@@ -78,7 +78,7 @@ def recipe(name: str) -> RunConfig:
 
 def small(config: RunConfig) -> RunConfig:
     """The same with a model of a quarter of the weights: many contenders in an hour."""
-    model = replace(config.model, dim=128, depth=4, heads=4, mlp_dim=512)
+    model = replace(config.model, dim=128, depth=4, num_heads=4, mlp_dim=512)
     return replace(config, model=model)
 
 
@@ -154,7 +154,7 @@ def _outcome(config: RunConfig, name: str, seed: int, tokens: tuple[int, ...]) -
             top1 = {int(t): value for t, value in found["outcome"].pop("top1").items()}
             return Outcome(**found["outcome"], top1=top1)
         raise SystemExit(f"{kept} is of another configuration: remove {config.out} or change --out")
-    if candidates(config.out / CHECKPOINTS, "last"):
+    if list_checkpoints(config.out / CHECKPOINTS, "last"):
         if to_json(load_config(config.out)) != to_json(config):
             raise SystemExit(f"{config.out} is a run of another configuration: remove it")
         progress = resume(config.out, live=False)
@@ -247,7 +247,7 @@ def draw_lines(found: Found, baseline: float) -> bytes:
         mean, spread = zip(*(mean_and_spread(values) for values in at.values()), strict=True)
         axes.errorbar(
             list(at), 100 * np.array(mean), 100 * np.array(spread), capsize=2, marker="o", ms=4,
-            color=COLOURS[number % len(COLOURS)], ls=("-", "--", ":")[number // len(COLOURS)],
+            color=COLORS[number % len(COLORS)], ls=("-", "--", ":")[number // len(COLORS)],
             label=name,
         )  # fmt: skip
     axes.axhline(100 * baseline, color="#888", lw=1, ls="-.", label="height and width alone")

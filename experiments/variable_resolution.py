@@ -12,7 +12,7 @@ from dataclasses import replace
 from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
 from patchpack.data.packing.dropping import NoDrop
-from patchpack.data.packing.resolution import Fixed, Resolution, Sampled
+from patchpack.data.packing.resolution import FixedArea, Resolution, SampledArea
 
 BUDGET, STEP = 3e12, 1.15e10  # operations of a run, and of a step, about
 SIDES = (96, 128, 160)  # px
@@ -37,8 +37,8 @@ def contenders() -> list[Contender]:
     native = small(recipe("caltech40"))
     rules: dict[str, Resolution] = {}
     for side in SIDES:
-        rules[f"fixed {side} px"] = Fixed(side=side)
-        rules[f"64 to {side} px"] = Sampled(low=64, high=side)
+        rules[f"fixed {side} px"] = FixedArea(side=side)
+        rules[f"64 to {side} px"] = SampledArea(low=64, high=side)
     data = {
         name: replace(native.data, resolution=rule, dropping=NoDrop())
         for name, rule in rules.items()

@@ -9,7 +9,7 @@ Twelve hundred photographs are few for a transformer from scratch, hence the aug
 from pathlib import Path
 
 from patchpack.data.packing.dropping import BetaDrop
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.classification.model import ClassificationConfig
@@ -20,12 +20,18 @@ config = RunConfig(
     out=Path("runs/caltech40"),
     data=DataConfig(
         max_tokens=2048,
-        resolution=Sampled(low=64, high=160, mean=-0.5),
+        resolution=SampledArea(low=64, high=160, mean=-0.5),
         dropping=BetaDrop(mean=0.3, max=0.7),
-        augment=Augment(symmetry="flip", crop=0.4, colour=0.3, operations=1, magnitude=0.5),
+        augment=Augment(
+            flip="horizontal",
+            min_crop_area=0.4,
+            color_jitter=0.3,
+            randaugment_ops=1,
+            randaugment_magnitude=0.5,
+        ),
     ),
-    model=NaViTConfig(dim=192, depth=6, heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
+    model=NaViTConfig(dim=192, depth=6, num_heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
     task=ClassificationConfig(label_smoothing=0.1),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
+    optim=OptimConfig(optimizer="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
     train=TrainConfig(steps=1000, ema=0.998, eval_every=250, save_every=250),
 )

@@ -10,7 +10,7 @@ tokens, so that a step costs the same compute within a percent.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Square
+from patchpack.data.packing.resolution import SquareResize
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("caltech40.py"))
@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("caltech40.py"))
 config = replace(
     native,
     out=Path("runs/caltech40_square"),
-    data=replace(native.data, resolution=Square(grid=6)),
+    data=replace(native.data, resolution=SquareResize(grid=6)),
 )

@@ -13,7 +13,7 @@ one vendor, asked of another's.
 from pathlib import Path
 
 from patchpack.data.packing.dropping import BetaDrop
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
@@ -25,18 +25,24 @@ config = RunConfig(
     out=Path("runs/contrastive_emoji"),
     data=DataConfig(
         max_tokens=8192,
-        resolution=Sampled(low=64, high=128),
+        resolution=SampledArea(low=64, high=128),
         dropping=BetaDrop(mean=0.3, max=0.7),
-        augment=Augment(symmetry="flip", crop=0.6, colour=0.3, operations=1, magnitude=0.5),
+        augment=Augment(
+            flip="horizontal",
+            min_crop_area=0.6,
+            color_jitter=0.3,
+            randaugment_ops=1,
+            randaugment_magnitude=0.5,
+        ),
         eval_tokens=64,
     ),
-    model=NaViTConfig(dim=192, depth=6, heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
+    model=NaViTConfig(dim=192, depth=6, num_heads=3, mlp_dim=768, patch_size=16, drop_path=0.1),
     task=ContrastiveConfig(
         text=TextConfig(
-            dim=192, depth=4, heads=3, mlp_dim=768, vocab_size=1024, max_length=40, dropout=0.1
+            dim=192, depth=4, num_heads=3, mlp_dim=768, vocab_size=1024, max_length=40, dropout=0.1
         ),
         dim=192,
     ),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
+    optim=OptimConfig(optimizer="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
     train=TrainConfig(steps=300, ema=0.99, eval_every=100, save_every=100),
 )

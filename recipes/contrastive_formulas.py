@@ -26,17 +26,19 @@ config = RunConfig(
         max_text_tokens=16_384,
         resolution=Native(max_tokens=256),
         dropping=BetaDrop(mean=0.2, max=0.5),
-        augment=Augment(symmetry="none", colour=0.2),
+        augment=Augment(flip="none", color_jitter=0.2),
         eval_tokens=256,
         max_bad_fraction=0.05,
     ),
     model=NaViTConfig(
-        dim=192, depth=4, heads=3, mlp_dim=768, patch_size=8, pixel_mean=255.0, pixel_std=64.0
+        dim=192, depth=4, num_heads=3, mlp_dim=768, patch_size=8, pixel_mean=255.0, pixel_std=64.0
     ),
     task=ContrastiveConfig(
-        text=TextConfig(dim=192, depth=3, heads=3, mlp_dim=768, vocab_size=1024, max_length=128),
+        text=TextConfig(
+            dim=192, depth=3, num_heads=3, mlp_dim=768, vocab_size=1024, max_length=128
+        ),
         dim=192,
     ),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
+    optim=OptimConfig(optimizer="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
     train=TrainConfig(steps=150, ema=0.99, eval_every=50, save_every=50),
 )

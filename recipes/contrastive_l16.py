@@ -14,7 +14,7 @@ from pathlib import Path
 
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.model.presets import model_config
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
@@ -26,14 +26,14 @@ config = RunConfig(
     data=DataConfig(
         max_tokens=16_384,
         max_text_tokens=8_192,
-        resolution=Sampled(low=64, high=256),
+        resolution=SampledArea(low=64, high=256),
         dropping=BetaDrop(mean=0.5, max=0.9),
-        window=65_536,
-        loader=LoaderConfig(workers=12, kind="processes"),
+        packing_window=65_536,
+        loader=LoaderConfig(workers=12, worker_type="processes"),
     ),
     model=model_config("navit_l16"),
     task=ContrastiveConfig(
-        text=TextConfig(dim=1024, depth=12, heads=16, mlp_dim=4096, vocab_size=32_128),
+        text=TextConfig(dim=1024, depth=12, num_heads=16, mlp_dim=4096, vocab_size=32_128),
         dim=1024,
     ),
     optim=OptimConfig(
@@ -44,13 +44,13 @@ config = RunConfig(
         cooldown=0.1,
         weight_decay=1e-6,
         head_weight_decay=1e-6,
-        clip=1.0,
+        grad_clip_norm=1.0,
     ),
     train=TrainConfig(
         steps=500_000,
         precision="bfloat16",
-        compile_blocks=True,
-        checkpoint_blocks=True,
+        compile=True,
+        activation_checkpointing=True,
         eval_every=10_000,
         save_every=5_000,
         log_every=50,

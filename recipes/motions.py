@@ -12,9 +12,9 @@ from pathlib import Path
 
 from patchpack.batch import Tubelet
 from patchpack.data.packing.dropping import ConstantDrop
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
-from patchpack.data.video.frame_sampling import Spread
+from patchpack.data.video.frame_sampling import UniformFrames
 from patchpack.model.video import VideoConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
@@ -23,14 +23,14 @@ config = RunConfig(
     out=Path("runs/motions"),
     data=DataConfig(
         max_tokens=4096,
-        frames=Spread(frames=16),
-        resolution=Sampled(low=40, high=80),
+        frames=UniformFrames(frames=16),
+        resolution=SampledArea(low=40, high=80),
         dropping=ConstantDrop(rate=0.3),
-        augment=Augment(crop=0.7, colour=0.3),
+        augment=Augment(min_crop_area=0.7, color_jitter=0.3),
     ),
     model=VideoConfig(
-        dim=128, depth=4, heads=4, mlp_dim=384, patch_size=8, tubelets=(Tubelet(2, 8, 8),)
+        dim=128, depth=4, num_heads=4, mlp_dim=384, patch_size=8, tubelets=(Tubelet(2, 8, 8),)
     ),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
+    optim=OptimConfig(optimizer="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
     train=TrainConfig(steps=3000, eval_every=300, save_every=300),
 )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpack.batch import Tubelet
-from patchpack.data.video.frame_sampling import Spread
+from patchpack.data.video.frame_sampling import UniformFrames
 from patchpack.recipe import load_recipe
 
 clips = load_recipe(Path(__file__).with_name("motions.py"))
@@ -19,7 +19,7 @@ clips = load_recipe(Path(__file__).with_name("motions.py"))
 config = replace(
     clips,
     out=Path("runs/motions_frame"),
-    data=replace(clips.data, frames=Spread(frames=1), max_tokens=1024),
+    data=replace(clips.data, frames=UniformFrames(frames=1), max_tokens=1024),
     model=replace(clips.model, tubelets=(Tubelet(1, 8, 8),)),
     train=replace(clips.train, steps=600),
 )

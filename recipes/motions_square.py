@@ -10,7 +10,7 @@ about the same. 23 minutes on one core; 93.0 % at 512 tokens, 83.7 at 200.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Square
+from patchpack.data.packing.resolution import SquareResize
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("motions.py"))
@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("motions.py"))
 config = replace(
     native,
     out=Path("runs/motions_square"),
-    data=replace(native.data, resolution=Square(grid=8)),
+    data=replace(native.data, resolution=SquareResize(grid=8)),
 )

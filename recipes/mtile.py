@@ -13,7 +13,7 @@ others: 7 minutes on one core, mean IoU 0.214 on the test split at 256 tokens (`
 
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.segmentation.model import SegmentationConfig
@@ -25,13 +25,13 @@ config = RunConfig(
     data=DataConfig(
         max_tokens=3072,
         eval_tokens=256,
-        resolution=Sampled(low=112, high=192),
-        augment=Augment(symmetry="flip", crop=0.3, colour=0.3),
+        resolution=SampledArea(low=112, high=192),
+        augment=Augment(flip="horizontal", min_crop_area=0.3, color_jitter=0.3),
     ),
     model=NaViTConfig(
-        dim=96, depth=4, heads=3, mlp_dim=288, patch_size=8, pixel_mean=110.0, pixel_std=25.0
+        dim=96, depth=4, num_heads=3, mlp_dim=288, patch_size=8, pixel_mean=110.0, pixel_std=25.0
     ),
-    task=SegmentationConfig(dice=1.0, class_weights=(1.0, 15.0, 5.0, 15.0, 6.0, 3.0)),
-    optim=OptimConfig(body="muon", lr=5e-3, schedule="cosine", warmup=50, weight_decay=0.05),
+    task=SegmentationConfig(dice_weight=1.0, class_weights=(1.0, 15.0, 5.0, 15.0, 6.0, 3.0)),
+    optim=OptimConfig(optimizer="muon", lr=5e-3, schedule="cosine", warmup=50, weight_decay=0.05),
     train=TrainConfig(steps=1500, ema=0.998, eval_every=500, save_every=500),
 )

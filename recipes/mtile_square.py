@@ -10,7 +10,7 @@ the same.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Square
+from patchpack.data.packing.resolution import SquareResize
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("mtile.py"))
@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("mtile.py"))
 config = replace(
     native,
     out=Path("runs/mtile_square"),
-    data=replace(native.data, resolution=Square(grid=19), eval_tokens=361),
+    data=replace(native.data, resolution=SquareResize(grid=19), eval_tokens=361),
 )

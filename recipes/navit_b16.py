@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.model.presets import model_config
 from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
@@ -23,10 +23,10 @@ config = RunConfig(
     out=Path("runs/navit_b16"),
     data=DataConfig(
         max_tokens=32_768,
-        resolution=Sampled(low=64, high=256),
+        resolution=SampledArea(low=64, high=256),
         dropping=BetaDrop(mean=0.5, max=0.9),
-        window=65_536,
-        loader=LoaderConfig(workers=12, kind="processes"),
+        packing_window=65_536,
+        loader=LoaderConfig(workers=12, worker_type="processes"),
     ),
     model=model_config("navit_b16"),
     task=ClassificationConfig(loss="sigmoid"),
@@ -38,13 +38,13 @@ config = RunConfig(
         cooldown=1e5 / 9.2e5,
         weight_decay=0.03,
         head_weight_decay=3.0,
-        clip=1.0,
+        grad_clip_norm=1.0,
     ),
     train=TrainConfig(
         steps=920_000,
-        accumulate=4,
+        grad_accumulation=4,
         precision="bfloat16",
-        compile_blocks=True,
+        compile=True,
         eval_every=10_000,
         save_every=5_000,
         log_every=50,

@@ -18,5 +18,5 @@ config = replace(
     out=Path("runs/navit_b32"),
     model=model_config("navit_b32"),
     optim=replace(b16.optim, cooldown=1e5 / 9.7e5),
-    train=replace(b16.train, steps=970_000, accumulate=1),
+    train=replace(b16.train, steps=970_000, grad_accumulation=1),
 )

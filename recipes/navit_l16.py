@@ -19,5 +19,5 @@ config = replace(
     data=replace(b16.data, max_tokens=16_384),
     model=model_config("navit_l16"),
     optim=replace(b16.optim, cooldown=1e5 / 9.6e5),
-    train=replace(b16.train, steps=960_000, accumulate=8),
+    train=replace(b16.train, steps=960_000, grad_accumulation=8),
 )

@@ -11,7 +11,7 @@ AP 0.232 on the test split at 576 tokens, 0.254 of 400 boxes.
 
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.detection.model import DetectionConfig
@@ -22,12 +22,12 @@ config = RunConfig(
     out=Path("runs/nuclei"),
     data=DataConfig(
         max_tokens=3072,
-        resolution=Sampled(low=128, high=256),
-        augment=Augment(symmetry="dihedral", crop=0.3, colour=0.3),
+        resolution=SampledArea(low=128, high=256),
+        augment=Augment(flip="dihedral", min_crop_area=0.3, color_jitter=0.3),
         eval_tokens=576,
     ),
-    model=NaViTConfig(dim=128, depth=6, heads=4, mlp_dim=512, patch_size=8),
+    model=NaViTConfig(dim=128, depth=6, num_heads=4, mlp_dim=512, patch_size=8),
     task=DetectionConfig(),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
+    optim=OptimConfig(optimizer="muon", lr=2e-3, schedule="cosine", warmup=100, weight_decay=0.1),
     train=TrainConfig(steps=2500, ema=0.998, eval_every=250, save_every=250),
 )

@@ -9,7 +9,7 @@ core; mean IoU 0.823 on the test split at 1,024 tokens.
 
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Sampled
+from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.segmentation.model import SegmentationConfig
@@ -20,11 +20,11 @@ config = RunConfig(
     out=Path("runs/nuclei_masks"),
     data=DataConfig(
         max_tokens=3072,
-        resolution=Sampled(low=128, high=256),
-        augment=Augment(symmetry="dihedral", crop=0.3, colour=0.3),
+        resolution=SampledArea(low=128, high=256),
+        augment=Augment(flip="dihedral", min_crop_area=0.3, color_jitter=0.3),
     ),
-    model=NaViTConfig(dim=128, depth=6, heads=4, mlp_dim=512, patch_size=8, drop_path=0.1),
-    task=SegmentationConfig(classes=("background", "nucleus"), dice=1.0),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
+    model=NaViTConfig(dim=128, depth=6, num_heads=4, mlp_dim=512, patch_size=8, drop_path=0.1),
+    task=SegmentationConfig(classes=("background", "nucleus"), dice_weight=1.0),
+    optim=OptimConfig(optimizer="muon", lr=2e-3, schedule="cosine", warmup=50, weight_decay=0.1),
     train=TrainConfig(steps=700, ema=0.995, eval_every=100, save_every=350),
 )

@@ -10,7 +10,7 @@ about the same.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Square
+from patchpack.data.packing.resolution import SquareResize
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("nuclei_masks.py"))
@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("nuclei_masks.py"))
 config = replace(
     native,
     out=Path("runs/nuclei_masks_square"),
-    data=replace(native.data, resolution=Square(grid=24), max_tokens=2880),
+    data=replace(native.data, resolution=SquareResize(grid=24), max_tokens=2880),
 )

@@ -10,7 +10,7 @@ the same. 31 minutes on one core; AP 0.248 at 576 tokens, 0.134 at 1,024.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import Square
+from patchpack.data.packing.resolution import SquareResize
 from patchpack.recipe import load_recipe
 
 native = load_recipe(Path(__file__).with_name("nuclei.py"))
@@ -18,5 +18,5 @@ native = load_recipe(Path(__file__).with_name("nuclei.py"))
 config = replace(
     native,
     out=Path("runs/nuclei_square"),
-    data=replace(native.data, resolution=Square(grid=24)),
+    data=replace(native.data, resolution=SquareResize(grid=24)),
 )

@@ -24,12 +24,12 @@ config = RunConfig(
         max_tokens=3072,
         resolution=Native(max_tokens=256),
         dropping=BetaDrop(mean=0.4, max=0.8),
-        augment=Augment(symmetry="dihedral", operations=2, magnitude=0.5),
+        augment=Augment(flip="dihedral", randaugment_ops=2, randaugment_magnitude=0.5),
     ),
     model=NaViTConfig(
         dim=128,
         depth=6,
-        heads=4,
+        num_heads=4,
         mlp_dim=512,
         patch_size=8,
         pixel_mean=255,
@@ -37,6 +37,6 @@ config = RunConfig(
         drop_path=0.05,
     ),
     task=ClassificationConfig(label_smoothing=0.1),
-    optim=OptimConfig(body="muon", lr=2e-3, schedule="cosine", warmup=200, weight_decay=0.05),
+    optim=OptimConfig(optimizer="muon", lr=2e-3, schedule="cosine", warmup=200, weight_decay=0.05),
     train=TrainConfig(steps=5000, ema=0.999, eval_every=1000, save_every=1000),
 )

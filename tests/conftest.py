@@ -68,11 +68,11 @@ def assert_packed_equals_alone(
 def assert_losses_add_up(module: nn.Module, images: Sequence[Patches]) -> None:
     """Count, loss and every gradient of a pack are the sums of those of its images alone, to 1e-5
     of the largest value."""
-    learned = [p for p in module.parameters() if p.requires_grad]
+    require_labels = [p for p in module.parameters() if p.requires_grad]
 
     def found(some: Sequence[Patches]) -> tuple:
         loss = module.loss(collate(some, images[0].patches.shape[1]))
-        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, learned)
+        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, require_labels)
 
     count, *together = found(images)
     alone = [found([image]) for image in images]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from patchpack.batch import Tubelet
 from patchpack.data.transforms.augment import Augment
-from patchpack.data.video.frame_sampling import AtRate
+from patchpack.data.video.frame_sampling import FixedFps
 from patchpack.model.video import VideoConfig
 from patchpack.train.config import RunConfig
 from runs import tiny
@@ -70,12 +70,12 @@ def tiny_clips(root: Path, out: Path, steps: int = 12, **train: object) -> RunCo
     config = tiny(root, out, steps, **train)
     data = replace(
         config.data,
-        frames=AtRate(rate=10, frames=8),
-        augment=Augment(crop=0.6, colour=0.3),
+        frames=FixedFps(rate=10, frames=8),
+        augment=Augment(min_crop_area=0.6, color_jitter=0.3),
         eval_tokens=96,
     )
     model = VideoConfig(
-        dim=16, depth=2, heads=2, mlp_dim=32, patch_size=4, drop_path=0.2, dropout=0.1,
+        dim=16, depth=2, num_heads=2, mlp_dim=32, patch_size=4, drop_path=0.2, dropout=0.1,
         tubelets=(Tubelet(2, 4, 4),),
     )  # fmt: skip
     return replace(config, data=data, model=model)

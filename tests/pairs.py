@@ -14,8 +14,8 @@ from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.train.config import DataConfig, RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
-COLOURS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "gray": (128, 128, 128)}
-TEXT = TextConfig(dim=16, depth=1, heads=2, mlp_dim=32, vocab_size=300, max_length=16)
+COLORS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "gray": (128, 128, 128)}
+TEXT = TextConfig(dim=16, depth=1, num_heads=2, mlp_dim=32, vocab_size=300, max_length=16)
 
 
 def write_pairs(root: Path, per_split: dict[str, int], seed: int = 0) -> Path:
@@ -25,11 +25,11 @@ def write_pairs(root: Path, per_split: dict[str, int], seed: int = 0) -> Path:
     lines = []
     for split, count in per_split.items():
         for number in range(count):
-            colour = list(COLOURS)[number % 4]
+            colour = list(COLORS)[number % 4]
             striped = number // 4 % 2 == 1
             h, w = rng.integers(10, 36, 2)
             stripes = np.mgrid[:h, :w][1] // 3 % 2 if striped else np.ones((h, w))
-            pixels = stripes[..., None] * np.array(COLOURS[colour]) + rng.integers(0, 20, (h, w, 1))
+            pixels = stripes[..., None] * np.array(COLORS[colour]) + rng.integers(0, 20, (h, w, 1))
             name = f"{split}{number}.png"
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name)
             kind = "stripes" if striped else "plain"
@@ -47,11 +47,11 @@ def tiny_pairs(root: Path, out: Path, steps: int = 8, **task: object) -> RunConf
         out=out,
         data=DataConfig(
             root=root, max_tokens=300, max_text_tokens=200, eval_tokens=64,
-            augment=Augment(symmetry="flip"), loader=LoaderConfig(workers=1),
+            augment=Augment(flip="horizontal"), loader=LoaderConfig(workers=1),
         ),
-        model=NaViTConfig(dim=16, depth=1, heads=2, mlp_dim=32, patch_size=4),
+        model=NaViTConfig(dim=16, depth=1, num_heads=2, mlp_dim=32, patch_size=4),
         task=ContrastiveConfig(**{"text": TEXT, "dim": 8, **task}),
-        optim=OptimConfig(body="muon", lr=3e-3, warmup=3),
+        optim=OptimConfig(optimizer="muon", lr=3e-3, warmup=3),
         train=TrainConfig(
             steps=steps, eval_every=4, save_every=4, log_every=1, ema=0.9, precision="float32"
         ),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from patchpack.checkpoint import candidates, load
+from patchpack.checkpoint import list_checkpoints, load
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.transforms.augment import Augment
@@ -24,13 +24,13 @@ def tiny(root: Path, out: Path, steps: int = 12, **train: object) -> RunConfig:
             max_tokens=200,
             eval_tokens=64,
             dropping=BetaDrop(mean=0.2, max=0.5),
-            augment=Augment(symmetry="flip", operations=1),
+            augment=Augment(flip="horizontal", randaugment_ops=1),
             loader=LoaderConfig(workers=1),
         ),
         model=NaViTConfig(
-            dim=16, depth=2, heads=2, mlp_dim=32, patch_size=4, drop_path=0.2, dropout=0.1
+            dim=16, depth=2, num_heads=2, mlp_dim=32, patch_size=4, drop_path=0.2, dropout=0.1
         ),
-        optim=OptimConfig(body="muon", lr=3e-3, warmup=3),
+        optim=OptimConfig(optimizer="muon", lr=3e-3, warmup=3),
         train=TrainConfig(
             **{"steps": steps, "eval_every": 5, "save_every": 4, "log_every": 1, "ema": 0.9,
                "precision": "float32", **train},
@@ -44,7 +44,7 @@ def with_loader(config: RunConfig, **loader: object) -> RunConfig:
 
 def final_tensors(out: Path) -> dict:
     """All tensors of the newest `last` checkpoint: weights, averages and optimizer state."""
-    newest = candidates(out / "checkpoints", "last")[0]
+    newest = list_checkpoints(out / "checkpoints", "last")[0]
     groups = load(newest).tensors
     return {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
 

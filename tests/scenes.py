@@ -43,5 +43,7 @@ def write_scenes(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
 
 def tiny_segmenter(root: Path, out: Path, steps: int = 12, **task: object) -> RunConfig:
     config = tiny(root, out, steps, ema=0.0)
-    data = replace(config.data, augment=Augment(symmetry="dihedral", crop=0.5, operations=1))
+    data = replace(
+        config.data, augment=Augment(flip="dihedral", min_crop_area=0.5, randaugment_ops=1)
+    )
     return replace(config, data=data, task=SegmentationConfig(**task))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from patchpack.data.transforms.corruptions import CORRUPTIONS
-from patchpack.data.transforms.perturbations import CentreCrop, Corrupt, LoseDetail, Stretch
+from patchpack.data.transforms.perturbations import AspectChange, CenterCrop, Corrupt, Downsample
 
 
 def photograph(height: int = 60, width: int = 80) -> np.ndarray:
@@ -16,7 +16,13 @@ def photograph(height: int = 60, width: int = 80) -> np.ndarray:
     return (base * 0.9 + noise).clip(0, 255).astype(np.uint8)
 
 
-ALTERATIONS = [CentreCrop(0.75), Stretch(2.0), Stretch(0.5), LoseDetail(20), Corrupt("fog", 3)]
+ALTERATIONS = [
+    CenterCrop(0.75),
+    AspectChange(2.0),
+    AspectChange(0.5),
+    Downsample(20),
+    Corrupt("fog", 3),
+]
 
 
 @pytest.mark.parametrize("alter", ALTERATIONS, ids=lambda a: a.name)
@@ -30,19 +36,22 @@ def test_sizes_are_those_that_plans_were_told(alter, shape):
 
 def test_a_crop_is_the_middle():
     image = photograph(8, 12)
-    assert (CentreCrop(0.5)(image, None) == image[2:6, 3:9]).all()
+    assert (CenterCrop(0.5)(image, None) == image[2:6, 3:9]).all()
 
 
 def test_stretching_keeps_the_area():
-    assert Stretch(4.0).sizes(np.array([100]), np.array([50])) == (np.array([50]), np.array([100]))
+    assert AspectChange(4.0).sizes(np.array([100]), np.array([50])) == (
+        np.array([50]),
+        np.array([100]),
+    )
 
 
 def test_detail_is_lost_and_small_images_stay():
     image = photograph(64, 64)
-    blurred = LoseDetail(8)(image, None)
+    blurred = Downsample(8)(image, None)
     before, after = (np.diff(x.astype(int), axis=1).std() for x in (image, blurred))
     assert after < 0.7 * before
-    assert LoseDetail(64)(image, None) is image
+    assert Downsample(64)(image, None) is image
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)

@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 
-from patchpack.batch import IGNORED
-from patchpack.data.annotations.boxes import Located
-from patchpack.data.transforms.augment import COLOURS, WARPS, Augment, augment, random_crop
+from patchpack.batch import IGNORE_INDEX
+from patchpack.data.annotations.boxes import Boxes
+from patchpack.data.transforms.augment import (
+    GEOMETRIC_OPS,
+    PHOTOMETRIC_OPS,
+    Augment,
+    augment,
+    random_crop,
+)
 from patchpack.data.transforms.mosaic import mosaic
-from patchpack.data.transforms.sample import Scene
+from patchpack.data.transforms.sample import Sample
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
-WHOLE = Scene(PIXELS)
+WHOLE = Sample(PIXELS)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -23,7 +29,7 @@ def test_off_by_default():
 
 
 def test_flip_is_left_right():
-    seen = {augment(WHOLE, Augment(symmetry="flip"), rng(s)).pixels.tobytes() for s in range(20)}
+    seen = {augment(WHOLE, Augment(flip="horizontal"), rng(s)).pixels.tobytes() for s in range(20)}
     assert seen == {PIXELS.tobytes(), PIXELS[:, ::-1].tobytes()}
 
 
@@ -37,13 +43,13 @@ def test_colour_changes_brightness_contrast_and_saturation_in_turn():
         contrasted = gray + contrast * (bright - gray)
         own_gray = (contrasted @ luma)[..., None]
         expected = (own_gray + saturation * (contrasted - own_gray)).clip(0, 255)
-        found = augment(Scene(pixels), Augment(colour=most), rng(seed)).pixels
+        found = augment(Sample(pixels), Augment(color_jitter=most), rng(seed)).pixels
         assert np.abs(found - expected).max() <= 1.2  # the mean is rounded, and so is the result
 
 
 def test_dihedral_reaches_all_eight():
-    turned = Augment(symmetry="dihedral")
-    results = [augment(WHOLE, turned, rng(s)).pixels for s in range(60)]
+    rot90 = Augment(flip="dihedral")
+    results = [augment(WHOLE, rot90, rng(s)).pixels for s in range(60)]
     assert len({(r.shape, r.tobytes()) for r in results}) == 8
     assert {r.shape for r in results} == {(24, 36, 3), (36, 24, 3)}
 
@@ -51,14 +57,14 @@ def test_dihedral_reaches_all_eight():
 def test_a_crop_keeps_the_aspect():
     image = np.zeros((400, 100, 3), np.uint8)
     for seed in range(20):
-        h, w = random_crop(Scene(image), Augment(crop=0.25), rng(seed)).size
+        h, w = random_crop(Sample(image), Augment(min_crop_area=0.25), rng(seed)).size
         assert abs(h / w - 4) < 0.1 and h * w >= 0.24 * image.size / 3
 
 
 def test_an_inception_crop_changes_area_and_aspect():
     image = np.zeros((300, 300, 3), np.uint8)
-    config = Augment(crop=0.08, crop_aspect=4 / 3)
-    sizes = np.array([random_crop(Scene(image), config, rng(s)).size for s in range(2000)])
+    config = Augment(min_crop_area=0.08, max_crop_aspect=4 / 3)
+    sizes = np.array([random_crop(Sample(image), config, rng(s)).size for s in range(2000)])
     areas, aspects = sizes.prod(1) / 300**2, sizes[:, 0] / sizes[:, 1]
     assert 0.07 < areas.min() < 0.12 and 0.95 < areas.max() <= 1
     assert areas.mean() == pytest.approx(0.54, abs=0.03)
@@ -66,56 +72,77 @@ def test_an_inception_crop_changes_area_and_aspect():
     assert np.log(aspects).mean() == pytest.approx(0, abs=0.01)
 
 
-@pytest.mark.parametrize("name", [*WARPS, *COLOURS])
+@pytest.mark.parametrize("name", [*GEOMETRIC_OPS, *PHOTOMETRIC_OPS])
 def test_every_operation_runs_and_keeps_the_size(name, monkeypatch):
-    for kind in ("WARPS", "COLOURS"):
-        alone = {n: f for n, f in (WARPS | COLOURS).items() if n == name and n in globals()[kind]}
+    for kind in ("GEOMETRIC_OPS", "PHOTOMETRIC_OPS"):
+        alone = {
+            n: f
+            for n, f in (GEOMETRIC_OPS | PHOTOMETRIC_OPS).items()
+            if n == name and n in globals()[kind]
+        }
         monkeypatch.setattr(f"patchpack.data.transforms.augment.{kind}", alone)
-    config = Augment(operations=1, magnitude=1.0)
+    config = Augment(randaugment_ops=1, randaugment_magnitude=1.0)
     results = [augment(WHOLE, config, rng(s)).pixels for s in range(3)]
     assert all(r.shape == PIXELS.shape and r.dtype == np.uint8 for r in results)
     assert any(not np.array_equal(r, PIXELS) for r in results) or name == "autocontrast"
 
 
 def test_a_pixel_high_image_survives_everything():
-    thin = Scene(PIXELS[:1, :9])
-    config = Augment(symmetry="dihedral", colour=0.5, operations=4, magnitude=1.0, erase=1.0)
+    thin = Sample(PIXELS[:1, :9])
+    config = Augment(
+        flip="dihedral",
+        color_jitter=0.5,
+        randaugment_ops=4,
+        randaugment_magnitude=1.0,
+        random_erasing=1.0,
+    )
     for seed in range(30):
         assert augment(thin, config, rng(seed)).pixels.size == thin.pixels.size
 
 
 def test_the_same_generator_gives_the_same_image():
-    config = Augment(symmetry="dihedral", colour=0.4, operations=2, erase=0.5)
+    config = Augment(flip="dihedral", color_jitter=0.4, randaugment_ops=2, random_erasing=0.5)
     first, again, other = (augment(WHOLE, config, rng(seed)).pixels for seed in (5, 5, 6))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 def test_erasing_leaves_the_rest_and_the_original():
     before = PIXELS.copy()
-    erased = augment(WHOLE, Augment(erase=1.0), rng()).pixels
+    erased = augment(WHOLE, Augment(random_erasing=1.0), rng()).pixels
     changed = (erased != PIXELS).any(-1).mean()
     assert 0.01 < changed < 0.5 and np.array_equal(PIXELS, before)
 
 
-@pytest.mark.parametrize("name", WARPS)
+@pytest.mark.parametrize("name", GEOMETRIC_OPS)
 def test_a_mask_moves_with_its_pixels(name, monkeypatch):
     """Every class has a colour of its own, so that wherever one goes shows in both."""
-    monkeypatch.setattr("patchpack.data.transforms.augment.WARPS", {name: WARPS[name]})
-    monkeypatch.setattr("patchpack.data.transforms.augment.COLOURS", {})
+    monkeypatch.setattr(
+        "patchpack.data.transforms.augment.GEOMETRIC_OPS", {name: GEOMETRIC_OPS[name]}
+    )
+    monkeypatch.setattr("patchpack.data.transforms.augment.PHOTOMETRIC_OPS", {})
     mask = np.kron(np.arange(12).reshape(3, 4) % 5, np.ones((20, 15))).astype(np.uint8)
-    before = Scene(np.repeat(40 * mask[..., None], 3, 2), mask)
-    config = Augment(symmetry="dihedral", crop=0.5, operations=1, magnitude=1.0)
+    before = Sample(np.repeat(40 * mask[..., None], 3, 2), mask)
+    config = Augment(
+        flip="dihedral", min_crop_area=0.5, randaugment_ops=1, randaugment_magnitude=1.0
+    )
     for seed in range(12):
         after = augment(random_crop(before, config, rng(seed)).resized((48, 64)), config, rng(seed))
         assert after.mask.shape == after.size
-        inside = after.mask != IGNORED
+        inside = after.mask != IGNORE_INDEX
         colours = after.pixels[..., 0].astype(float)
         same = np.abs(colours - 40.0 * after.mask)[inside] < 20
         assert inside.mean() > 0.15 and same.mean() > 0.9  # edges are smooth in pixels alone
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"crop": 0}, {"crop": 2}, {"crop_aspect": 0.5}, {"erase": -1}, {"operations": -1}]
+    "wrong",
+    [
+        {"min_crop_area": 0},
+        {"min_crop_area": 2},
+        {"max_crop_aspect": 0.5},
+        {"random_erasing": -1},
+        {"randaugment_ops": -1},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -130,7 +157,7 @@ def test_a_mosaic_shows_four_images_with_their_places():
         pixels[h // 2 - 3 : h // 2 + 3, w // 2 - 3 : w // 2 + 3] = 255
         box = np.array([[h // 2 - 3, w // 2 - 3, h // 2 + 3, w // 2 + 3]], np.float32)
         mask = np.full((h, w), label, np.uint8)
-        scenes.append(Scene(pixels, mask, Located(box, np.array([label]))))
+        scenes.append(Sample(pixels, mask, Boxes(box, np.array([label]))))
     for seed in range(8):
         canvas = mosaic(scenes, (64, 48), rng(seed))
         assert canvas.size == (64, 48) and set(np.unique(canvas.mask)) == {0, 1, 2, 3}
@@ -142,5 +169,5 @@ def test_a_mosaic_shows_four_images_with_their_places():
             inside = canvas.pixels[top:bottom, left:right, 0]
             assert (inside > 140).mean() > 0.5
             assert (canvas.mask[top:bottom, left:right] == label).all()
-    plain = mosaic([Scene(s.pixels) for s in scenes], (64, 48), rng(0))
+    plain = mosaic([Sample(s.pixels) for s in scenes], (64, 48), rng(0))
     assert plain.mask is None and plain.objects is None

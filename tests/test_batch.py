@@ -12,7 +12,7 @@ def test_segments_say_where_each_image_lies():
     assert segments.offsets.tolist() == [0, 4, 6, 9]
     assert segments.ids.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 2]
     assert segments.offsets.dtype == torch.int32
-    assert segments.with_prefix(2).lengths == (6, 4, 5)
+    assert segments.prepend_tokens(2).lengths == (6, 4, 5)
 
 
 def test_collate_keeps_order_pixels_and_targets():

@@ -8,17 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
-from patchpack.data.annotations.captions import lay_out
-from patchpack.data.annotations.pairs import pair_up, read_captions
+from patchpack.data.annotations.captions import build_captions
+from patchpack.data.annotations.pairs import attach_captions, read_captions
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
 from patchpack.data.packing.bin_packing import Packing
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.plan import make_plan
 from patchpack.data.packing.resolution import Native
-from patchpack.data.packing.text_budget import keep_within
+from patchpack.data.packing.text_budget import enforce_text_budget
 from patchpack.data.records import BadDataset
-from patchpack.data.spec import Treatment
+from patchpack.data.spec import Preprocessing
 from patchpack.data.tokenizer import train_tokenizer
 from patchpack.data.transforms.augment import Augment
 
@@ -89,10 +89,10 @@ def test_texts_cut_to_the_same_tokens_stay_different_texts(tmp_path):
     index = build_index(manifest(tmp_path, rows))
     texts = read_captions(index)
     tokenizer = train_tokenizer([text for many in texts for text in many], 300)
-    captions = pair_up(index, texts, tokenizer, 4).index.captions
+    captions = attach_captions(index, texts, tokenizer, 4).index.captions
     assert captions.text(0).tolist() == captions.text(2).tolist()  # cut
-    assert captions.same.tolist() == [0, 1, 2, 1]
-    assert captions.select(np.array([1])).same.tolist() == [2, 1]
+    assert captions.text_ids.tolist() == [0, 1, 2, 1]
+    assert captions.select(np.array([1])).text_ids.tolist() == [2, 1]
 
 
 def test_images_in_one_flat_folder_are_shared_out(tmp_path):
@@ -112,10 +112,10 @@ def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):
     index = build_index(manifest(tmp_path, rows))
     texts = read_captions(index)
     tokenizer = train_tokenizer([text for many in texts for text in many], 300)
-    pairs = pair_up(index, texts, tokenizer, 8)
+    pairs = attach_captions(index, texts, tokenizer, 8)
     assert pairs.index.keys == ("a.png", "c.png") and pairs.alone == {"b.png": "has no text"}
     captions = pairs.index.captions
-    assert captions.first.tolist() == [0, 2, 3] and captions.owners.tolist() == [0, 0, 1]
+    assert captions.image_offsets.tolist() == [0, 2, 3] and captions.image_ids.tolist() == [0, 0, 1]
     whole = tokenizer.encode(["red", rows[2]["captions"][0]], 1000).tokens
     assert captions.text(1).tolist() == whole[0]
     assert pairs.cut >= 1 and captions.text(2).tolist() == [*whole[1][:7], whole[1][-1]]
@@ -124,28 +124,28 @@ def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):
 
 
 def test_an_epoch_takes_one_caption_of_each_image():
-    captions = lay_out([[1], [2, 2], [3, 3, 3], [4]], [1, 3])
-    chosen = np.stack([captions.choose(0, epoch) for epoch in range(200)])
+    captions = build_captions([[1], [2, 2], [3, 3, 3], [4]], [1, 3])
+    chosen = np.stack([captions.sample(0, epoch) for epoch in range(200)])
     assert set(chosen[:, 0]) == {0}
     counts = np.bincount(chosen[:, 1], minlength=4)
     assert counts[0] == 0 and counts[1:].min() > 40
-    assert (captions.choose(0, 5) == captions.choose(0, 5)).all()
+    assert (captions.sample(0, 5) == captions.sample(0, 5)).all()
 
 
 def test_texts_of_a_pack_are_those_of_its_images(tmp_path):
     rows = [{"path": f"{n}.png", "captions": [f"{n}", f"{n} {n} {n}"]} for n in range(9)]
     index = build_index(manifest(tmp_path, rows))
     texts = read_captions(index)
-    index = pair_up(index, texts, train_tokenizer(["0 1 2"], 300), 16).index
+    index = attach_captions(index, texts, train_tokenizer(["0 1 2"], 300), 16).index
     captions = index.captions
-    chosen = captions.choose(7, 0)
+    chosen = captions.sample(7, 0)
     plan = make_plan(
         index.heights, index.widths, patch_size=4, max_tokens=40, resolution=Native(),
         dropping=NoDrop(), seed=7, epoch=0, texts=captions.lengths[chosen], max_text_tokens=12,
     )  # fmt: skip
-    treatment = Treatment(patch_size=4, augment=Augment(), seed=7)
+    preprocessing = Preprocessing(patch_size=4, augment=Augment(), seed=7)
     seen = {}
-    for pack in load_epoch(index, plan, treatment, LoaderConfig(workers=0)):
+    for pack in load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)):
         stream = pack.batch.texts
         assert len(stream.tokens) <= 12 and len(stream.lengths) == pack.batch.num_images
         seen |= dict(zip(pack.batch.keys, stream.tokens.split(stream.lengths), strict=True))
@@ -160,7 +160,7 @@ def test_a_second_budget_holds_and_nothing_is_lost(budget):
     lengths, texts = rng.integers(5, 40, 300), rng.integers(1, 20, 300)
     offsets = np.append(np.arange(0, 300, 5), 300)
     full = Packing(rng.permutation(300), lengths, offsets)
-    kept = keep_within(full, texts, budget, 200)
+    kept = enforce_text_budget(full, texts, budget, 200)
     assert sorted(kept.order) == list(range(300))
     by_position = dict(zip(full.order.tolist(), lengths.tolist(), strict=True))
     assert [by_position[i] for i in kept.order.tolist()] == kept.lengths.tolist()
@@ -173,7 +173,7 @@ def test_a_second_budget_holds_and_nothing_is_lost(budget):
 def test_a_text_longer_than_the_budget_is_refused():
     full = Packing(np.arange(2), np.array([3, 3]), np.array([0, 2]))
     with pytest.raises(ValueError, match="9 tokens, but a pack may hold 8"):
-        keep_within(full, np.array([4, 9]), 8, 10)
+        enforce_text_budget(full, np.array([4, 9]), 8, 10)
 
 
 def test_conditions_choose_images(tmp_path):
@@ -189,10 +189,12 @@ def test_conditions_choose_images(tmp_path):
 def test_packed_texts_follow_their_images_when_some_are_selected(tmp_path):
     rows = [{"path": f"{n}.png", "caption": "x " * (n + 1)} for n in range(3)]
     index = build_index(manifest(tmp_path, rows))
-    index = pair_up(index, read_captions(index), train_tokenizer(["x"], 300), 16).index
+    index = attach_captions(index, read_captions(index), train_tokenizer(["x"], 300), 16).index
     plan = make_plan(index.heights, index.widths, patch_size=4, max_tokens=100, resolution=Native(),
                      dropping=NoDrop(), seed=0, epoch=0)  # fmt: skip
-    batch = next(load_epoch(index, plan, Treatment(patch_size=4), LoaderConfig(workers=0))).batch
+    batch = next(
+        load_epoch(index, plan, Preprocessing(patch_size=4), LoaderConfig(workers=0))
+    ).batch
     some = batch.select([2, 0])
     pieces = batch.texts.tokens.split(batch.texts.lengths)
     assert torch.equal(some.texts.tokens, torch.cat([pieces[2], pieces[0]]))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import patchpack.checkpoint as checkpoint
 from patchpack.checkpoint import (
     CheckpointError,
-    candidates,
     flatten_optimizer,
+    list_checkpoints,
     load,
     load_into,
     load_newest,
@@ -65,7 +65,7 @@ def test_every_bit_comes_back(tmp_path):
         "": torch.ones(1),
         "é/\n\0.": torch.zeros(1),
     }
-    state = {"images": 2**60, "card": {"classes": ["ä", "b"], "best": 0.1}, "none": None}
+    state = {"images": 2**60, "model_spec": {"classes": ["ä", "b"], "best": 0.1}, "none": None}
     folder = save(tmp_path / "a" / "b", "best", 12, tensors={"model": named}, state=state)
     assert folder == tmp_path / "a" / "b" / "best-00000012"
     found = load(folder)
@@ -110,7 +110,7 @@ def test_the_newest_are_kept(tmp_path, keep):
     for step in (5, 10, 99_999_999, 100_000_000):
         save_one(tmp_path, step, keep)
     steps = [100_000_000, 99_999_999, 10, 5][:keep]
-    assert [load(folder).step for folder in candidates(tmp_path, "last")] == steps
+    assert [load(folder).step for folder in list_checkpoints(tmp_path, "last")] == steps
     assert len(list(tmp_path.iterdir())) == keep
 
 
@@ -140,7 +140,7 @@ def test_a_run_that_went_back_drops_what_it_left_ahead(tmp_path):
     damaged = save_one(tmp_path, 800, keep=2)
     (damaged / "state.json").write_text("{}")
     save_one(tmp_path, 600)
-    assert [path.name for path in candidates(tmp_path, "last")] == ["last-00000600"]
+    assert [path.name for path in list_checkpoints(tmp_path, "last")] == ["last-00000600"]
 
 
 # Damage
@@ -225,7 +225,7 @@ def rewrite_manifest(folder: Path, **changes: object) -> None:
 def test_a_manifest_that_points_elsewhere_is_refused(tmp_path, name):
     (tmp_path / "secret.safetensors").write_bytes(b"secret")
     folder = save_one(tmp_path)
-    target = checkpoint._describe(tmp_path / "secret.safetensors")
+    target = checkpoint._digest(tmp_path / "secret.safetensors")
     files = json.loads((folder / "manifest.json").read_text())["files"]
     rewrite_manifest(folder, files={**files, name: target})
     with pytest.raises(CheckpointError, match="cannot be a file of one") as caught:
@@ -256,7 +256,7 @@ def replace_file(folder: Path, name: str, data: bytes) -> None:
     """Swap a file for another, and let the manifest vouch for it."""
     (folder / name).write_bytes(data)
     files = json.loads((folder / "manifest.json").read_text())["files"]
-    rewrite_manifest(folder, files={**files, name: checkpoint._describe(folder / name)})
+    rewrite_manifest(folder, files={**files, name: checkpoint._digest(folder / name)})
 
 
 def with_header(header: bytes, size: int | None = None) -> bytes:
@@ -452,7 +452,7 @@ def test_nothing_old_goes_before_the_new_is_in_place(tmp_path, monkeypatch):
     save_one(tmp_path, 1)
     monkeypatch.setattr(checkpoint, "_prune", lambda *_: None)
     save_one(tmp_path, 2)
-    assert [path.name for path in candidates(tmp_path, "last")] == [
+    assert [path.name for path in list_checkpoints(tmp_path, "last")] == [
         "last-00000002",
         "last-00000001",
     ]

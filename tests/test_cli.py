@@ -60,20 +60,24 @@ def test_inspect(capsys, root, tmp_path):
 def test_inspect_surveys_clips_when_told_which_frames_are_shown(capsys, tmp_path):
     films = write_films(tmp_path / "films", {"train": 6})
     words = ["inspect", films, "--patch-size", 8]
-    status, out, _ = patchpack(capsys, *words, "frames:spread", "--frames.frames", 4)
+    status, out, _ = patchpack(capsys, *words, "frames:uniform-frames", "--frames.frames", 4)
     assert status == 0 and "6 clips in 2 classes" in out and "seconds" in out
-    status, out, _ = patchpack(capsys, *words, "--json", "frames:spread", "--frames.frames", 4)
+    status, out, _ = patchpack(
+        capsys, *words, "--json", "frames:uniform-frames", "--frames.frames", 4
+    )
     found = json.loads(out)
     assert 6 <= found["frames"][0] <= found["frames"][-1] <= 14
     assert 6 / 25 <= found["seconds"][0] < found["seconds"][-1] <= 14 / 10
     tokens = found["tokens"]  # two tubelets long, and 2 or 3 by 2 or 3 in space
     assert 2 * 4 <= tokens[0] <= tokens[-1] <= 2 * 16 and tokens[0] % 2 == 0
-    status, _, err = patchpack(capsys, *words, "frames:spread", "--picture", tmp_path / "p.png")
+    status, _, err = patchpack(
+        capsys, *words, "frames:uniform-frames", "--picture", tmp_path / "p.png"
+    )
     assert status == 2 and "not of clips" in err
     for number in (2, 5):  # without the folders of frames, nothing in it is an image
         shutil.rmtree(films / "train" / ("left", "right")[number % 2] / f"{number:03d}")
     status, _, err = patchpack(capsys, *words)
-    assert status == 2 and "but 4 clips" in err and "frames:spread" in err
+    assert status == 2 and "but 4 clips" in err and "frames:uniform-frames" in err
 
 
 def test_train_from_a_folder_with_overrides_and_resume(capsys, root, tmp_path):
@@ -204,7 +208,7 @@ WRONG = {
     "no data": (["train"], "there is no data"),
     "impossible value": (["train", "{root}", "--train.steps", "0"], "steps must be at least 1"),
     "a folder as output": (["embed", "{run}", "{image}", "-o", "{tmp}"], "is a folder"),
-    "no heads": (["train", "{root}", "--model.heads", "0"], "heads must be at least 1"),
+    "no heads": (["train", "{root}", "--model.num-heads", "0"], "num_heads must be at least 1"),
     "no contrast": (["train", "{root}", "--model.pixel-std", "0"], "pixel_std must be more than"),
     "no patch": (["inspect", "{root}", "--patch-size", "0"], "must be at least 1"),
 }  # fmt: skip
@@ -228,8 +232,8 @@ def test_unknown_options_are_refused_with_the_nearest(capsys, root):
 def test_help_lists_every_field(capsys):
     status, out, _ = patchpack(capsys, "train", "--help")
     for name in ("--train.steps", "--optim.lr", "--data.max-tokens", "--model.drop-path",
-                 "--data.augment.erase", "--data.loader.workers", "--task.label-smoothing",
-                 "data.resolution:sampled", "data.dropping:beta-drop"):  # fmt: skip
+                 "--data.augment.random-erasing", "--data.loader.workers", "--task.label-smoothing",
+                 "data.resolution:sampled-area", "data.dropping:beta-drop"):  # fmt: skip
         assert name in out, name
     assert status == 0
     status, out, _ = patchpack(capsys, "--help")
@@ -251,10 +255,10 @@ def test_a_model_of_other_classes_refuses_foreign_labels(capsys, run, tmp_path):
 
 
 def test_a_square_model_is_served_as_it_was_trained(root, tmp_path):
-    from patchpack.data.packing.resolution import Square
+    from patchpack.data.packing.resolution import SquareResize
 
     config = tiny(root, tmp_path / "run", steps=2)
-    config = replace(config, data=replace(config.data, resolution=Square(grid=4)))
+    config = replace(config, data=replace(config.data, resolution=SquareResize(grid=4)))
     start(config, live=False)
     packs = list(pp.load(tmp_path / "run").packs([np.zeros((30, 90, 3), np.uint8)], 26))
     assert packs[0].grids.tolist() == [[5, 5]]

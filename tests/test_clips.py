@@ -22,19 +22,19 @@ from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch, load_pack
 from patchpack.data.packing.dropping import ConstantDrop
 from patchpack.data.packing.plan import make_plan
-from patchpack.data.packing.resolution import Native, Sampled
+from patchpack.data.packing.resolution import Native, SampledArea
 from patchpack.data.records import CLIPS, BadDataset
-from patchpack.data.spec import Treatment, pack_spec
+from patchpack.data.spec import Preprocessing, pack_spec
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.video.decode import decode_frames, read_header
 from patchpack.data.video.frame_sampling import (
-    AtRate,
     Clips,
-    Every,
-    Showing,
-    Spread,
+    ClipSampling,
+    FixedFps,
+    StridedFrames,
+    UniformFrames,
     frame_numbers,
-    views_of,
+    view_positions,
 )
 from patchpack.data.video.pack import pack_clips
 
@@ -104,12 +104,12 @@ def test_far_frames_are_sought_and_near_ones_decoded_to_the_same_pixels(tmp_path
 def test_a_clip_of_changing_rate_is_sampled_evenly_in_time(tmp_path, suffix, codec):
     """Its own times say how long it is, where its file tells another rate."""
     path = tmp_path / f"a{suffix}"
-    times = [0, 1, 2, 3, 10, 11, 12, 19]  # tenths of a second at which the frames begin
+    time_table_size = [0, 1, 2, 3, 10, 11, 12, 19]  # tenths of a second at which the frames begin
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 10)
-        for number, time in enumerate(times):
+        for number, time in enumerate(time_table_size):
             frame = av.VideoFrame.from_ndarray(ramp()[4 * number], format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 10)
             container.mux(stream.encode(frame))
@@ -231,16 +231,18 @@ def test_without_pyav_videos_say_what_to_install_and_folders_are_read(tmp_path):
 @given(
     st.integers(1, 400),
     st.floats(1, 120),
-    st.sampled_from([Spread(frames=9), AtRate(rate=7.5, frames=12), Every(step=3, frames=5)]),
+    st.sampled_from(
+        [UniformFrames(frames=9), FixedFps(rate=7.5, frames=12), StridedFrames(step=3, frames=5)]
+    ),
     st.integers(1, 4),
     st.floats(0, 0.999),
 )
 def test_sampled_frames_exist_ascend_and_are_whole_tubelets(length, rate, rule, unit, place):
     clips = Clips(np.array([length]), np.array([rate]))
-    showing = Showing(rule, (Tubelet(unit, 4, 4),))
-    shown = showing.of(clips)
+    clip_sampling = ClipSampling(rule, (Tubelet(unit, 4, 4),))
+    shown = clip_sampling.of(clips)
     count, step = int(shown.counts[0]), float(shown.steps[0])
-    assert count % unit == 0 and unit <= count <= max(showing.most, unit)
+    assert count % unit == 0 and unit <= count <= max(clip_sampling.most, unit)
     numbers = frame_numbers(length, count, step, place)
     assert len(numbers) == count and 0 <= numbers[0] and numbers[-1] < length
     assert (np.diff(numbers) >= 0).all()
@@ -250,26 +252,26 @@ def test_sampled_frames_exist_ascend_and_are_whole_tubelets(length, rate, rule, 
 
 def test_rules_sample_as_they_say():
     lengths, rates = np.array([100, 50, 10, 1]), np.array([25.0, 50.0, 10.0, 10.0])
-    spread = Spread(frames=8).draw(lengths, rates, 2)
+    spread = UniformFrames(frames=8).draw(lengths, rates, 2)
     assert spread.counts.tolist() == [8, 8, 8, 2] and spread.steps[:3].tolist() == [
         12.5,
         6.25,
         1.25,
     ]
-    at_rate = AtRate(rate=5, frames=16).draw(lengths, rates, 1)
+    at_rate = FixedFps(rate=5, frames=16).draw(lengths, rates, 1)
     assert at_rate.counts.tolist() == [16, 5, 5, 1] and at_rate.steps.tolist() == [5, 10, 2, 2]
-    every = Every(step=4, frames=16).draw(lengths, rates, 2)
+    every = StridedFrames(step=4, frames=16).draw(lengths, rates, 2)
     assert every.counts.tolist() == [16, 12, 2, 2]
     assert frame_numbers(100, 4, 25.0, 0.5).tolist() == [12, 37, 62, 87]  # the middle of each part
     assert frame_numbers(100, 4, 5.0, 0.0).tolist() == [0, 5, 10, 15]
     assert frame_numbers(100, 4, 5.0, 0.999)[-1] == 99
     assert frame_numbers(3, 4, 1.0, 0.5).tolist() == [0, 1, 2, 2]  # a short one repeats its last
-    assert views_of(2) == [0.25, 0.75]
+    assert view_positions(2) == [0.25, 0.75]
     for wrong in (
-        lambda: views_of(0),
-        lambda: Spread(frames=0),
-        lambda: Every(step=10**30),
-        lambda: AtRate(rate=0),
+        lambda: view_positions(0),
+        lambda: UniformFrames(frames=0),
+        lambda: StridedFrames(step=10**30),
+        lambda: FixedFps(rate=0),
     ):
         with pytest.raises(
             ValueError, match=r"at least|more than|must lie between 1 and 1,000,000"
@@ -278,14 +280,14 @@ def test_rules_sample_as_they_say():
 
 
 def test_an_index_of_clips_knows_lengths_rates_and_classes(root, tmp_path):
-    index = build_index(root, kind=CLIPS, cache_dir=tmp_path)
+    index = build_index(root, media_type=CLIPS, cache_dir=tmp_path)
     assert index.classes == ("left", "right") and len(index) == 24 and index.clips is not None
     for number in (0, 5, 11):
         header = read_header(index.path(number))
         assert (index.heights[number], index.widths[number]) == header[:2]
         assert index.clips.lengths[number] == header.frames
         assert index.clips.rates[number] == header.rate
-    cached = build_index(root, kind=CLIPS, cache_dir=tmp_path)
+    cached = build_index(root, media_type=CLIPS, cache_dir=tmp_path)
     assert np.array_equal(cached.clips.lengths, index.clips.lengths) and cached.keys == index.keys
     folders = [key for key in index.keys if not key.endswith(".mp4")]
     assert len(folders) == 8 and all(key.count("/") == 2 for key in folders)
@@ -296,14 +298,14 @@ def test_clips_without_classes_and_in_manifests_are_found(tmp_path):
     frames = film("left", np.random.default_rng(0))
     write_video(tmp_path / "a.mp4", frames)
     write_frames(tmp_path / "b", frames)
-    index = build_index(tmp_path, kind=CLIPS)
+    index = build_index(tmp_path, media_type=CLIPS)
     assert index.keys == ("a.mp4", "b") and not index.classes and set(index.splits) == {"all"}
     manifest = tmp_path / "all.csv"
     manifest.write_text("path,label,split\na.mp4,x,train\nb,y,train\n")
-    assert build_index(manifest, kind=CLIPS, max_bad_fraction=0).classes == ("x", "y")
+    assert build_index(manifest, media_type=CLIPS, max_bad_fraction=0).classes == ("x", "y")
     (tmp_path / "none").mkdir()
     with pytest.raises(BadDataset, match=r"holds no clips: expected .*\*\.mp4"):
-        build_index(tmp_path / "none", kind=CLIPS)
+        build_index(tmp_path / "none", media_type=CLIPS)
 
 
 def test_a_picture_beside_videos_is_no_clip(tmp_path):
@@ -314,7 +316,7 @@ def test_a_picture_beside_videos_is_no_clip(tmp_path):
         Image.fromarray(ramp()[0]).save(tmp_path / "data" / label / "poster.jpg")
     (tmp_path / "data" / "left" / "b" / "notes").mkdir()
     (tmp_path / "data" / "left" / "b" / "notes" / "a.txt").touch()
-    index = build_index(tmp_path / "data", kind=CLIPS)
+    index = build_index(tmp_path / "data", media_type=CLIPS)
     assert index.keys == ("left/a.mp4", "left/b", "right/a.mp4", "right/b")
     assert index.classes == ("left", "right")
 
@@ -322,9 +324,9 @@ def test_a_picture_beside_videos_is_no_clip(tmp_path):
 def test_frames_of_another_size_under_the_same_names_are_noticed(tmp_path):
     for number in range(3):
         write_frames(tmp_path / "data" / f"{number}", ramp(4))
-    assert set(build_index(tmp_path / "data", kind=CLIPS).heights) == {32}
+    assert set(build_index(tmp_path / "data", media_type=CLIPS).heights) == {32}
     Image.fromarray(ramp()[0].transpose(1, 0, 2)).save(tmp_path / "data" / "1" / "frame0.png")
-    assert build_index(tmp_path / "data", kind=CLIPS).heights.tolist() == [32, 48, 32]
+    assert build_index(tmp_path / "data", media_type=CLIPS).heights.tolist() == [32, 48, 32]
 
 
 def test_unreadable_clips_are_named_and_too_many_stop(root, tmp_path):
@@ -332,34 +334,39 @@ def test_unreadable_clips_are_named_and_too_many_stop(root, tmp_path):
     write_films(copied, {"train": 12, "val": 4})
     (copied / "train" / "left" / "zero").mkdir()
     (copied / "train" / "left" / "torn.mp4").write_bytes(b"no video")
-    index = build_index(copied, kind=CLIPS, max_bad_fraction=0.2)
+    index = build_index(copied, media_type=CLIPS, max_bad_fraction=0.2)
     assert len(index) == 16 and [key for key, _ in index.bad] == ["train/left/torn.mp4"]
     with pytest.raises(BadDataset, match=r"1 of 17 clips cannot be used .*torn\.mp4: is not a vid"):
-        build_index(copied, kind=CLIPS)
+        build_index(copied, media_type=CLIPS)
 
 
-def plan_of(index, showing: Showing, **more):
+def plan_of(index, clip_sampling: ClipSampling, **more):
     return make_plan(
         index.heights, index.widths, patch_size=4, max_tokens=more.pop("max_tokens", 300),
         resolution=more.pop("resolution", Native()), seed=3, epoch=more.pop("epoch", 0),
-        dropping=more.pop("dropping", ConstantDrop(rate=0.3)), clips=showing.of(index.clips),
+        dropping=more.pop("dropping", ConstantDrop(rate=0.3)), clips=clip_sampling.of(index.clips),
         max_side=16, **more,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("tubelets", [TUBELETS, SEVERAL])
-@pytest.mark.parametrize("rule", [Spread(frames=6), AtRate(rate=10, frames=8), Every(step=2)])
+@pytest.mark.parametrize(
+    "rule", [UniformFrames(frames=6), FixedFps(rate=10, frames=8), StridedFrames(step=2)]
+)
 def test_the_tokens_that_were_planned_are_loaded(root, rule, tubelets):
-    index = build_index(root, kind=CLIPS)
-    showing = Showing(rule, tubelets, None)
-    plan = plan_of(index, showing, resolution=Sampled(low=8, high=24), max_tokens=800)
-    treatment = Treatment(
-        patch_size=4, augment=Augment(symmetry="dihedral", crop=0.5), seed=3, showing=showing
+    index = build_index(root, media_type=CLIPS)
+    clip_sampling = ClipSampling(rule, tubelets, None)
+    plan = plan_of(index, clip_sampling, resolution=SampledArea(low=8, high=24), max_tokens=800)
+    preprocessing = Preprocessing(
+        patch_size=4,
+        augment=Augment(flip="dihedral", min_crop_area=0.5),
+        seed=3,
+        clip_sampling=clip_sampling,
     )
     seen = []
-    for step, loaded in enumerate(load_epoch(index, plan, treatment, LoaderConfig(workers=0))):
+    for step, loaded in enumerate(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0))):
         pack, batch = plan.pack(step), loaded.batch
-        assert isinstance(batch, PackedClips) and not loaded.bad
+        assert isinstance(batch, PackedClips) and not loaded.unreadable
         square = all(shape.height == shape.width for shape in tubelets)
         for planned, found in zip(pack.kept.tolist(), batch.lengths, strict=True):
             assert found == planned if square else found <= planned
@@ -369,17 +376,26 @@ def test_the_tokens_that_were_planned_are_loaded(root, rule, tubelets):
 
 
 def test_packs_do_not_depend_on_who_loads_them(root):
-    index = build_index(root, kind=CLIPS)
-    showing = Showing(AtRate(rate=10, frames=8), TUBELETS, None)
-    plan = plan_of(index, showing, epoch=1)
-    treatment = Treatment(
-        patch_size=4, augment=Augment(crop=0.5, erase=0.5), seed=3, showing=showing
+    index = build_index(root, media_type=CLIPS)
+    clip_sampling = ClipSampling(FixedFps(rate=10, frames=8), TUBELETS, None)
+    plan = plan_of(index, clip_sampling, epoch=1)
+    preprocessing = Preprocessing(
+        patch_size=4,
+        augment=Augment(min_crop_area=0.5, random_erasing=0.5),
+        seed=3,
+        clip_sampling=clip_sampling,
     )
-    kinds = [LoaderConfig(workers=0), LoaderConfig(workers=2, kind="processes")]
-    packs = [[p.batch for p in load_epoch(index, plan, treatment, kind)] for kind in kinds]
+    tokens_per_tubelet = [LoaderConfig(workers=0), LoaderConfig(workers=2, worker_type="processes")]
+    packs = [
+        [p.batch for p in load_epoch(index, plan, preprocessing, kind)]
+        for kind in tokens_per_tubelet
+    ]
     for mine, other in zip(*packs, strict=True):
         assert mine.keys == other.keys and torch.equal(mine.patches, other.patches)
-        assert torch.equal(mine.coords, other.coords) and mine.kinds == other.kinds
+        assert (
+            torch.equal(mine.coords, other.coords)
+            and mine.tokens_per_tubelet == other.tokens_per_tubelet
+        )
 
 
 def test_all_frames_are_treated_with_the_same_numbers(tmp_path):
@@ -387,14 +403,22 @@ def test_all_frames_are_treated_with_the_same_numbers(tmp_path):
     still = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 24, 32, 3), np.uint8), 6, 0)
     write_frames(tmp_path / "still", still)
     write_frames(tmp_path / "twin", still)
-    index = build_index(tmp_path, kind=CLIPS)
-    showing = Showing(Spread(frames=6), (Tubelet(1, 4, 4),), None)
-    plan = plan_of(index, showing, dropping=ConstantDrop(rate=0), max_tokens=2000)
-    treatment = Treatment(
-        patch_size=4, seed=1, showing=showing,
-        augment=Augment(symmetry="dihedral", crop=0.3, colour=0.4, operations=3, erase=1.0),
-    )  # fmt: skip
-    batch = load_pack(pack_spec(index, plan, treatment, epoch=0, step=0, rank=0)).batch
+    index = build_index(tmp_path, media_type=CLIPS)
+    clip_sampling = ClipSampling(UniformFrames(frames=6), (Tubelet(1, 4, 4),), None)
+    plan = plan_of(index, clip_sampling, dropping=ConstantDrop(rate=0), max_tokens=2000)
+    preprocessing = Preprocessing(
+        patch_size=4,
+        seed=1,
+        clip_sampling=clip_sampling,
+        augment=Augment(
+            flip="dihedral",
+            min_crop_area=0.3,
+            color_jitter=0.4,
+            randaugment_ops=3,
+            random_erasing=1.0,
+        ),
+    )
+    batch = load_pack(pack_spec(index, plan, preprocessing, epoch=0, step=0, rank=0)).batch
     for clip in range(2):
         alone = batch.select([clip])
         frames = alone.patches.view(6, -1, 48)
@@ -403,14 +427,14 @@ def test_all_frames_are_treated_with_the_same_numbers(tmp_path):
 
 
 def test_places_in_time_are_drawn_anew_and_are_the_middle_in_evaluation(root):
-    index = build_index(root, kind=CLIPS)
-    rule = Every(step=1, frames=4)
+    index = build_index(root, media_type=CLIPS)
+    rule = StridedFrames(step=1, frames=4)
 
     def first_frames(epoch: int, place: float | None) -> list[int]:
-        showing = Showing(rule, TUBELETS, place)
-        plan = plan_of(index, showing, max_tokens=10**4)
-        treatment = Treatment(patch_size=4, seed=3, showing=showing)
-        spec = pack_spec(index, plan, treatment, epoch=epoch, step=0, rank=0)
+        clip_sampling = ClipSampling(rule, TUBELETS, place)
+        plan = plan_of(index, clip_sampling, max_tokens=10**4)
+        preprocessing = Preprocessing(patch_size=4, seed=3, clip_sampling=clip_sampling)
+        spec = pack_spec(index, plan, preprocessing, epoch=epoch, step=0, rank=0)
         return [clip.frames[0] for clip in spec.images]
 
     assert first_frames(0, None) != first_frames(1, None)
@@ -420,13 +444,13 @@ def test_places_in_time_are_drawn_anew_and_are_the_middle_in_evaluation(root):
 
 
 def test_tokens_are_dropped_anew_each_epoch_in_space_and_time(root):
-    index = build_index(root, kind=CLIPS)
-    showing = Showing(Every(step=1, frames=4), TUBELETS)
-    treatment = Treatment(patch_size=4, showing=showing)
+    index = build_index(root, media_type=CLIPS)
+    clip_sampling = ClipSampling(StridedFrames(step=1, frames=4), TUBELETS)
+    preprocessing = Preprocessing(patch_size=4, clip_sampling=clip_sampling)
 
     def kept(epoch: int) -> dict[str, torch.Tensor]:
-        plan = plan_of(index, showing, max_tokens=10**4, epoch=epoch)
-        batch = load_pack(pack_spec(index, plan, treatment, epoch=epoch, step=0, rank=0)).batch
+        plan = plan_of(index, clip_sampling, max_tokens=10**4, epoch=epoch)
+        batch = load_pack(pack_spec(index, plan, preprocessing, epoch=epoch, step=0, rank=0)).batch
         parts = batch.coords.split(list(batch.lengths))
         return dict(zip(batch.keys, parts, strict=True))
 
@@ -437,24 +461,28 @@ def test_tokens_are_dropped_anew_each_epoch_in_space_and_time(root):
 
 
 def test_a_pack_that_lost_all_its_clips_is_empty(root, tmp_path):
-    index = build_index(root, kind=CLIPS)
-    showing = Showing(Spread(frames=4), SEVERAL)
-    plan = plan_of(index, showing, max_tokens=2000)
+    index = build_index(root, media_type=CLIPS)
+    clip_sampling = ClipSampling(UniformFrames(frames=4), SEVERAL)
+    plan = plan_of(index, clip_sampling, max_tokens=2000)
     spec = pack_spec(
-        replace(index, root=tmp_path), plan, Treatment(patch_size=4, showing=showing),
-        epoch=0, step=0, rank=0,
-    )  # fmt: skip
+        replace(index, root=tmp_path),
+        plan,
+        Preprocessing(patch_size=4, clip_sampling=clip_sampling),
+        epoch=0,
+        step=0,
+        rank=0,
+    )
     loaded = load_pack(spec)
-    assert loaded.batch.num_images == 0 and len(loaded.bad) == len(spec.images)
+    assert loaded.batch.num_images == 0 and len(loaded.unreadable) == len(spec.images)
     assert loaded.batch.patches.shape == (0, 4 * 8 * 4 * 3)
 
 
 def test_clips_that_cannot_fit_say_what_to_change(root):
-    index = build_index(root, kind=CLIPS)
+    index = build_index(root, media_type=CLIPS)
     with pytest.raises(ValueError, match="32 frames have no room in 15 tokens: 16 is the"):
-        plan_of(index, Showing(Every(step=1), TUBELETS), max_tokens=15)
+        plan_of(index, ClipSampling(StridedFrames(step=1), TUBELETS), max_tokens=15)
     with pytest.raises(ValueError, match="cannot be shown images"):
-        Showing(Every(step=1), TUBELETS).of(None)
+        ClipSampling(StridedFrames(step=1), TUBELETS).of(None)
 
 
 def test_files_are_packed_as_their_frames_are(tmp_path):
@@ -462,7 +490,7 @@ def test_files_are_packed_as_their_frames_are(tmp_path):
     folder = write_frames(tmp_path / "a", frames)
     in_memory, on_disk = (pack_clips([clip], TUBELETS) for clip in (frames, folder))
     assert torch.equal(in_memory.patches, on_disk.patches)
-    some = pack_clips([folder], TUBELETS, frames=Spread(frames=4))
+    some = pack_clips([folder], TUBELETS, frames=UniformFrames(frames=4))
     assert some.grids[0, 0] == 2
     height, width = frames.shape[1:3]
     assert some.grids[0, 1:].tolist() == [height // 4, width // 4]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from patchpack.distributed import join_world
+from patchpack.distributed import init_distributed
 from patchpack.tasks.contrastive import loss as contrast
 from patchpack.tasks.contrastive.loss import sigmoid_contrastive, softmax_contrastive
 
@@ -104,7 +104,7 @@ def test_no_pairs_at_all():
 def rank_main(counts: list[int], kind: str, out: str) -> None:
     """What one of several processes does: its own pairs, and the gradients of all."""
     contrast.CELLS = 30
-    with join_world() as world:
+    with init_distributed() as world:
         images, texts, scale, bias = inputs(sum(counts))
         start = sum(counts[: world.rank])
         mine = slice(start, start + counts[world.rank])

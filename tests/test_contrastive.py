@@ -20,8 +20,8 @@ from pairs import TEXT, tiny_pairs, write_pairs
 from patchpack.batch import collate
 from patchpack.checkpoint import CheckpointError
 from patchpack.data.records import BadDataset
-from patchpack.distributed import join_world
-from patchpack.inference.operating_point import Serving
+from patchpack.distributed import init_distributed
+from patchpack.inference.operating_point import OperatingPoint
 from patchpack.model.navit import NaViTConfig
 from patchpack.run import load_config, resume, start
 from patchpack.tasks.contrastive.model import Contrastive, ContrastiveConfig
@@ -31,7 +31,7 @@ from patchpack.train.loop import TrainingError
 from runs import final_tensors
 from test_cli import patchpack
 
-MODEL = NaViTConfig(dim=16, depth=1, heads=2, mlp_dim=32, patch_size=2)
+MODEL = NaViTConfig(dim=16, depth=1, num_heads=2, mlp_dim=32, patch_size=2)
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -59,7 +59,7 @@ def images_with_texts():
 
 def test_packed_equals_alone():
     model = towers()
-    parameters = [*model.trunk.parameters(), *model.image_projection.parameters()]
+    parameters = [*model.backbone.parameters(), *model.image_projection.parameters()]
     assert_packed_equals_alone(model, parameters, per="image", images=images_with_texts())
 
 
@@ -91,7 +91,7 @@ def rank_main(counts: list[int], loss: str, out: str) -> None:
 
     from patchpack.train.loop import Objective
 
-    with join_world() as world:
+    with init_distributed() as world:
         start = sum(counts[: world.rank])
         mine = images_with_texts()[start : start + counts[world.rank]]
         model = towers(loss)
@@ -130,10 +130,10 @@ def test_processes_of_unequal_packs_equal_one(loss, counts, tmp_path):
 
 def test_a_locked_trunk_is_not_trained():
     model = towers().train()
-    model.lock()
-    assert not model.trunk.training and model.text.training
+    model.freeze()
+    assert not model.backbone.training and model.text.training
     model.loss(collate(images_with_texts(), 12)).sum.backward()
-    assert all(parameter.grad is None for parameter in model.trunk.parameters())
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
     assert all(parameter.grad is not None for parameter in model.text.parameters())
 
 
@@ -222,7 +222,7 @@ def test_embed_predict_and_search(capsys, run, root, tmp_path):
 
 def test_what_serves_is_what_was_evaluated(run, root):
     served = pp.load(run)
-    assert isinstance(served, pp.Matcher)
+    assert isinstance(served, pp.ImageTextPredictor)
     vectors = served.embed([root.parent / "test0.png", root.parent / "test1.png"])
     alone = served.embed([root.parent / "test1.png"])
     np.testing.assert_allclose(vectors[1], alone[0], atol=1e-5)
@@ -278,11 +278,11 @@ def test_a_vocabulary_that_does_not_fit_is_refused(root, run, tmp_path):
 def test_a_run_begins_with_the_trunk_of_another(root, run, tmp_path):
     """Locked, it stays what it was; with the same tokenizer the text side comes along too."""
     config = replace(tiny_pairs(root, tmp_path / "run", steps=2), init=run)
-    config = replace(config, train=replace(config.train, lock_trunk=True))
+    config = replace(config, train=replace(config.train, freeze_backbone=True))
     start(config, live=False)
     begun, before = final_tensors(tmp_path / "run"), pp.load(run).model.state_dict()
-    assert torch.equal(begun["model/trunk.probe"] if "model/trunk.probe" in begun else
-                       begun["model/trunk.pool.probe"], before["trunk.pool.probe"])  # fmt: skip
+    assert torch.equal(begun["model/backbone.probe"] if "model/backbone.probe" in begun else
+                       begun["model/backbone.pool.probe"], before["backbone.pool.probe"])  # fmt: skip
     assert not torch.equal(begun["model/text_projection.weight"], before["text_projection.weight"])
     other = replace(config, out=tmp_path / "other", model=replace(config.model, dim=24))
     with pytest.raises(CheckpointError, match="another model"):
@@ -328,11 +328,11 @@ def test_a_budget_that_a_text_does_not_fit_is_refused_at_once(root, tmp_path):
 def test_what_was_chosen_is_used_by_two_towers_too(run, root):
     model, image, names = pp.load(run), root.parent / "test0.png", ["red plain", "blue plain"]
     plain = {n: model.predict([image], names, max_tokens=n)[0].probability for n in (4, 36)}
-    model.serving = Serving(max_tokens=4, again=36, threshold=1.0)
+    model.operating_point = OperatingPoint(max_tokens=4, second_pass_tokens=36, threshold=1.0)
     assert model.predict([image], names)[0].probability == pytest.approx(plain[36])
-    model.serving = Serving(max_tokens=4)
+    model.operating_point = OperatingPoint(max_tokens=4)
     assert model.predict([image], names)[0].probability == pytest.approx(plain[4])
-    model.serving = Serving(max_tokens=4, temperature=20.0)
+    model.operating_point = OperatingPoint(max_tokens=4, temperature=20.0)
     assert model.predict([image], names)[0].probability < plain[4]
 
 

@@ -7,34 +7,36 @@ import pytest
 import torch
 
 from patchpack.metrics.operating_points import (
-    Point,
+    MeasuredPoint,
+    best_cascade_over_line,
     cascade_points,
     choose,
     frontier,
-    gain_of_cascades,
     single_points,
 )
-from patchpack.metrics.outputs import Answer, Outputs, collect
+from patchpack.metrics.outputs import ModelOutput, Predictions, collect_predictions
 
 
-def outputs(sharpness: float, gflops: float, images: int = 200, seed: int = 0) -> Outputs:
+def outputs(sharpness: float, gflops: float, images: int = 200, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(7)
     labels = rng.integers(0, 5, images)
     noise = np.random.default_rng(seed).normal(size=(images, 5))
     logits = sharpness * np.eye(5)[labels] + noise
     keys = tuple(map(str, range(images)))
-    return Outputs(logits, labels, keys, None, gflops, 10 * gflops)
+    return Predictions(logits, labels, keys, None, gflops, 10 * gflops)
 
 
 def test_a_cascade_is_what_a_loop_over_images_says():
     first, second = outputs(1.0, 0.1), outputs(2.5, 0.4, seed=1)
-    for point in cascade_points(16, first, 64, second, alphas=[0.0, 0.13, 0.5, 1.0]):
-        again = first.confidence < point.threshold
-        if point.alpha == 1:
-            again[:] = True
-        assert again.mean() == pytest.approx(point.alpha)
-        assert np.where(again, second.right, first.right).mean() == pytest.approx(point.accuracy)
-        assert point.gflops == pytest.approx(0.1 + point.alpha * 0.4)
+    for point in cascade_points(16, first, 64, second, shares=[0.0, 0.13, 0.5, 1.0]):
+        second_pass_tokens = first.confidence < point.threshold
+        if point.second_pass_share == 1:
+            second_pass_tokens[:] = True
+        assert second_pass_tokens.mean() == pytest.approx(point.second_pass_share)
+        assert np.where(second_pass_tokens, second.correct, first.correct).mean() == pytest.approx(
+            point.accuracy
+        )
+        assert point.gflops == pytest.approx(0.1 + point.second_pass_share * 0.4)
     assert point.accuracy == second.top1
 
 
@@ -46,14 +48,14 @@ def test_a_cascade_of_other_images_is_refused():
 def test_asking_the_least_sure_again_beats_asking_any():
     first, second = outputs(1.5, 0.1), outputs(4.0, 0.4, seed=1)
     singles = single_points({16: first, 64: second})
-    best = gain_of_cascades(singles, cascade_points(16, first, 64, second))
-    assert best is not None and 0 < best.alpha < 1
+    best = best_cascade_over_line(singles, cascade_points(16, first, 64, second))
+    assert best is not None and 0 < best.second_pass_share < 1
     same = cascade_points(16, first, 64, first)  # shown again in vain
-    assert gain_of_cascades(single_points({16: first, 64: first}), same) is None
+    assert best_cascade_over_line(single_points({16: first, 64: first}), same) is None
 
 
-def point(accuracy: float, gflops: float, ms: float = 1.0) -> Point:
-    return Point(tokens=1, accuracy=accuracy, gflops=gflops, ms=ms)
+def point(accuracy: float, gflops: float, ms: float = 1.0) -> MeasuredPoint:
+    return MeasuredPoint(tokens=1, accuracy=accuracy, gflops=gflops, ms=ms)
 
 
 def test_the_frontier_leaves_out_what_is_beaten():
@@ -79,20 +81,22 @@ def test_collect_asks_models_that_are_not_ours():
         SimpleNamespace(x=torch.empty(0, 3), targets={"label": torch.empty(0)}),
         SimpleNamespace(x=torch.eye(3)[:1], targets={"label": [1]}),
     ]
-    found = collect(lambda batch: Answer(batch.x * 9, batch.x), batches, flops=lambda b: 2e9)
-    assert found.labels.tolist() == [0, 2, 1] and found.right.tolist() == [True, True, False]
+    found = collect_predictions(
+        lambda batch: ModelOutput(batch.x * 9, batch.x), batches, flops=lambda b: 2e9
+    )
+    assert found.labels.tolist() == [0, 2, 1] and found.correct.tolist() == [True, True, False]
     assert (
         found.features.shape == (3, 3)
         and found.gflops == 1.0
         and found.top1 == pytest.approx(2 / 3)
     )
     with pytest.raises(ValueError, match="no labelled images"):
-        collect(lambda batch: batch.x, [])
+        collect_predictions(lambda batch: batch.x, [])
 
 
 def test_outputs_can_be_put_in_the_order_of_their_keys():
-    one = Outputs(np.eye(3), np.array([0, 1, 0]), ("c", "a", "b"))
-    assert one.sorted().keys == ("a", "b", "c") and one.sorted().right.tolist() == [
+    one = Predictions(np.eye(3), np.array([0, 1, 0]), ("c", "a", "b"))
+    assert one.sorted().keys == ("a", "b", "c") and one.sorted().correct.tolist() == [
         True,
         False,
         True,

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import patchpack as pp
-from patchpack.data.annotations.box_columns import with_objects
-from patchpack.data.annotations.boxes import Located
+from patchpack.data.annotations.box_columns import attach_boxes
+from patchpack.data.annotations.boxes import Boxes
 from patchpack.data.images import read_size
 from patchpack.data.index import build_index
 from patchpack.data.loader import load_pack
@@ -22,11 +22,11 @@ from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.plan import make_plan
 from patchpack.data.packing.resolution import Native
 from patchpack.data.records import BadDataset
-from patchpack.data.spec import Treatment, pack_spec
+from patchpack.data.spec import Preprocessing, pack_spec
 from patchpack.data.transforms.augment import Augment
-from patchpack.data.transforms.sample import Scene
+from patchpack.data.transforms.sample import Sample
 from patchpack.evaluation import data_of, detect_at
-from patchpack.metrics.detection import FoundBoxes, average_precision
+from patchpack.metrics.detection import Detections, average_precision
 from patchpack.run import start
 from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.tasks.detection.model import DetectionConfig
@@ -94,9 +94,9 @@ def test_it_learns_to_find_objects(capsys, run):
 def test_an_image_has_the_same_boxes_alone_as_in_company(run, source):
     images = sorted((source.parent / "images").glob("test*.png"))
     model = pp.load(run)
-    together = model.predict(images, least=0.1)
+    together = model.predict(images, score_threshold=0.1)
     for image, found in zip(images, together, strict=True):
-        (alone,) = model.predict([image], least=0.1)
+        (alone,) = model.predict([image], score_threshold=0.1)
         assert [b.label for b in alone] == [b.label for b in found] and found
         for a, b in zip(alone, found, strict=True):
             assert (a.score, a.top, a.right) == pytest.approx((b.score, b.top, b.right), abs=1e-3)
@@ -106,21 +106,21 @@ def test_an_image_has_the_same_boxes_alone_as_in_company(run, source):
 
 def test_predict_writes_a_coco_file_that_can_be_read_again(capsys, run, source, tmp_path):
     images = sorted((source.parent / "images").glob("test*.png"))[:3]
-    words = ("predict", run, *images, "--least", "0.2", "-o", tmp_path / "found.json")
+    words = ("predict", run, *images, "--score-threshold", "0.2", "-o", tmp_path / "found.json")
     status, out, _ = patchpack(capsys, *words)
     assert status == 0 and "found" in out and "px" in out
-    index = build_index(tmp_path / "found.json", learned=False)
-    again, faults = with_objects(index, (), 0.0)
-    shown = pp.load(run).predict(images, least=0.2)
+    index = build_index(tmp_path / "found.json", require_labels=False)
+    again, faults = attach_boxes(index, (), 0.0)
+    shown = pp.load(run).predict(images, score_threshold=0.2)
     assert not faults.counts and len(again) == 3
-    for located, boxes in zip(again.objects.images, shown, strict=True):
-        corners = [[b.top, b.left, b.bottom, b.right] for b in boxes]
-        np.testing.assert_allclose(located.boxes, corners, atol=1e-3)
+    for located, boxes in zip(again.boxes.images, shown, strict=True):
+        to_corners = [[b.top, b.left, b.bottom, b.right] for b in boxes]
+        np.testing.assert_allclose(located.boxes, to_corners, atol=1e-3)
     status, _, err = patchpack(capsys, *words)
     assert status == 2 and "found.json is there already" in err
     words = (*words[:-1], tmp_path / "below" / "again.json")
     status, out, _ = patchpack(capsys, *words, "--json")
-    assert build_index(words[-1], learned=False).path(0).samefile(images[0])
+    assert build_index(words[-1], require_labels=False).path(0).samefile(images[0])
     assert [len(json.loads(line)["boxes"]) for line in out.splitlines()] == list(map(len, shown))
 
 
@@ -139,11 +139,11 @@ def test_average_precision_is_that_of_pycocotools(source, tmp_path, seed, most):
         item |= {"area": area * float(rng.uniform(8, 40)), "iscrowd": int(number % 9 == 0)}
     path = source.with_name(f"areas{seed}{most}.json")
     path.write_text(json.dumps(content))
-    index, _ = with_objects(build_index(path, learned=False), (), 0.0)
+    index, _ = attach_boxes(build_index(path, require_labels=False), (), 0.0)
     numbers = {f"images/{image['file_name']}": image["id"] for image in content["images"]}
     found, results = {}, []
     for number, key in enumerate(index.keys):
-        there, crowd = index.objects.images[number], index.objects.crowds[number]
+        there, crowd = index.boxes.images[number], index.boxes.crowds[number]
         truth, labels = (np.concatenate([getattr(there, name), getattr(crowd, name)])
                          for name in ("boxes", "labels"))  # fmt: skip
         boxes = np.repeat(truth, 3, 0) + rng.normal(0, 2, (3 * len(truth), 4)).astype(np.float32)
@@ -151,7 +151,7 @@ def test_average_precision_is_that_of_pycocotools(source, tmp_path, seed, most):
         labels = np.where(rng.random(len(boxes)) < 0.8, np.repeat(labels, 3), 1)
         order = rng.permutation(len(boxes))
         scores = np.sort(rng.random(len(boxes)))[::-1]
-        found[key] = FoundBoxes(boxes[order], scores, labels[order])
+        found[key] = Detections(boxes[order], scores, labels[order])
         results += [
             {"image_id": numbers[key], "category_id": (5, 9)[label], "score": float(score),
              "bbox": [float(x) for x in (left, top, right - left, bottom - top)]}
@@ -161,11 +161,11 @@ def test_average_precision_is_that_of_pycocotools(source, tmp_path, seed, most):
     ours = average_precision(index, found, most)
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO(str(path))
-        judged = COCOeval(known, known.loadRes(results), "bbox")
-        judged.params.maxDets = [1, 2, most]
-        judged.evaluate()
-        judged.accumulate()
-    precision = judged.eval["precision"][..., -1]  # [IoU, recall, class, area]
+        keep_original_masks = COCOeval(known, known.loadRes(results), "bbox")
+        keep_original_masks.params.maxDets = [1, 2, most]
+        keep_original_masks.evaluate()
+        keep_original_masks.accumulate()
+    precision = keep_original_masks.eval["precision"][..., -1]  # [IoU, recall, class, area]
 
     def mean(values: np.ndarray) -> float | None:
         return float(values[values > -1].mean()) if (values > -1).any() else None
@@ -181,12 +181,12 @@ def test_average_precision_is_that_of_pycocotools(source, tmp_path, seed, most):
 
 
 def test_average_precision_of_nothing(source):
-    index, _ = with_objects(build_index(source, learned=False), (), 0.0)
-    nothing = FoundBoxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    index, _ = attach_boxes(build_index(source, require_labels=False), (), 0.0)
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     found = average_precision(index, dict.fromkeys(index.keys, nothing))
     assert found.ap == 0 and found.per_class == {"box": 0, "disc": 0}
-    blank = replace(index, objects=replace(
-        index.objects, images=(Located(np.zeros((0, 4)), np.zeros(0, int)),) * len(index),
+    blank = replace(index, boxes=replace(
+        index.boxes, images=(Boxes(np.zeros((0, 4)), np.zeros(0, int)),) * len(index),
         areas=(np.zeros(0),) * len(index),
     ))  # fmt: skip
     assert average_precision(blank, dict.fromkeys(index.keys, nothing)).ap is None
@@ -196,23 +196,23 @@ def test_boxes_move_with_their_pixels():
     """A bright rectangle on black: wherever the image goes, its box is around it."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[10:20, 30:50] = 255
-    scene = Scene(pixels, None, Located(np.array([[10, 30, 20, 50]], np.float32), np.array([3])))
+    sample = Sample(pixels, None, Boxes(np.array([[10, 30, 20, 50]], np.float32), np.array([3])))
 
-    def around(scene: Scene) -> list[float]:
-        y, x = np.nonzero(scene.pixels[..., 0] > 127)
+    def around(sample: Sample) -> list[float]:
+        y, x = np.nonzero(sample.pixels[..., 0] > 127)
         return [y.min(), x.min(), y.max() + 1, x.max() + 1]
 
     for moved in (
-        scene.window(5, 20, 30, 35), scene.resized((80, 30)), scene.mirrored(), scene.turned(1),
-        scene.turned(2), scene.turned(3), scene.turned(1).mirrored().resized((64, 64)),
-        scene.warped((0.5, 0, 12, 0, 0.5, 5), (0,) * 3),
-        scene.warped((1, 0, 8, 0, 1, -6), (0,) * 3),
+        sample.crop(5, 20, 30, 35), sample.resized((80, 30)), sample.hflip(), sample.rot90(1),
+        sample.rot90(2), sample.rot90(3), sample.rot90(1).hflip().resized((64, 64)),
+        sample.affine((0.5, 0, 12, 0, 0.5, 5), (0,) * 3),
+        sample.affine((1, 0, 8, 0, 1, -6), (0,) * 3),
     ):  # fmt: skip
         assert moved.objects.boxes[0].tolist() == pytest.approx(around(moved), abs=1.01)
         assert moved.objects.labels.tolist() == [3]
-    assert len(scene.window(0, 0, 9, 60).objects.labels) == 0  # out of sight
-    assert len(scene.window(0, 0, 12, 60).objects.labels) == 0  # too little is left
-    assert scene.window(0, 0, 15, 60).objects.boxes.tolist() == [[10, 30, 15, 50]]
+    assert len(sample.crop(0, 0, 9, 60).objects.labels) == 0  # out of sight
+    assert len(sample.crop(0, 0, 12, 60).objects.labels) == 0  # too little is left
+    assert sample.crop(0, 0, 15, 60).objects.boxes.tolist() == [[10, 30, 15, 50]]
 
 
 def change(source: Path, path: Path, edit) -> Path:
@@ -240,17 +240,17 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
 
     path = change(source, tmp_path / "boxes.json", edit)
     with pytest.raises(BadDataset, match="1 are of images that are not listed: ids 12345"):
-        build_index(path, learned=False)
-    read = build_index(path, learned=False, max_bad_fraction=0.1)
-    index, faults = with_objects(read, (), 0.1)
+        build_index(path, require_labels=False)
+    read = build_index(path, require_labels=False, max_bad_fraction=0.1)
+    index, faults = attach_boxes(read, (), 0.1)
     assert sorted(faults.counts.values()) == [1, 2, 2, 3] and faults.left_out == 7
-    (note,) = faults.notes()
+    (note,) = faults.messages()
     assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
-    total = sum(len(there.labels) for there in index.objects.images)
-    assert [len(crowd.labels) for crowd in index.objects.crowds].count(1) == 1
-    assert total == faults.boxes - 7 - 1 and all((o.boxes >= 0).all() for o in index.objects.images)
+    total = sum(len(there.labels) for there in index.boxes.images)
+    assert [len(crowd.labels) for crowd in index.boxes.crowds].count(1) == 1
+    assert total == faults.boxes - 7 - 1 and all((o.boxes >= 0).all() for o in index.boxes.images)
     with pytest.raises(BadDataset, match=r"7 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
-        with_objects(read, (), 0.01)
+        attach_boxes(read, (), 0.01)
     config = tiny_detector(path, tmp_path / "out", steps=2)
     start(replace(config, data=replace(config.data, max_bad_fraction=0.1)), live=False)
     assert "reach outside" in capsys.readouterr().err
@@ -268,17 +268,17 @@ def test_what_a_coco_file_lists_twice_or_not_at_all_is_left_out(source, tmp_path
         images[6]["id"] = ["a"]
 
     path = change(source, tmp_path / "boxes.json", edit)
-    index = build_index(path, learned=False, max_bad_fraction=0.2)
+    index = build_index(path, require_labels=False, max_bad_fraction=0.2)
     first = dict(index.bad)
     assert sorted(reason.split(": ")[0].split("/")[0].strip() for reason in first.values()) == [
         "6 are of images that are not listed", "has no id", "has no id", "has the id 0 of",
         "is listed already", "is listed already",
     ]  # fmt: skip
     assert len(set(index.keys)) == len(index) == 83 - 5
-    found, _ = with_objects(index, (), 0.0)
-    truth, _ = with_objects(build_index(source, learned=False), (), 0.0)
-    boxes = {Path(k).name: o.boxes for k, o in zip(truth.keys, truth.objects.images, strict=True)}
-    for key, there in zip(found.keys, found.objects.images, strict=True):
+    found, _ = attach_boxes(index, (), 0.0)
+    truth, _ = attach_boxes(build_index(source, require_labels=False), (), 0.0)
+    boxes = {Path(k).name: o.boxes for k, o in zip(truth.keys, truth.boxes.images, strict=True)}
+    for key, there in zip(found.keys, found.boxes.images, strict=True):
         if Path(key).name != "train003.png":  # listed first with the id of another
             assert np.array_equal(there.boxes, boxes[Path(key).name])
 
@@ -291,7 +291,7 @@ def test_boxes_told_of_another_size_are_left_out_with_their_image(source, tmp_pa
         content["images"][0]["height"] *= 2
 
     path = change(source, tmp_path / "boxes.json", edit)
-    index, faults = with_objects(build_index(path, learned=False), (), 0.0)
+    index, faults = attach_boxes(build_index(path, require_labels=False), (), 0.0)
     (error,) = faults.images
     assert len(index) == 81 and error.key.endswith("train000.png") and "but its boxes" in str(error)
 
@@ -302,7 +302,7 @@ def test_boxes_told_of_another_size_are_left_out_with_their_image(source, tmp_pa
 
     other = change(source, tmp_path / "other.json", halved)
     with pytest.raises(BadDataset, match=r"boxes are of .* px, and so with every image"):
-        with_objects(build_index(other, learned=False), (), 1.0)
+        attach_boxes(build_index(other, require_labels=False), (), 1.0)
     with pytest.raises(BadDataset, match=r"1 of 82 images cannot be used .* but its boxes are of"):
         start(tiny_detector(path, tmp_path / "out"), live=False)
 
@@ -336,20 +336,22 @@ def test_a_bad_partner_of_a_mosaic_costs_nothing_but_itself(source, tmp_path):
     copy = tmp_path / "coco"
     shutil.copytree(source.parent / "images", copy / "images")
     (copy / "boxes.json").write_text(source.read_text())
-    index = with_objects(build_index(copy / "boxes.json", learned=False), (), 0.0)[0].split("val")
+    index = attach_boxes(build_index(copy / "boxes.json", require_labels=False), (), 0.0)[0].split(
+        "val"
+    )
     (copy / "images" / "val060.png").write_bytes(b"torn")
     for epoch in range(4):
         plan = make_plan(index.heights, index.widths, patch_size=4, max_tokens=4000, seed=0,
                          epoch=epoch, resolution=Native(), dropping=NoDrop())  # fmt: skip
-        treatment = Treatment(patch_size=4, augment=Augment(mosaic=1.0))
-        loaded = load_pack(pack_spec(index, plan, treatment, epoch=epoch, step=0, rank=0))
-        assert [Path(error.key).name for error in loaded.bad] == ["val060.png"]
+        preprocessing = Preprocessing(patch_size=4, augment=Augment(mosaic=1.0))
+        loaded = load_pack(pack_spec(index, plan, preprocessing, epoch=epoch, step=0, rank=0))
+        assert [Path(error.key).name for error in loaded.unreadable] == ["val060.png"]
         assert loaded.batch.num_images == len(index) - 1
 
 
 def test_a_picture_of_hundreds_of_classes_is_drawn(source):
-    index, _ = with_objects(build_index(source, learned=False), (), 0.0)
-    boxes = FoundBoxes(np.array([[0, 0, 5, 5]], np.float32), np.array([0.9]), np.array([300]))
+    index, _ = attach_boxes(build_index(source, require_labels=False), (), 0.0)
+    boxes = Detections(np.array([[0, 0, 5, 5]], np.float32), np.array([0.9]), np.array([300]))
     assert draw_found(index, dict.fromkeys(index.keys, boxes)).width > 500
 
 
@@ -376,7 +378,7 @@ def test_a_missing_extra_is_told_before_training(source, tmp_path, monkeypatch, 
 def test_files_that_are_not_coco_say_so(tmp_path, content, said):
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(BadDataset, match=said):
-        build_index(tmp_path / "boxes.json", learned=False)
+        build_index(tmp_path / "boxes.json", require_labels=False)
 
 
 def test_folders_of_coco_files_and_manifests_with_objects(source, folder, tmp_path):
@@ -396,16 +398,16 @@ def test_folders_of_coco_files_and_manifests_with_objects(source, folder, tmp_pa
         }
         (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(kept))
     (root / "train.json").write_text("{}")  # of something else
-    index, _ = with_objects(build_index(root, learned=False), (), 0.0)
+    index, _ = attach_boxes(build_index(root, require_labels=False), (), 0.0)
     assert (index.splits.count("train"), index.splits.count("val")) == (60, 10)
-    assert index.objects.classes == ("box", "disc")
+    assert index.boxes.classes == ("box", "disc")
     name = next((folder / "train").rglob("*.png")).relative_to(folder)
     cell = '[{"bbox": [1, 2, 5, 4], "category": "thing"}]'
     (folder / "m.jsonl").write_text(
         json.dumps({"path": str(name), "objects": json.loads(cell)}) + "\n"
     )
-    index, _ = with_objects(build_index(folder / "m.jsonl", learned=False), (), 0.0)
-    assert index.objects.images[0].boxes.tolist() == [[2, 1, 6, 6]]
+    index, _ = attach_boxes(build_index(folder / "m.jsonl", require_labels=False), (), 0.0)
+    assert index.boxes.images[0].boxes.tolist() == [[2, 1, 6, 6]]
     with pytest.raises(BadDataset, match="no box for any image: expected a COCO file"):
         start(tiny_detector(folder, tmp_path / "out"), live=False)
 
@@ -418,12 +420,12 @@ def test_mosaics_are_trained_on_and_only_where_they_make_sense(source, tmp_path)
     config = tiny_detector(source, tmp_path / "run", steps=3)
     mosaics = replace(config.data, augment=Augment(mosaic=1.0))
     spec = pack_spec(
-        index := with_objects(build_index(source, learned=False), (), 0.0)[0],
+        index := attach_boxes(build_index(source, require_labels=False), (), 0.0)[0],
         make_plan(index.heights, index.widths, patch_size=4, max_tokens=200, seed=0, epoch=0,
                   resolution=Native(), dropping=NoDrop()),
-        Treatment(patch_size=4, augment=mosaics.augment), epoch=0, step=0, rank=0,
+        Preprocessing(patch_size=4, augment=mosaics.augment), epoch=0, step=0, rank=0,
     )  # fmt: skip
-    plain = replace(spec, images=tuple(replace(image, others=()) for image in spec.images))
+    plain = replace(spec, images=tuple(replace(image, mosaic_sources=()) for image in spec.images))
     counts = [[len(boxes) for boxes in load_pack(s).batch.targets["boxes"]] for s in (spec, plain)]
     assert sum(counts[0]) > 1.5 * sum(counts[1])
     assert load_pack(spec).batch.lengths == load_pack(plain).batch.lengths
@@ -436,8 +438,8 @@ def test_what_is_not_for_detectors_is_refused(capsys, run, source):
     image = next((source.parent / "images").glob("test*.png"))
     for words, said in (
         (("eval", run, "--suite", "cost"), "is a detector"),
-        (("eval", run, "--windowed"), "--windowed is for segmenters"),
-        (("predict", run, image, "--least", "2"), r"least must lie in [0, 1]"),
+        (("eval", run, "--sliding-window"), "--sliding-window is for segmenters"),
+        (("predict", run, image, "--score-threshold", "2"), r"score_threshold must lie in [0, 1]"),
         (("predict", run, image, "-o", source.parent), "is a folder: name the COCO file"),
         (("eval", run, "--data", source.parent / "images"), "no box for any image"),
         (("eval", run, "--templates", source), "--templates is for models of images and texts"),
@@ -445,6 +447,6 @@ def test_what_is_not_for_detectors_is_refused(capsys, run, source):
     ):
         status, _, err = patchpack(capsys, *words)
         assert status == 2 and said in err
-    data = data_of(run, split="test", learned=False)
+    data = data_of(run, split="test", require_labels=False)
     (result,) = detect_at(pp.load(run), data, (64,))
     assert len(result.found) == 12

@@ -11,11 +11,17 @@ from conftest import assert_losses_add_up, assert_packed_equals_alone, make_imag
 from patchpack.batch import collate
 from patchpack.losses import focal_terms
 from patchpack.model.navit import NaViTConfig
-from patchpack.tasks.detection.box_ops import area, corners, iou_and_giou, suppress
-from patchpack.tasks.detection.model import Detected, DetectionConfig, Detector, centres, own_places
-from patchpack.tasks.detection.predictor import boxes_of
+from patchpack.tasks.detection.box_ops import area, iou_and_giou, nms, to_corners
+from patchpack.tasks.detection.model import (
+    DetectionConfig,
+    Detector,
+    DetectorOutput,
+    own_places,
+    to_center_size,
+)
+from patchpack.tasks.detection.predictor import decode_detections
 
-MODEL = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=2, registers=1)
+MODEL = NaViTConfig(dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=2, registers=1)
 
 
 def detector(**config) -> Detector:
@@ -58,15 +64,15 @@ def test_overlaps_are_those_of_counted_cells():
     assert iou_and_giou(a, a)[0].tolist() == pytest.approx([1] * 6)
     nothing = torch.zeros(4)
     assert iou_and_giou(nothing, nothing)[0] == 0 and area(nothing) == 0
-    torch.testing.assert_close(corners(centres(a)), a)
+    torch.testing.assert_close(to_corners(to_center_size(a)), a)
 
 
 def test_suppression_keeps_the_best_of_each_class():
     boxes = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 0.9], [0, 0, 1, 0.95], [0.5, 0.5, 1, 1]])
     scores, labels = torch.tensor([0.6, 0.9, 0.7, 0.2]), torch.tensor([0, 0, 1, 0])
-    assert suppress(boxes, scores, labels, 0.5).tolist() == [1, 2, 3]
-    assert suppress(boxes, scores, labels, 1.0).tolist() == [1, 2, 0, 3]
-    assert suppress(boxes[:0], scores[:0], labels[:0], 0.5).tolist() == []
+    assert nms(boxes, scores, labels, 0.5).tolist() == [1, 2, 3]
+    assert nms(boxes, scores, labels, 1.0).tolist() == [1, 2, 0, 3]
+    assert nms(boxes[:0], scores[:0], labels[:0], 0.5).tolist() == []
 
 
 def test_a_new_detector_finds_the_patches_themselves():
@@ -76,7 +82,7 @@ def test_a_new_detector_finds_the_patches_themselves():
         found = model(batch)
     grids = batch.grids[batch.segments.ids]
     expected = torch.cat([batch.coords / grids, (batch.coords + 1) / grids], 1)
-    torch.testing.assert_close(corners(found.boxes), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(to_corners(found.boxes), expected, atol=1e-3, rtol=0)
     assert found.scores.sigmoid().mean() == pytest.approx(0.01, abs=0.005)
     assert own_places(batch).isfinite().all()
 
@@ -112,13 +118,13 @@ def test_one_object_is_told_once_and_neighbours_are_told_apart():
     first, in pixels."""
     places = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.5, 0.54, 0.5, 0.5], [0.5, 0.7, 0.5, 0.5]])
     batch = collate(make_images(grids=((1, 3),)), 12)
-    found = Detected(torch.tensor([[2.0], [1.0], [0.0]]), places)
-    (kept,) = boxes_of(found, batch, [(100, 200)])
+    found = DetectorOutput(torch.tensor([[2.0], [1.0], [0.0]]), places)
+    (kept,) = decode_detections(found, batch, [(100, 200)])
     assert kept.boxes.tolist() == [[25, 50, 75, 150], [25, pytest.approx(90), 75, 190]]
     many = torch.rand(400, 4, generator=torch.Generator().manual_seed(0)) * 0.01 + 1e-3
     many[:, :2] = torch.cartesian_prod(torch.arange(20), torch.arange(20)) / 20 + 0.02
     batch = collate(make_images(grids=((20, 20),)), 12)
-    (kept,) = boxes_of(Detected(torch.arange(400.0)[:, None], many), batch, [(9, 9)])
+    (kept,) = decode_detections(DetectorOutput(torch.arange(400.0)[:, None], many), batch, [(9, 9)])
     assert len(kept.scores) == 400 and (kept.scores[:-1] >= kept.scores[1:]).all()
 
 
@@ -142,10 +148,10 @@ def test_the_matching_is_the_cheapest_of_all():
     def loss_of(tokens):
         told = torch.zeros(4, 3)
         told[list(tokens), labels] = 1
-        giou = iou_and_giou(corners(found.boxes[list(tokens)]), truth)[1]
-        distance = (found.boxes[list(tokens)] - centres(truth)).abs().sum()
-        focal = focal_terms(found.scores, told, c.alpha, c.gamma).sum()
-        return c.focal * focal + c.l1 * distance + c.giou * (1 - giou).sum()
+        giou = iou_and_giou(to_corners(found.boxes[list(tokens)]), truth)[1]
+        distance = (found.boxes[list(tokens)] - to_center_size(truth)).abs().sum()
+        focal = focal_terms(found.scores, told, c.focal_alpha, c.focal_gamma).sum()
+        return c.class_weight * focal + c.l1_weight * distance + c.giou_weight * (1 - giou).sum()
 
     least = min(float(loss_of(tokens).detach()) for tokens in permutations(range(4), 3))
     assert float(module.loss(batch).sum.detach()) == pytest.approx(least, rel=1e-5)
@@ -196,7 +202,9 @@ def test_operations_are_those_that_pytorch_counts():
     assert module.training_flops(batch) == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("wrong", [{"l1": -1.0}, {"alpha": 2.0}, {"gamma": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"l1_weight": -1.0}, {"focal_alpha": 2.0}, {"focal_gamma": -0.1}]
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must not be negative|must lie in \[0, 1\]"):
         DetectionConfig(**wrong)

@@ -15,8 +15,8 @@ import patchpack as pp
 from conftest import randomise, write_folder
 from films import tiny_clips, write_films
 from patchpack.data.index import Index, build_index
-from patchpack.data.loader import Loaded
-from patchpack.data.pipeline import training_packs
+from patchpack.data.loader import LoadedPack
+from patchpack.data.pipeline import training_batches
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import World
 from patchpack.evaluation import classify_at, data_of, detect_at, segment_at
@@ -47,23 +47,23 @@ def deterministic(root: Path, out: Path):
 
 CONFIGS = {
     "classify": deterministic,
-    "segment": lambda root, out: tiny_segmenter(root, out, steps=4, dice=0.5),
+    "segment": lambda root, out: tiny_segmenter(root, out, steps=4, dice_weight=0.5),
     "detect": lambda root, out: tiny_detector(root, out, steps=4),
     "film": lambda root, out: tiny_clips(root, out, steps=4, ema=0.0),
 }
 
 
 def rank_main(root: Path, out: Path, what: str) -> None:
-    from patchpack.distributed import join_world
+    from patchpack.distributed import init_distributed
     from patchpack.run import start
 
     if what in CONFIGS:
         start(CONFIGS[what](root, out), live=False)
         return
-    with join_world() as world:
+    with init_distributed() as world:
         config = still(what.removeprefix("step "), root, out)
         trainer, train = build_trainer(config, world)
-        packs = training_packs(train, config, world, Progress())
+        packs = training_batches(train, config, world, Progress())
         trainer.step([next(packs)], stop=False)
         if world.is_main:
             torch.save([p.grad for p in trainer.task.parameters()], out / "gradients.pt")
@@ -78,14 +78,14 @@ def still(what: str, root: Path, out: Path) -> RunConfig:
 def build_trainer(config: RunConfig, world: World) -> tuple[Trainer, Index]:
     """A trainer of random weights that takes no step, and what it is trained on."""
     index = build_index(
-        config.data.root, learned=isinstance(config.task, ClassificationConfig),
-        kind=CLIPS if config.showing else IMAGES,
+        config.data.root, require_labels=isinstance(config.task, ClassificationConfig),
+        media_type=CLIPS if config.clip_sampling else IMAGES,
     )  # fmt: skip
-    job = prepare(index, config, world)
-    trainer = Trainer(randomise(job.build()), config, world, torch.float32)
+    task_run = prepare(index, config, world)
+    trainer = Trainer(randomise(task_run.build()), config, world, torch.float32)
     for optimizer in trainer.optimizers.values():
         optimizer.step = lambda: None
-    return trainer, job.train
+    return trainer, task_run.train
 
 
 def launch(root: Path, out: Path, what: str, processes: int = 2) -> list[int]:
@@ -129,8 +129,9 @@ def test_gradients_equal_those_of_one_process(what, tmp_path):
     found = torch.load(tmp_path / "two" / "gradients.pt", weights_only=True)
     config = still(what, root, tmp_path / "one")
     trainer, train = build_trainer(config, World())
-    packs: list[Loaded] = [
-        next(training_packs(train, config, World(rank=rank, size=2), Progress())) for rank in (0, 1)
+    packs: list[LoadedPack] = [
+        next(training_batches(train, config, World(rank=rank, size=2), Progress()))
+        for rank in (0, 1)
     ]
     counts = [trainer.task.loss(pack.batch).count for pack in packs]
     assert counts[0] != counts[1]
@@ -164,9 +165,9 @@ def test_two_processes_learn_and_judge_masks_boxes_and_clips(what, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     logged = [line for line in lines if line["kind"] == "eval"][-1]
     served = pp.load(tmp_path / "two")
-    data = data_of(tmp_path / "two", split="val", learned=what == "film")
+    data = data_of(tmp_path / "two", split="val", require_labels=what == "film")
     judge = {"segment": segment_at, "detect": detect_at, "film": classify_at}[what]
-    (result,) = judge(served, data, (served.card.eval_tokens,))
+    (result,) = judge(served, data, (served.spec.eval_tokens,))
     if what == "film":
         assert result.counts.top1 == pytest.approx(logged["top1"])
         assert result.counts.mean_nll == pytest.approx(logged["nll"], abs=1e-4)

@@ -12,7 +12,7 @@ from patchpack.batch import collate
 from patchpack.data.index import build_index
 from patchpack.data.packing.resolution import Native
 from patchpack.data.statistics import survey
-from patchpack.metrics.classification import Counts, classify, count, table
+from patchpack.metrics.classification import ClassificationCounts, classify, count, table
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
 from patchpack.visualize.figures import draw_budgets, draw_confusion, draw_curves, draw_pack
@@ -35,7 +35,7 @@ def test_parts_add_up():
     whole = count(LOGITS, LABELS)
     parts = count(LOGITS[:1], LABELS[:1]) + count(LOGITS[1:], LABELS[1:])
     assert torch.equal(whole.confusion, parts.confusion) and whole.in_top5 == parts.in_top5
-    assert Counts.none(7).images == 0 and Counts.none(7).top1 == 0
+    assert ClassificationCounts.none(7).images == 0 and ClassificationCounts.none(7).top1 == 0
 
 
 def test_unlabelled_images_are_not_judged():

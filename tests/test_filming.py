@@ -21,8 +21,8 @@ from patchpack.evaluation import classify_at, data_of
 from patchpack.model.positions import Factorized, Rotary
 from patchpack.run import start
 from patchpack.tasks.classification.task import Classification
-from patchpack.tasks.classification.video_predictor import ClipPredictor
-from patchpack.tasks.initialize import begin_with
+from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
+from patchpack.tasks.initialize import initialize_from_run
 from runs import assert_resumes_exactly, tiny
 from test_cli import patchpack
 
@@ -55,7 +55,7 @@ def test_it_learns_which_way_and_eval_agrees_with_predict(capsys, run, root):
     )
     assert read_size(run / "eval-test.png")[1] > 800  # strips of frames
     model = pp.load(run)
-    assert isinstance(model, ClipPredictor)
+    assert isinstance(model, VideoClassificationPredictor)
     found = model.predict(files(root), max_tokens=96)
     right = [f.label == path.parent.name for f, path in zip(found, files(root), strict=True)]
     assert np.mean(right) == pytest.approx(budgets[1]["top1"])
@@ -86,11 +86,13 @@ def test_views_are_places_in_time_whose_logits_are_averaged(run, root, tmp_path)
     model = pp.load(run)
     (one,), (three,) = (model.predict([path], views=v) for v in (1, 3))
     at = [
-        torch.cat([model.logits(b) for b in model.packs([path], None, place=place)])
-        for place in (1 / 6, 3 / 6, 5 / 6)
+        torch.cat(
+            [model.logits(b) for b in model.packs([path], None, start_fraction=start_fraction)]
+        )
+        for start_fraction in (1 / 6, 3 / 6, 5 / 6)
     ]
     mean = torch.stack(at).mean(0).softmax(1)[0]
-    names = model.card.classes
+    names = model.spec.classes
     expected = {name: float(p) for name, p in zip(names, mean, strict=True)}
     found = dict(zip(three.labels, three.probabilities, strict=True))
     assert found == pytest.approx(expected, abs=1e-5)
@@ -182,8 +184,8 @@ def test_a_model_of_images_becomes_one_of_clips_that_says_the_same_of_still_ones
     )  # fmt: skip
     paths, folders = still(tmp_path / "still", images)
     for how in ("central", "average"):
-        task = Classification.build(SimpleJob(clips, before.card.classes))
-        assert begin_with(task, config.out, lambda card: True, how)
+        task = Classification.build(SimpleJob(clips, before.spec.classes))
+        assert initialize_from_run(task, config.out, lambda spec: True, how)
         batch = pp.pack_clips(folders, clips.model.tubelets)
         image_batch = pp.pack(paths, patch_size=4)
         task.eval(), before.model.eval()
@@ -207,7 +209,7 @@ def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp
     start(config, live=False)
     clips = replace(tiny_clips(root, tmp_path / "clips", steps=2), init=config.out)
     start(clips, live=False)
-    assert isinstance(pp.load(clips.out), ClipPredictor)
+    assert isinstance(pp.load(clips.out), VideoClassificationPredictor)
     again = replace(tiny_clips(root, tmp_path / "again", steps=2), init=run)
     start(again, live=False)  # of clips, both
     other = replace(
@@ -220,15 +222,17 @@ def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp
     said = r"\(patch_size 4, not 8\): give --model.patch-size 4 --model.tubelets.0.height 4 "
     with pytest.raises(CheckpointError, match=said):
         start(replace(clips, out=tmp_path / "larger", model=larger), live=False)
-    more = replace(clips, out=tmp_path / "more", init=run, model=replace(clips.model, times=64))
-    with pytest.raises(CheckpointError, match=r"cannot become 64.*give --model.times 32"):
+    more = replace(
+        clips, out=tmp_path / "more", init=run, model=replace(clips.model, time_table_size=64)
+    )
+    with pytest.raises(CheckpointError, match=r"cannot become 64.*give --model.time-table-size 32"):
         start(more, live=False)
-    turned = replace(
+    rot90 = replace(
         config, out=tmp_path / "turned", model=replace(config.model, positions=Rotary())
     )
-    start(turned, live=False)
+    start(rot90, live=False)
     with pytest.raises(CheckpointError, match="positions are rotary, and know no time"):
-        start(replace(clips, out=tmp_path / "never", init=turned.out), live=False)
+        start(replace(clips, out=tmp_path / "never", init=rot90.out), live=False)
     with pytest.raises(CheckpointError, match="takes clips, and this model takes images"):
         start(replace(config, out=tmp_path / "back", init=run), live=False)
 

@@ -8,11 +8,11 @@ import torch
 
 from conftest import randomise, write_folder
 from patchpack.batch import Tubelet
-from patchpack.checkpoint import CheckpointError, candidates, load
+from patchpack.checkpoint import CheckpointError, list_checkpoints, load
 from patchpack.data.index import build_index
-from patchpack.data.pipeline import training_packs
+from patchpack.data.pipeline import training_batches
 from patchpack.distributed import World
-from patchpack.model.position_resize import OtherPositions, carry_positions, carry_times
+from patchpack.model.position_resize import IncompatiblePositions, resize_positions, resize_time
 from patchpack.model.positions import Factorized, Interpolated, Learned2D, Rotary
 from patchpack.model.video import VideoConfig
 from patchpack.run import start
@@ -40,8 +40,8 @@ def test_a_run_begins_with_the_best_weights_of_another(root, pretrained, tmp_pat
     """The head too where the classes are the same; a rate near 0 keeps them where they were."""
     config = tiny(root, tmp_path / "same", steps=1)
     start(replace(config, init=pretrained, optim=replace(config.optim, lr=1e-12)), live=False)
-    best = load(candidates(pretrained / "checkpoints", "best")[0]).tensors["model"]
-    begun = load(candidates(tmp_path / "same" / "checkpoints", "last")[0]).tensors["model"]
+    best = load(list_checkpoints(pretrained / "checkpoints", "best")[0]).tensors["model"]
+    begun = load(list_checkpoints(tmp_path / "same" / "checkpoints", "last")[0]).tensors["model"]
     for name, tensor in best.items():
         torch.testing.assert_close(begun[name], tensor)
 
@@ -50,17 +50,21 @@ def test_a_run_begins_with_the_best_weights_of_another(root, pretrained, tmp_pat
         (other / split / "plain").rename(other / split / "smooth")
     config = tiny(other, tmp_path / "new head", steps=1)
     start(replace(config, init=pretrained, optim=replace(config.optim, lr=1e-12)), live=False)
-    begun = load(candidates(tmp_path / "new head" / "checkpoints", "last")[0]).tensors["model"]
-    torch.testing.assert_close(begun["trunk.embedding.weight"], best["trunk.embedding.weight"])
+    begun = load(list_checkpoints(tmp_path / "new head" / "checkpoints", "last")[0]).tensors[
+        "model"
+    ]
+    torch.testing.assert_close(
+        begun["backbone.embedding.weight"], best["backbone.embedding.weight"]
+    )
     assert begun["head.weight"].abs().max() < 1e-6
 
 
 def test_a_locked_trunk_is_a_linear_probe(root, pretrained, tmp_path):
     config = replace(tiny(root, tmp_path / "probe", steps=3), init=pretrained)
-    config = replace(config, train=replace(config.train, lock_trunk=True))
+    config = replace(config, train=replace(config.train, freeze_backbone=True))
     start(config, live=False)
-    best = load(candidates(pretrained / "checkpoints", "best")[0]).tensors["model"]
-    after = load(candidates(tmp_path / "probe" / "checkpoints", "last")[0]).tensors["model"]
+    best = load(list_checkpoints(pretrained / "checkpoints", "best")[0]).tensors["model"]
+    after = load(list_checkpoints(tmp_path / "probe" / "checkpoints", "last")[0]).tensors["model"]
     same = {name for name in best if torch.equal(best[name], after[name])}
     assert set(best) - same == {"head.weight", "head.bias"}
     with pytest.raises(ValueError, match="lock_trunk needs init"):
@@ -78,14 +82,14 @@ def test_rates_fall_from_block_to_block(root, tmp_path):
     task = randomise(Classifier(config.model, 3))
     before = {name: p.detach().clone() for name, p in task.named_parameters()}
     trainer = Trainer(task, config, World(), torch.float32)
-    packs = training_packs(build_index(root).split("train"), config, World(), Progress())
+    packs = training_batches(build_index(root).split("train"), config, World(), Progress())
     trainer.step([next(packs)], stop=False)
     steps = {n: float((p.detach() - before[n]).abs().max()) for n, p in task.named_parameters()}
     rate = trainer.learning_rate
     for name, halvings in {
-        "head.weight": 0, "trunk.encoder.norm.weight": 0, "trunk.pool.probe": 0,
-        "trunk.encoder.blocks.2.mlp.up.weight": 1, "trunk.encoder.blocks.0.mlp.up.weight": 3,
-        "trunk.embedding.weight": 4, "trunk.positions.y": 4,
+        "head.weight": 0, "backbone.encoder.norm.weight": 0, "backbone.pool.probe": 0,
+        "backbone.encoder.blocks.2.mlp.up.weight": 1, "backbone.encoder.blocks.0.mlp.up.weight": 3,
+        "backbone.embedding.weight": 4, "backbone.positions.y": 4,
     }.items():  # fmt: skip
         assert steps[name] == pytest.approx(rate * 0.5**halvings, rel=0.02)
 
@@ -93,12 +97,12 @@ def test_rates_fall_from_block_to_block(root, tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (Factorized(length=64), Factorized(length=96),
+        (Factorized(table_size=64), Factorized(table_size=96),
          "64 learned places cannot become 96.*give model.positions:factorized "
-         "--model.positions.length 64 "),
+         "--model.positions.table-size 64 "),
         (Factorized(), Rotary(), "Factorized cannot become Rotary"),
-        (Factorized(), Factorized(combine="stack"), "sum of absolute .* cannot become stack"),
-        (Learned2D(length=20), Learned2D(length=30),
+        (Factorized(), Factorized(combine="concat"), "sum of absolute .* cannot become concat"),
+        (Learned2D(table_size=20), Learned2D(table_size=30),
          "20 learned places cannot become 30.*give model.positions:learned2-d "),
         (Rotary(), Rotary(base=7.0), "Rotary.* cannot become Rotary"),
     ],
@@ -120,10 +124,10 @@ def test_positions_that_cannot_be_carried_over_are_refused_by_name(
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (Factorized(length=64), Factorized(length=12)),
-        (Factorized(length=8, coordinates="fractional"),
-         Factorized(length=16, coordinates="fractional")),
-        (Learned2D(length=20), Learned2D(length=12)),
+        (Factorized(table_size=64), Factorized(table_size=12)),
+        (Factorized(table_size=8, coordinates="fractional"),
+         Factorized(table_size=16, coordinates="fractional")),
+        (Learned2D(table_size=20), Learned2D(table_size=12)),
         (Interpolated(side=4), Interpolated(side=8)),
     ],
 )  # fmt: skip
@@ -135,7 +139,7 @@ def test_positions_of_another_length_say_the_same(before, after):
         rows = torch.linspace(0, 1, parameter[..., 0].numel()).view(*parameter.shape[:-1], 1)
         parameter.data = rows * torch.linspace(1, 2, 8)
     tensors = {f"positions.{name}": t for name, t in old.state_dict().items()}
-    carried = carry_positions(tensors | {"other": torch.ones(1)}, before, after)
+    carried = resize_positions(tensors | {"other": torch.ones(1)}, before, after)
     new.load_state_dict({n.removeprefix("positions."): t for n, t in carried.items() if "." in n})
     y, x = torch.meshgrid(torch.arange(9), torch.arange(7), indexing="ij")
     coords = torch.stack([y, x], -1).view(-1, 2).int()
@@ -149,19 +153,21 @@ def test_times_of_another_number_say_the_same():
     """Those of tubelets are cut, those of shares of a clip are resampled; never exchanged."""
     shapes = (Tubelet(2, 4, 4),)
     before = VideoConfig(
-        dim=8, depth=1, heads=2, mlp_dim=8, patch_size=4, tubelets=shapes, times=6
+        dim=8, depth=1, num_heads=2, mlp_dim=8, patch_size=4, tubelets=shapes, time_table_size=6
     )  # fmt: skip
     tensors = {"time": torch.linspace(0, 1, 6)[:, None] * torch.ones(8), "other": torch.ones(1)}
-    cut = carry_times(tensors, before, replace(before, times=4))
+    cut = resize_time(tensors, before, replace(before, time_table_size=4))
     assert torch.equal(cut["time"], tensors["time"][:4]) and "other" in cut
-    with pytest.raises(OtherPositions, match="6 learned places cannot become 9"):
-        carry_times(tensors, before, replace(before, times=9))
+    with pytest.raises(IncompatiblePositions, match="6 learned places cannot become 9"):
+        resize_time(tensors, before, replace(before, time_table_size=9))
     shares = replace(before, time_coordinates="fractional")
-    longer = carry_times(tensors, shares, replace(shares, times=12))["time"]
+    longer = resize_time(tensors, shares, replace(shares, time_table_size=12))["time"]
     middles = ((torch.arange(12) + 0.5) / 12 * 6 - 0.5).clamp(0, 5) / 5
     torch.testing.assert_close(longer[:, 0], middles, atol=1e-5, rtol=0)
-    with pytest.raises(OtherPositions, match="time_coordinates are absolute, not fractional"):
-        carry_times(tensors, before, shares)
+    with pytest.raises(
+        IncompatiblePositions, match="time_coordinates are absolute, not fractional"
+    ):
+        resize_time(tensors, before, shares)
 
 
 def test_weights_that_do_not_fit_are_refused_by_name(root, pretrained, tmp_path):

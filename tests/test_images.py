@@ -70,7 +70,7 @@ def uprighted(stored: np.ndarray, orientation: int) -> np.ndarray:
 # --- colours
 
 WHITE, RED = [255, 255, 255], [255, 0, 0]
-COLOURS = [
+COLORS = [
     ("RGB", (10, 200, 30), [10, 200, 30]),
     ("L", 77, [77, 77, 77]),
     ("1", 1, WHITE),
@@ -96,7 +96,7 @@ COLOURS = [
 ]
 
 
-@pytest.mark.parametrize(("mode", "value", "rgb"), COLOURS)
+@pytest.mark.parametrize(("mode", "value", "rgb"), COLORS)
 def test_every_mode_has_its_colour_in_rgb(mode: str, value: object, rgb: list[int]) -> None:
     pixels = to_rgb(Image.new(mode, (3, 2), value))
     assert pixels.dtype == np.uint8 and pixels.shape == (2, 3, 3)

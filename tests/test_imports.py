@@ -9,7 +9,7 @@ import patchpack
 
 SOURCE = Path(patchpack.__file__).parent
 EVERYTHING = {
-    "batch", "losses", "distributed", "serialization", "checkpoint", "data", "model", "metrics",
+    "batch", "losses", "distributed", "old_names", "serialization", "checkpoint", "data", "model", "metrics",
     "train", "inference", "visualize", "tasks", "recipe", "loading",
     "run", "evaluation", "demo", "cli",
 }  # fmt: skip
@@ -18,15 +18,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "losses": set(),
     "distributed": set(),
-    "serialization": set(),
-    "checkpoint": set(),
+    "old_names": set(),
+    "serialization": {"old_names"},
+    "checkpoint": {"old_names"},
     "data": {"batch", "distributed", "model", "train"},
     "model": {"batch", "serialization"},
     "metrics": {"batch", "data"},
     "train": {
         "batch", "data", "model", "tasks", "losses", "distributed", "checkpoint", "serialization",
     },
-    "inference": {
+    "inference": {"old_names", 
         "batch", "data", "model", "tasks", "checkpoint", "serialization", "metrics",
     },
     "visualize": {"batch", "data", "metrics", "evaluation"},

@@ -16,12 +16,12 @@ from patchpack.data.packing.plan import make_plan
 from patchpack.data.packing.resolution import Native
 from patchpack.data.patchify import patchify
 from patchpack.data.preprocess import load_image
-from patchpack.data.spec import ImageSpec, PackSpec, Source, Treatment
+from patchpack.data.spec import ImageSource, ImageSpec, PackSpec, Preprocessing
 from patchpack.data.transforms.augment import Augment, random_crop
-from patchpack.data.transforms.sample import Scene
+from patchpack.data.transforms.sample import Sample
 
-TREATMENT = Treatment(
-    patch_size=4, seed=3, augment=Augment(symmetry="dihedral", operations=1, crop=0.5)
+TREATMENT = Preprocessing(
+    patch_size=4, seed=3, augment=Augment(flip="dihedral", randaugment_ops=1, min_crop_area=0.5)
 )
 
 
@@ -68,8 +68,8 @@ def test_packs_are_what_the_plan_says(index):
     "config",
     [
         LoaderConfig(workers=1),
-        LoaderConfig(workers=3, ahead=7),
-        LoaderConfig(workers=2, kind="processes"),
+        LoaderConfig(workers=3, prefetch=7),
+        LoaderConfig(workers=2, worker_type="processes"),
     ],
     ids=str,
 )
@@ -102,7 +102,7 @@ def test_an_unreadable_image_is_left_out_and_named(index):
     data = victim.read_bytes()
     victim.write_bytes(data[: len(data) // 2])
     packs = list(load_epoch(index, plan_of(index), TREATMENT, LoaderConfig()))
-    bad = [error for pack in packs for error in pack.bad]
+    bad = [error for pack in packs for error in pack.unreadable]
     assert [error.key for error in bad] == [index.keys[7]] and "damaged" in str(bad[0])
     seen = [key for pack in packs for key in pack.batch.keys]
     assert sorted(seen) == sorted(set(index.keys) - {index.keys[7]})
@@ -114,19 +114,19 @@ def test_a_pack_of_nothing_but_bad_images_is_empty(tmp_path):
     for number in range(len(index)):
         index.path(number).write_bytes(b"")
     (pack,) = load_epoch(index, plan_of(index), TREATMENT, LoaderConfig())
-    assert pack.batch.num_images == 0 and len(pack.bad) == 3
+    assert pack.batch.num_images == 0 and len(pack.unreadable) == 3
 
 
 def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
     """A JPEG is decoded at a fraction only where the smallest crop is still large enough."""
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     Image.fromarray(noise).save(path := tmp_path / "a.jpg", quality=95)
-    source = Source(path=path, key="a.jpg")
+    source = ImageSource(path=path, key="a.jpg")
     image = ImageSpec(source=source, number=0, grid=(16, 16), kept=256)
-    treatment = Treatment(patch_size=4, augment=Augment(crop=0.01))
-    spec = PackSpec(images=(image,), treatment=treatment, epoch=0, step=0)
+    preprocessing = Preprocessing(patch_size=4, augment=Augment(min_crop_area=0.01))
+    spec = PackSpec(images=(image,), preprocessing=preprocessing, epoch=0, step=0)
     rng = np.random.default_rng([0, 0, 0, 1])
-    cut = random_crop(Scene(decode(path, key="a.jpg")), treatment.augment, rng)
+    cut = random_crop(Sample(decode(path, key="a.jpg")), preprocessing.augment, rng)
     expected = patchify(cut.resized((64, 64)).pixels, 4).patches
     assert torch.equal(load_image(image, spec).patches, expected)
 
@@ -134,7 +134,9 @@ def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
 def test_dropped_tokens_differ_between_epochs(index):
     kept = []
     for epoch in (0, 1):
-        packs = load_epoch(index, plan_of(index, epoch), Treatment(patch_size=4), LoaderConfig())
+        packs = load_epoch(
+            index, plan_of(index, epoch), Preprocessing(patch_size=4), LoaderConfig()
+        )
         pairs = ((p.batch.keys, p.batch.lengths) for p in packs)
         kept.append({key: n for keys, ns in pairs for key, n in zip(keys, ns, strict=True)})
     assert kept[0].keys() == kept[1].keys() and kept[0] != kept[1]

@@ -48,7 +48,7 @@ def test_sigmoid_sums_over_labels():
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_each_images_loss_is_the_same_alone_and_packed(kind):
-    config = model_config("navit_ti16", dim=24, depth=2, heads=3, mlp_dim=48, patch_size=2)
+    config = model_config("navit_ti16", dim=24, depth=2, num_heads=3, mlp_dim=48, patch_size=2)
     model = randomise(pp.Classifier(config, 5, ClassificationConfig(loss=kind))).eval()
 
     def rows(batch):
@@ -65,6 +65,6 @@ def test_each_images_loss_is_the_same_alone_and_packed(kind):
 
 def test_a_pack_without_labels_is_refused():
     images = [pp.Patches(patches=i.patches, coords=i.coords, grid=i.grid) for i in make_images()]
-    model = pp.create_model("navit_ti16", 3, dim=24, depth=1, heads=3, mlp_dim=48, patch_size=2)
+    model = pp.create_model("navit_ti16", 3, dim=24, depth=1, num_heads=3, mlp_dim=48, patch_size=2)
     with pytest.raises(ValueError, match="needs the target 'label'"):
         model.loss(collate(images, 12))

@@ -11,12 +11,12 @@ import patchpack as pp
 from conftest import assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
 from patchpack.model.attention import attend_dense, attend_tiled
-from patchpack.model.encoder import Block, image_noise
+from patchpack.model.encoder import Block, per_image_dropout
 from patchpack.model.navit import forward_flops
 from patchpack.model.padded import encode_padded
 from patchpack.model.positions import Factorized, Interpolated, Rotary
 
-SMALL = {"dim": 24, "depth": 2, "heads": 3, "mlp_dim": 48, "patch_size": 2}
+SMALL = {"dim": 24, "depth": 2, "num_heads": 3, "mlp_dim": 48, "patch_size": 2}
 VARIANTS = {
     "the paper's": {},
     "mean pooling": {"pooling": "mean"},
@@ -24,7 +24,7 @@ VARIANTS = {
     "plain ViT": {"bias": True, "qk_norm": False, "positions": Interpolated(side=4)},
     "SigLIP 2": {"bias": True, "qk_norm": False, "activation": "gelu_tanh", "pooling": "map"},
     "layer scale": {"layer_scale": 0.1},
-    "rotary": {"positions": Rotary(), "registers": 2, "heads": 2},
+    "rotary": {"positions": Rotary(), "registers": 2, "num_heads": 2},
 }
 
 
@@ -37,7 +37,7 @@ def small(**changes) -> pp.Classifier:
 def test_packed_equals_alone(changes, level):
     model = randomise(small(**changes)).eval()
     functions = {
-        "embedding": model.trunk.embed,
+        "embedding": model.backbone.embed,
         "tokens": lambda batch: model.encode(batch).tokens,
         "pooled": lambda batch: model.encode(batch).pooled,
         "logits": model,
@@ -62,7 +62,7 @@ def test_packed_equals_alone_in_float32_with_usual_weights(changes):
 
 def test_a_block_packed_equals_alone():
     model = randomise(small()).eval()
-    block, embed = model.trunk.encoder.blocks[0], model.trunk.embed
+    block, embed = model.backbone.encoder.blocks[0], model.backbone.embed
     assert isinstance(block, Block)
     assert_packed_equals_alone(
         lambda batch: block(embed(batch), batch.segments, attend_tiled),
@@ -127,7 +127,7 @@ def test_every_parameter_is_initialised_and_trained():
 def test_noise_is_drawn_once_for_each_image():
     segments = collate(make_images(), 12).segments
     torch.manual_seed(0)
-    noise = image_noise(segments, 4, 0.5)
+    noise = per_image_dropout(segments, 4, 0.5)
     for image in range(segments.num_images):
         rows = noise[segments.ids == image]
         assert (rows == rows[0]).all() and set(rows.flatten().tolist()) <= {0.0, 2.0}
@@ -146,7 +146,7 @@ def test_recomputed_activations_change_nothing():
     model, batch = randomise(small(drop_path=0.3)), collate(make_images(), 12)
     gradients = []
     for checkpoint in (False, True):
-        model.trunk.encoder.checkpoint_blocks = checkpoint
+        model.backbone.encoder.checkpoint_blocks = checkpoint
         model.zero_grad()
         torch.manual_seed(1)
         model.loss(batch).sum.backward()
@@ -187,11 +187,11 @@ def test_flops_are_those_that_pytorch_counts(changes):
 def test_padded_rows_give_the_same_answers_and_gradients(changes):
     model, pack = randomise(small(**changes)), collate(make_images(), 12)
     found = []
-    for encode in (model.trunk.encode, partial(encode_padded, model.trunk)):
+    for encode in (model.backbone.encode, partial(encode_padded, model.backbone)):
         model.zero_grad()
         encoded = encode(pack)
         (encoded.pooled.sin().sum() + encoded.tokens.cos().sum()).backward()
-        grads = [p.grad.clone() for p in model.trunk.parameters()]
+        grads = [p.grad.clone() for p in model.backbone.parameters()]
         found.append([encoded.tokens, encoded.pooled, *grads])
     for packed, padded in zip(*found, strict=True):
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4 * packed.abs().max().item())
@@ -199,7 +199,7 @@ def test_padded_rows_give_the_same_answers_and_gradients(changes):
 
 def test_padded_rows_of_what_they_lack_are_refused():
     with pytest.raises(ValueError, match="registers"):
-        encode_padded(small(registers=1).trunk, collate(make_images(), 12))
+        encode_padded(small(registers=1).backbone, collate(make_images(), 12))
 
 
 def test_parameter_counts_are_those_of_the_papers():
@@ -207,7 +207,7 @@ def test_parameter_counts_are_those_of_the_papers():
     millions = {"navit_ti16": 5.7, "navit_s16": 22.1, "navit_b16": 86.6, "navit_l16": 304.3}
     for name, expected in millions.items():
         with torch.device("meta"):
-            table = Factorized(length=14)
+            table = Factorized(table_size=14)
             model = pp.create_model(name, 1000, pooling="mean", bias=True, positions=table)
         count = sum(p.numel() for p in model.parameters()) / 1e6
         assert count == pytest.approx(expected, rel=0.01)
@@ -220,12 +220,12 @@ def test_wrong_use_is_refused_by_name():
         ValueError, match="unknown field 'dpeth' of NaViTConfig; did you mean 'depth'"
     ):
         pp.create_model("navit_ti16", dpeth=3)
-    with pytest.raises(ValueError, match="not a multiple of heads"):
-        small(heads=5)
+    with pytest.raises(ValueError, match="not a multiple of num_heads"):
+        small(num_heads=5)
     with pytest.raises(ValueError, match="pack with patch_size=2"):
         small()(collate(make_images(patch_dim=27), 27))
     with pytest.raises(ValueError, match="learned positions end at 4"):
-        small(positions=Factorized(length=4))(collate(make_images(), 12))
+        small(positions=Factorized(table_size=4))(collate(make_images(), 12))
 
 
 def test_named_models_exist():
@@ -252,7 +252,7 @@ def test_a_pass_without_gradients_keeps_no_more_than_two_layers():
         alive.append(weakref.ref(output))
         most = max(most, sum(ref() is not None for ref in alive))
 
-    for block in model.trunk.encoder.blocks:
+    for block in model.backbone.encoder.blocks:
         block.register_forward_hook(note)
     with torch.no_grad():
         model(collate(make_images(), 12))

@@ -35,7 +35,7 @@ def towers(tmp_path_factory) -> Path:
 
 
 def config_of(source: Path, towers: Path, out: Path, steps: int = 6):
-    model = pp.load(towers).card.model
+    model = pp.load(towers).spec.model
     config = replace(tiny_detector(source, out, steps), model=model, init=towers)
     return replace(config, task=DetectionConfig(open_vocabulary=True))
 
@@ -61,7 +61,7 @@ def test_classes_are_the_vectors_of_their_names_and_the_text_side_stays(run, tow
 
 def test_scores_are_cosines_at_a_learned_scale(run):
     module = pp.load(run).model
-    x = torch.randn(5, module.trunk.config.dim, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(5, module.backbone.config.dim, generator=torch.Generator().manual_seed(0))
     scores = module.head.scores
     assert scores.log_scale.exp() != 10.0
     cosines = F.normalize(scores.projection(x), dim=-1) @ scores.names.T
@@ -72,27 +72,36 @@ def test_weights_that_lack_a_reader_are_refused(run):
     module = pp.load(run).model
     tensors = {n: t for n, t in module.state_dict().items() if "text_projection" not in n}
     with pytest.raises(KeyError, match="text_projection"):
-        module.head.scores.adopt(tensors, None)
+        module.head.scores.load_text_tower(tensors, None)
 
 
 def test_a_run_of_bfloat16_is_asked_for_other_names(source, towers, tmp_path):
     config = config_of(source, towers, tmp_path / "run", steps=2)
     start(replace(config, train=replace(config.train, precision="bfloat16")), live=False)
     image = next((source.parent / "images").glob("test*.png"))
-    (found,) = pp.load(tmp_path / "run").predict([image], ["stripes"], least=0.0)
+    (found,) = pp.load(tmp_path / "run").predict([image], ["stripes"], score_threshold=0.0)
     assert {box.label for box in found} == {"stripes"}
 
 
 def test_it_is_asked_for_other_names(capsys, run, source):
     images = sorted((source.parent / "images").glob("test*.png"))
     model = pp.load(run)
-    own = model.predict(images, least=0.0)
-    same = model.predict(images, ["disc", "box"], least=0.0)
+    own = model.predict(images, score_threshold=0.0)
+    same = model.predict(images, ["disc", "box"], score_threshold=0.0)
     for mine, theirs in zip(own, same, strict=True):
         assert [(b.label, round(b.score, 4)) for b in mine][:5] == [
             (b.label, round(b.score, 4)) for b in theirs
         ][:5]
-    words = ("predict", run, images[0], "--labels", "red stripes", "--least", "0", "--json")
+    words = (
+        "predict",
+        run,
+        images[0],
+        "--labels",
+        "red stripes",
+        "--score-threshold",
+        "0",
+        "--json",
+    )
     status, out, _ = patchpack(capsys, *words)
     assert status == 0 and {b["label"] for b in json.loads(out)["boxes"]} == {"red stripes"}
     words = ("predict", run, images[0], "--labels", "bolt", "bolt")

@@ -32,7 +32,7 @@ def test_cosine_warms_up_and_ends_at_zero():
 @pytest.mark.parametrize("body", ["adamw", "muon"])
 def test_decay_is_for_matrices_alone_and_its_own_for_the_head(body):
     model = pp.create_model("navit_ti16", 5, bias=True, registers=2, layer_scale=0.1)
-    config = OptimConfig(body=body, weight_decay=0.1, head_weight_decay=0.7)
+    config = OptimConfig(optimizer=body, weight_decay=0.1, head_weight_decay=0.7)
     optimizers = build_optimizers(model, config)
     decays = {
         id(p): group["weight_decay"]
@@ -55,20 +55,20 @@ def test_a_table_of_time_is_stepped_as_other_tables_are():
     """By AdamW, without decay, as far from the head as positions."""
     shapes = (Tubelet(2, 4, 4),)
     model = Classifier(
-        VideoConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=4, tubelets=shapes), 3
+        VideoConfig(dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=4, tubelets=shapes), 3
     )
-    config = OptimConfig(body="muon", weight_decay=0.1, layer_decay=0.5)
+    config = OptimConfig(optimizer="muon", weight_decay=0.1, layer_decay=0.5)
     groups = {
         id(p): (kind, group["weight_decay"], group["scale"])
         for kind, optimizer in build_optimizers(model, config).items()
         for group in optimizer.param_groups
         for p in group["params"]
     }
-    assert groups[id(model.trunk.time)] == groups[id(model.trunk.positions.y)]
-    assert groups[id(model.trunk.time)] == ("adamw", 0, 0.5**3)
+    assert groups[id(model.backbone.time)] == groups[id(model.backbone.positions.y)]
+    assert groups[id(model.backbone.time)] == ("adamw", 0, 0.5**3)
 
 
-@pytest.mark.parametrize("wrong", [{"lr": 0}, {"cooldown": 2}, {"clip": -1}])
+@pytest.mark.parametrize("wrong", [{"lr": 0}, {"cooldown": 2}, {"grad_clip_norm": -1}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         OptimConfig(**wrong)

@@ -7,7 +7,7 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.data.images import BadImage
-from patchpack.data.packing.resolution import Square
+from patchpack.data.packing.resolution import SquareResize
 from patchpack.data.patchify import patchify, unpatchify
 
 
@@ -63,7 +63,7 @@ def test_gray_images_become_three_channels():
 
 
 def test_another_resolution():
-    pack = pp.pack([picture(20, 60)], patch_size=4, resolution=Square(grid=3))
+    pack = pp.pack([picture(20, 60)], patch_size=4, resolution=SquareResize(grid=3))
     assert pack.grids.tolist() == [[3, 3]]
 
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchpack.data.packing.bin_packing import LEAST_KEPT, Packing
+from patchpack.data.packing.bin_packing import MIN_KEPT_FRACTION, Packing
 from patchpack.data.packing.dropping import BetaDrop, ConstantDrop, NoDrop
-from patchpack.data.packing.plan import Plan, _whole_steps, make_plan
-from patchpack.data.packing.resolution import Fixed, Native, Sampled
+from patchpack.data.packing.plan import Plan, _pad_last_step, make_plan
+from patchpack.data.packing.resolution import FixedArea, Native, SampledArea
 
-SAMPLED = Sampled(low=64, high=256)
+SAMPLED = SampledArea(low=64, high=256)
 BETA = BetaDrop(mean=0.5, max=0.9)
 
 
@@ -50,7 +50,7 @@ def any_case(draw, **fixed) -> tuple[np.ndarray, dict]:
     sizes = np.array(pairs, np.int64).reshape(-1, 2).T
     choices = dict(
         max_tokens=draw(st.sampled_from([7, 64, 200, 1000])),
-        resolution=draw(st.sampled_from([Native(), SAMPLED, Fixed(side=50)])),
+        resolution=draw(st.sampled_from([Native(), SAMPLED, FixedArea(side=50)])),
         dropping=draw(st.sampled_from([NoDrop(), ConstantDrop(rate=0.5), BETA])),
         seed=draw(st.integers(0, 5)),
         epoch=draw(st.integers(0, 5)),
@@ -114,7 +114,7 @@ def test_fill_trims_one_image_of_a_pack_by_half_at_most_and_only_to_close_it(cas
     if plan.world_size > 1:  # there, the images of the last packs may be spread anew
         return
     tokens = plan.grids.prod(1)
-    assert (plan.kept >= tokens * LEAST_KEPT).all()
+    assert (plan.kept >= tokens * MIN_KEPT_FRACTION).all()
     for (a, b), used in zip(pairwise(plan.offsets), pack_tokens(plan), strict=True):
         trimmed = (plan.kept[a:b] < tokens[a:b]).sum()
         assert trimmed == 0 or (trimmed == 1 and used == plan.max_tokens)
@@ -153,8 +153,8 @@ def test_without_shuffle_images_stay_near_their_place():
 
 def test_with_shuffle_packs_mix_the_whole_index():
     plan = plan_of(log_normal_sizes(5000))
-    spans = [np.ptp(plan.pack(step).images) for step in range(plan.num_steps)]
-    assert np.mean(spans) > 2500
+    grid_extents = [np.ptp(plan.pack(step).images) for step in range(plan.num_steps)]
+    assert np.mean(grid_extents) > 2500
 
 
 @pytest.mark.parametrize(("resolution", "max_tokens"), [(SAMPLED, 1024), (Native(), 4096)])
@@ -207,7 +207,7 @@ def test_spreading_the_last_step_never_passes_the_budget():
     packs = [[19, 11], [17, 13], [16, 14], [16, 14], [14, 9, 7], [12, 10, 8], [10, 10, 10]]
     lengths = np.concatenate(packs)
     full = Packing(np.arange(len(lengths)), lengths, np.cumsum([0] + [len(p) for p in packs]))
-    spread = _whole_steps(full, [(full.lengths, 30)], 8)
+    spread = _pad_last_step(full, [(full.lengths, 30)], 8)
     assert sorted(spread.order) == list(range(len(lengths)))
     used = np.add.reduceat(spread.lengths, spread.offsets[:-1])
     assert len(used) == 8 and used.max() == 30 and np.diff(spread.offsets).min() >= 1

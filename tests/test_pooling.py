@@ -11,7 +11,7 @@ from patchpack.model.pooling import LastPool, MapPool, MeanPool, segment_mean, s
 
 
 def map_pool(bias: bool = True) -> MapPool:
-    return MapPool(EncoderConfig(dim=12, depth=1, heads=3, mlp_dim=24, bias=bias))
+    return MapPool(EncoderConfig(dim=12, depth=1, num_heads=3, mlp_dim=24, bias=bias))
 
 
 @pytest.mark.parametrize("pool", [MeanPool(), LastPool(), map_pool(), map_pool(bias=False)])

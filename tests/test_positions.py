@@ -7,21 +7,21 @@ import torch.nn.functional as F
 from conftest import assert_packed_equals_alone, randomise
 from patchpack.model.interpolation import resize_weights
 from patchpack.model.positions import (
-    ANY,
+    UNLIMITED,
     Factorized,
     Fourier,
     Interpolated,
     Learned2D,
     Rotary,
     Sinusoidal,
-    place,
+    table_coordinates,
 )
-from patchpack.model.rotary import rotary_angles, turn
+from patchpack.model.rotary import apply_rotary, rotary_angles
 
 KINDS = [
-    *(Factorized(length=8, combine=c) for c in ("sum", "stack", "product")),
-    *(Factorized(length=8, coordinates=c) for c in ("fractional", "aspect")),
-    Learned2D(length=8),
+    *(Factorized(table_size=8, combine=c) for c in ("sum", "concat", "product")),
+    *(Factorized(table_size=8, coordinates=c) for c in ("fractional", "aspect")),
+    Learned2D(table_size=8),
     *(
         Interpolated(side=5, filter=filter, antialias=antialias)
         for filter in ("bilinear", "bicubic")
@@ -63,9 +63,9 @@ def test_places_differ_and_are_as_long_as_tokens(config):
 
 def test_factorized_takes_a_row_and_a_column():
     coords = torch.tensor([[2, 3], [0, 0]])
-    combine = {"sum": torch.add, "product": torch.mul, "stack": lambda y, x: torch.cat([y, x], 1)}
+    combine = {"sum": torch.add, "product": torch.mul, "concat": lambda y, x: torch.cat([y, x], 1)}
     for name, function in combine.items():
-        positions = randomise(Factorized(length=4, combine=name).build(6))
+        positions = randomise(Factorized(table_size=4, combine=name).build(6))
         expected = function(positions.y[[2, 0]], positions.x[[3, 0]])
         assert torch.equal(positions(coords, torch.full((2, 2), 4)), expected)
 
@@ -73,17 +73,17 @@ def test_factorized_takes_a_row_and_a_column():
 def test_coordinates_are_those_of_figure_16():
     """224 x 160 px in patches of 32: the last patch ends at (1, 1) and at (1, 0.71)."""
     grid, last = torch.tensor([[5, 7]]), torch.tensor([[4, 6]])
-    assert place(last, grid, "absolute", 128).tolist() == [[4, 6]]
+    assert table_coordinates(last, grid, "absolute", 128).tolist() == [[4, 6]]
     for coordinates, end in (("fractional", [1, 1]), ("aspect", [5 / 7, 1])):
         length = 1000.0
-        centre = (place(last, grid, coordinates, 1000) + 0.5) / length
+        centre = (table_coordinates(last, grid, coordinates, 1000) + 0.5) / length
         half = 0.5 / (grid if coordinates == "fractional" else grid.amax())
         torch.testing.assert_close(centre + half, torch.tensor([end]).float(), atol=1e-6, rtol=0)
 
 
 def test_fractional_coordinates_of_a_grid_as_long_as_the_table_are_its_rows():
-    positions = randomise(Factorized(length=6, coordinates="fractional").build(4))
-    absolute = Factorized(length=6).build(4)
+    positions = randomise(Factorized(table_size=6, coordinates="fractional").build(4))
+    absolute = Factorized(table_size=6).build(4)
     absolute.load_state_dict(positions.state_dict())
     coords, grids = all_coords(6, 6), grid_of(6, 6)
     torch.testing.assert_close(positions(coords, grids), absolute(coords, grids))
@@ -128,21 +128,21 @@ def test_rotary_attention_sees_differences_of_places_only():
 
     def score(a: tuple[int, int], b: tuple[int, int]) -> float:
         at_a, at_b = (rotary_angles(Rotary(), torch.tensor([p]), grids, 16) for p in (a, b))
-        return (turn(q, at_a) * turn(k, at_b)).sum().item()
+        return (apply_rotary(q, at_a) * apply_rotary(k, at_b)).sum().item()
 
     assert score((2, 5), (4, 9)) == pytest.approx(score((12, 35), (14, 39)), abs=1e-4)
     assert score((2, 5), (4, 9)) != pytest.approx(score((2, 5), (9, 4)), abs=1e-2)
-    torch.testing.assert_close(turn(q, torch.zeros(1, 8)), q)
-    torch.testing.assert_close(turn(q, torch.randn(1, 8)).norm(), q.norm())
+    torch.testing.assert_close(apply_rotary(q, torch.zeros(1, 8)), q)
+    torch.testing.assert_close(apply_rotary(q, torch.randn(1, 8)).norm(), q.norm())
 
 
 def test_only_absolute_learned_tables_end():
-    assert Factorized(length=9).max_side == 9 and Learned2D(length=5).max_side == 5
+    assert Factorized(table_size=9).max_side == 9 and Learned2D(table_size=5).max_side == 5
     for config in (Factorized(coordinates="aspect"), Interpolated(), Sinusoidal(), Rotary()):
-        assert config.max_side == ANY
+        assert config.max_side == UNLIMITED
 
 
-@pytest.mark.parametrize("config", [Factorized(combine="stack"), Sinusoidal(), Fourier()])
+@pytest.mark.parametrize("config", [Factorized(combine="concat"), Sinusoidal(), Fourier()])
 def test_widths_that_do_not_divide_are_refused(config):
     with pytest.raises(ValueError, match=type(config).__name__):
         config.build(7)

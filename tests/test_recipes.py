@@ -11,7 +11,7 @@ from conftest import randomise
 from pairs import write_pairs
 from patchpack.data.index import build_index
 from patchpack.data.packing.plan import make_plan
-from patchpack.data.pipeline import training_packs
+from patchpack.data.pipeline import training_batches
 from patchpack.distributed import World
 from patchpack.recipe import load_recipe
 from patchpack.serialization import from_json, to_json
@@ -36,17 +36,17 @@ def test_recipes_load_and_survive_being_saved(path):
 def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
     """Everything as told but the width, the depth and the pack, which memory bounds."""
     full = load_recipe(next(path for path in RECIPES if path.stem == name))
-    shape = {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32}
+    shape = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
     config = replace(
         full,
         model=replace(full.model, **shape),
         data=replace(
             full.data, root=folder, max_tokens=256, loader=replace(full.data.loader, workers=0)
         ),
-        train=replace(full.train, accumulate=1, compile_blocks=False),
+        train=replace(full.train, grad_accumulation=1, compile=False),
     )
     index = build_index(folder)
-    packs = training_packs(index, config, World(), Progress())
+    packs = training_batches(index, config, World(), Progress())
     task = randomise(Classifier(config.model, len(index.classes), config.task))
     trainer = Trainer(task, config, World(), torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
@@ -58,7 +58,7 @@ def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
 def test_the_full_scale_contrastive_recipe_takes_a_step_at_reduced_width(tmp_path):
     full = load_recipe(next(path for path in RECIPES if path.stem == "contrastive_l16"))
     assert full.task.text.max_length == 24 and full.task.text.vocab_size >= 32_000
-    shape = {"dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32}
+    shape = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
     config = replace(
         full,
         model=replace(full.model, **shape),
@@ -67,11 +67,11 @@ def test_the_full_scale_contrastive_recipe_takes_a_step_at_reduced_width(tmp_pat
             loader=replace(full.data.loader, workers=0),
         ),
         task=replace(full.task, text=replace(full.task.text, **shape), dim=8),
-        train=replace(full.train, compile_blocks=False),
+        train=replace(full.train, compile=False),
     )  # fmt: skip
-    job = prepare(build_index(config.data.root), config, World())
-    packs = training_packs(job.train, config, World(), Progress())
-    trainer = Trainer(randomise(job.build()), config, World(), torch.bfloat16)
+    task_run = prepare(build_index(config.data.root), config, World())
+    packs = training_batches(task_run.train, config, World(), Progress())
+    trainer = Trainer(randomise(task_run.build()), config, World(), torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
     assert sums.count > 0 and torch.isfinite(sums.loss)
     assert trainer.learning_rate == pytest.approx(3e-3 / 10_000)
@@ -93,5 +93,5 @@ def test_full_scale_steps_hold_the_images_that_the_paper_printed(name):
     sequence = {32: 64, 16: 256}[config.model.patch_size]
     images = 60_000 / (plan.kept.sum() / sequence)
     assert images == pytest.approx(LARGE[name], rel=0.1)
-    tokens = config.data.max_tokens * config.train.accumulate * 8
+    tokens = config.data.max_tokens * config.train.grad_accumulation * 8
     assert tokens == 4096 * sequence

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchpack.data.packing.resolution import (
-    Fit,
-    Fixed,
+    FitTokens,
+    FixedArea,
     Mixed,
     Native,
     Resolution,
-    Sampled,
-    Square,
+    SampledArea,
+    SquareResize,
     fit_grids,
 )
 
@@ -82,7 +82,7 @@ def test_native_grids_are_those_of_the_definition(height, width, patch):
 @settings(max_examples=100, deadline=None)
 @given(sides, sides, st.integers(1, 500))
 def test_turning_an_image_turns_its_grid(height, width, tokens):
-    rule = Fit(tokens=tokens)
+    rule = FitTokens(tokens=tokens)
     (tall,), (wide,) = grids(rule, (height, width)), grids(rule, (width, height))
     aspect = Fraction(height, width)
     assert score(*tall, aspect) == score(*wide[::-1], aspect)
@@ -99,16 +99,16 @@ def test_turning_an_image_turns_its_grid(height, width, tokens):
         (Native(), (300, 4000), [10, 128]),  # shrunk to the longest side, aspect kept
         (Native(max_tokens=64), (512, 512), [8, 8]),
         (Native(max_tokens=10**6), (2048, 2048), [90, 90]),  # the pack's budget caps it too
-        (Fixed(side=128), (32, 32), [8, 8]),
-        (Fixed(side=128), (64, 256), [4, 16]),
-        (Fixed(side=128, upscale=False), (32, 32), [2, 2]),
-        (Fixed(side=128, upscale=False), (512, 512), [8, 8]),
-        (Sampled(low=96, high=96), (600, 600), [6, 6]),
-        (Sampled(low=96, high=96, upscale=False), (32, 64), [2, 4]),
-        (Fit(tokens=256), (10, 10), [16, 16]),
-        (Fit(tokens=256), (640, 480), [18, 14]),
-        (Fit(tokens=256), (1, 5000), [1, 128]),
-        (Square(grid=14), (31, 977), [14, 14]),
+        (FixedArea(side=128), (32, 32), [8, 8]),
+        (FixedArea(side=128), (64, 256), [4, 16]),
+        (FixedArea(side=128, upscale=False), (32, 32), [2, 2]),
+        (FixedArea(side=128, upscale=False), (512, 512), [8, 8]),
+        (SampledArea(low=96, high=96), (600, 600), [6, 6]),
+        (SampledArea(low=96, high=96, upscale=False), (32, 64), [2, 4]),
+        (FitTokens(tokens=256), (10, 10), [16, 16]),
+        (FitTokens(tokens=256), (640, 480), [18, 14]),
+        (FitTokens(tokens=256), (1, 5000), [1, 128]),
+        (SquareResize(grid=14), (31, 977), [14, 14]),
     ],
 )
 def test_grids_by_hand(rule, size, grid):
@@ -121,7 +121,7 @@ def test_native_images_are_never_enlarged():
     assert (areas <= sizes.prod(1)).all()
 
 
-@pytest.mark.parametrize("rule", [Native(), Fixed(side=400), Sampled(low=64, high=999)])
+@pytest.mark.parametrize("rule", [Native(), FixedArea(side=400), SampledArea(low=64, high=999)])
 def test_no_grid_passes_the_limits(rule):
     sizes = RNG.integers(1, 3000, (2000, 2))
     got = np.array(grids(rule, *map(tuple, sizes), max_tokens=300, max_side=40))
@@ -130,13 +130,13 @@ def test_no_grid_passes_the_limits(rule):
 
 def test_fit_uses_nearly_all_its_tokens_at_ordinary_aspects():
     widths = RNG.integers(200, 800, 2000)
-    used = np.array(grids(Fit(tokens=256), *((400, w) for w in widths))).prod(1)
+    used = np.array(grids(FitTokens(tokens=256), *((400, w) for w in widths))).prod(1)
     assert used.mean() > 0.93 * 256
 
 
 def test_sampled_sides_are_uniform_in_side_or_in_area():
-    by_side = Sampled(low=64, high=256).sides(100_000, np.random.default_rng(0))
-    by_area = Sampled(low=64, high=256, by="area").sides(100_000, np.random.default_rng(0))
+    by_side = SampledArea(low=64, high=256).sides(100_000, np.random.default_rng(0))
+    by_area = SampledArea(low=64, high=256, by="area").sides(100_000, np.random.default_rng(0))
     for values, low, high in ((by_side, 64, 256), (by_area**2, 64**2, 256**2)):
         deciles = np.quantile((values - low) / (high - low), np.linspace(0, 1, 11))
         np.testing.assert_allclose(deciles, np.linspace(0, 1, 11), atol=0.01)
@@ -144,7 +144,7 @@ def test_sampled_sides_are_uniform_in_side_or_in_area():
 
 @pytest.mark.parametrize("mean", [-0.5, 0.0, 0.5, 3.0])
 def test_sampled_normal_is_truncated_at_one_deviation(mean):
-    sides = Sampled(low=64, high=384, mean=mean).sides(100_000, np.random.default_rng(0))
+    sides = SampledArea(low=64, high=384, mean=mean).sides(100_000, np.random.default_rng(0))
     u = (sides - 64) / 160 - 1
     normal = NormalDist(mean)
     for x in (-0.9, -0.5, 0.0, 0.5, 0.9):
@@ -154,7 +154,7 @@ def test_sampled_normal_is_truncated_at_one_deviation(mean):
 
 
 def test_each_draw_gives_new_sizes():
-    rule, rng, sizes = Sampled(low=64, high=256), np.random.default_rng(0), np.full(50, 500)
+    rule, rng, sizes = SampledArea(low=64, high=256), np.random.default_rng(0), np.full(50, 500)
     first, second = (
         rule.grids(sizes, sizes, patch_size=16, max_tokens=8192, rng=rng) for _ in range(2)
     )
@@ -163,27 +163,31 @@ def test_each_draw_gives_new_sizes():
 
 def test_rules_to_evaluate_with():
     """Small images are enlarged in evaluation where they were in training, and only there."""
-    for rule in (Native(), Fixed(side=99, upscale=False), Sampled(low=64, high=99, upscale=False)):
-        assert rule.at(200) == Native(max_tokens=200)
-    for rule in (Fit(tokens=9), Fixed(side=99), Sampled(low=64, high=99)):
-        assert rule.at(200) == Fit(tokens=200)
-    assert Square(grid=14).at(200) == Square(grid=14)
-    assert Square(grid=14).at(195) == Square(grid=13)
+    for rule in (
+        Native(),
+        FixedArea(side=99, upscale=False),
+        SampledArea(low=64, high=99, upscale=False),
+    ):
+        assert rule.for_evaluation(200) == Native(max_tokens=200)
+    for rule in (FitTokens(tokens=9), FixedArea(side=99), SampledArea(low=64, high=99)):
+        assert rule.for_evaluation(200) == FitTokens(tokens=200)
+    assert SquareResize(grid=14).for_evaluation(200) == SquareResize(grid=14)
+    assert SquareResize(grid=14).for_evaluation(195) == SquareResize(grid=13)
 
 
 @pytest.mark.parametrize(
     "make",
     [
         lambda: Native(max_tokens=0),
-        lambda: Fixed(side=0),
-        lambda: Sampled(low=0, high=9),
-        lambda: Sampled(low=9, high=8),
-        lambda: Sampled(low=8, high=9, mean=50.0),
-        lambda: Fit(tokens=0),
-        lambda: Square(grid=0),
-        lambda: Square(grid=14).at(0),
-        lambda: grids(Square(grid=14), (8, 8), max_tokens=195),
-        lambda: grids(Square(grid=14), (8, 8), max_side=13),
+        lambda: FixedArea(side=0),
+        lambda: SampledArea(low=0, high=9),
+        lambda: SampledArea(low=9, high=8),
+        lambda: SampledArea(low=8, high=9, mean=50.0),
+        lambda: FitTokens(tokens=0),
+        lambda: SquareResize(grid=0),
+        lambda: SquareResize(grid=14).for_evaluation(0),
+        lambda: grids(SquareResize(grid=14), (8, 8), max_tokens=195),
+        lambda: grids(SquareResize(grid=14), (8, 8), max_side=13),
     ],
 )
 def test_impossible_rules_are_refused(make):
@@ -193,17 +197,17 @@ def test_impossible_rules_are_refused(make):
 
 def test_sizes_are_sampled_by_side_or_area_only():
     with pytest.raises((ValueError, TypeError), match="volume"):  # TypeError: types are checked
-        Sampled(low=8, high=9, by="volume")  # pyrefly: ignore
+        SampledArea(low=8, high=9, by="volume")  # pyrefly: ignore
 
 
 @pytest.mark.parametrize(
     ("rule", "most"),
-    [(Native(), None), (Native(max_tokens=9), 9), (Fixed(side=70), 19), (Fit(tokens=5), 5),
-     (Sampled(low=16, high=160), 100), (Square(grid=3), 9)],
+    [(Native(), None), (Native(max_tokens=9), 9), (FixedArea(side=70), 19), (FitTokens(tokens=5), 5),
+     (SampledArea(low=16, high=160), 100), (SquareResize(grid=3), 9)],
 )  # fmt: skip
 def test_most_tokens_are_never_passed(rule, most):
     heights, widths = np.array([16, 300, 1000, 30]), np.array([500, 300, 20, 40])
-    assert rule.most_tokens(16) == most
+    assert rule.max_tokens_per_image(16) == most
     if most:
         grids = rule.grids(
             heights, widths, patch_size=16, max_tokens=10_000, rng=np.random.default_rng(0)
@@ -212,11 +216,11 @@ def test_most_tokens_are_never_passed(rule, most):
 
 
 def test_a_mixture_is_each_rule_for_its_share_of_the_images():
-    rule = Mixed(first=Native(max_tokens=64), second=Fixed(side=160), share=0.25)
+    rule = Mixed(first=Native(max_tokens=64), second=FixedArea(side=160), share=0.25)
     found = np.array(grids(rule, *[(64, 48)] * 4000))
     native = (found == [4, 3]).all(1)
     assert (found[~native].prod(1) > 80).all()
     assert native.mean() == pytest.approx(0.25, abs=0.02)
-    assert rule.most_tokens(16) == 100 and rule.at(36) == Native(max_tokens=36)
+    assert rule.max_tokens_per_image(16) == 100 and rule.for_evaluation(36) == Native(max_tokens=36)
     with pytest.raises(ValueError, match="share"):
         Mixed(first=Native(), second=Native(), share=1.0)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from films import write_films
-from patchpack.data.annotations.box_columns import with_objects
-from patchpack.data.annotations.boxes import Located
-from patchpack.data.annotations.mask_files import with_masks
+from patchpack.data.annotations.box_columns import attach_boxes
+from patchpack.data.annotations.boxes import Boxes
+from patchpack.data.annotations.mask_files import attach_masks
 from patchpack.data.index import Index, build_index
 from patchpack.data.records import CLIPS
 from patchpack.run import fingerprint
@@ -18,20 +18,24 @@ from test_detecting import write_coco
 
 
 def masked(root: Path) -> tuple[Index, Index]:
-    index, _ = with_masks(build_index(write_scenes(root, {"train": 4}), learned=False), 3, None)
+    index, _ = attach_masks(
+        build_index(write_scenes(root, {"train": 4}), require_labels=False), 3, None
+    )
     keys = index.masks.keys
     return index, replace(index, masks=replace(index.masks, keys=(keys[1], keys[0], *keys[2:])))
 
 
 def boxed(root: Path) -> tuple[Index, Index]:
-    index, _ = with_objects(build_index(write_coco(root, {"train": 4}), learned=False), (), 0.0)
-    first, *others = index.objects.images
-    moved = Located(first.boxes + 1, first.labels)
-    return index, replace(index, objects=replace(index.objects, images=(moved, *others)))
+    index, _ = attach_boxes(
+        build_index(write_coco(root, {"train": 4}), require_labels=False), (), 0.0
+    )
+    first, *others = index.boxes.images
+    moved = Boxes(first.boxes + 1, first.labels)
+    return index, replace(index, boxes=replace(index.boxes, images=(moved, *others)))
 
 
 def filmed(root: Path) -> tuple[Index, Index]:
-    index = build_index(write_films(root, {"train": 4}), kind=CLIPS)
+    index = build_index(write_films(root, {"train": 4}), media_type=CLIPS)
     lengths = index.clips.lengths + np.array([1, 0, 0, 0])
     return index, replace(index, clips=replace(index.clips, lengths=lengths))
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
-from patchpack.batch import IGNORED, collate
+from patchpack.batch import IGNORE_INDEX, collate
 from patchpack.losses import dice_loss
 from patchpack.model.feature_maps import kept_map, to_maps, to_tokens
 from patchpack.model.navit import NaViT, NaViTConfig
@@ -16,21 +16,21 @@ from patchpack.tasks.segmentation.model import (
     MaskTransformer,
     SegmentationConfig,
     Segmenter,
-    enlarge,
-    likeliest,
+    argmax_pixels,
+    upsample,
 )
 
-MODEL = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=2, registers=1)
+MODEL = NaViTConfig(dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=2, registers=1)
 DECODERS = {"linear": LinearDecoder(), "mask transformer": MaskTransformer(depth=1)}
 
 
-def with_masks(images):
+def attach_masks(images):
     """Masks of any size, that of the file; some pixels ignored."""
     generator = torch.Generator().manual_seed(1)
     for number, image in enumerate(images):
         size = (image.grid[0] * 3 + number, image.grid[1] * 2 + 1)
         mask = torch.randint(0, 4, size, generator=generator).to(torch.uint8)
-        image.targets["mask"] = torch.where(mask == 3, IGNORED, mask).to(torch.uint8)
+        image.targets["mask"] = torch.where(mask == 3, IGNORE_INDEX, mask).to(torch.uint8)
     return images
 
 
@@ -79,40 +79,43 @@ def test_scores_are_those_of_the_image_alone(decoder):
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("dice", [0.0, 0.5])
 def test_losses_and_gradients_of_a_pack_are_the_sum_of_its_images(decoder, dice):
-    module = segmenter(decoder, dice=dice, class_weights=(0.5, 1.0, 2.0))
-    assert_losses_add_up(module, with_masks(make_images()))
+    module = segmenter(decoder, dice_weight=dice, class_weights=(0.5, 1.0, 2.0))
+    assert_losses_add_up(module, attach_masks(make_images()))
 
 
 def test_only_pixels_of_kept_patches_with_a_class_are_learned():
     module = segmenter("linear")
-    (image,) = with_masks(make_images(grids=((2, 3), (2, 2))))[1:]  # one token dropped of four
+    (image,) = attach_masks(make_images(grids=((2, 3), (2, 2))))[1:]  # one token dropped of four
     assert len(image.patches) == 2 and image.targets["mask"].shape == (7, 5)
     batch = collate([image], 12)
     kept = kept_map(batch)[0]
     rows, columns = (torch.arange(n) * g // n for n, g in ((7, 2), (5, 2)))
-    known = kept[rows][:, columns] & (image.targets["mask"] != IGNORED)
+    known = kept[rows][:, columns] & (image.targets["mask"] != IGNORE_INDEX)
     loss = module.loss(batch)
     (scores,) = module.pixels(batch, [(7, 5)])
     expected = F.cross_entropy(
-        scores[None], image.targets["mask"].long()[None], ignore_index=IGNORED, reduction="none"
+        scores[None],
+        image.targets["mask"].long()[None],
+        ignore_index=IGNORE_INDEX,
+        reduction="none",
     )
     assert loss.count == int(known.sum())
     torch.testing.assert_close(loss.sum, expected[0][known].sum())
 
 
 def test_maps_are_enlarged_from_the_middles_of_their_cells():
-    (found,) = enlarge([torch.tensor([[[0.0, 1.0]]])], [(1, 4)])
+    (found,) = upsample([torch.tensor([[[0.0, 1.0]]])], [(1, 4)])
     assert found.flatten().tolist() == [0, 0.25, 0.75, 1]
 
 
 def test_the_likeliest_of_many_classes_is_that_of_all_at_once():
     scores = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(0))
-    (whole,) = enlarge([scores], [(9, 10)])
-    found = likeliest(scores, (9, 10))
+    (whole,) = upsample([scores], [(9, 10)])
+    found = argmax_pixels(scores, (9, 10))
     assert torch.equal(found.long(), whole.argmax(0)) and found.max() > 32
 
 
-@pytest.mark.parametrize("side", ["of_patches", "of_classes"])
+@pytest.mark.parametrize("side", ["patch_proj", "class_proj"])
 def test_a_mask_transformer_compares_directions(side):
     """Eq. 4: of vectors of length 1, whatever length they have."""
     module, batch = segmenter("mask transformer"), collate(make_images(), 12)
@@ -124,8 +127,10 @@ def test_a_mask_transformer_compares_directions(side):
 
 def test_dice_counts_for_every_pixel_of_its_image():
     """So that an image's share of the loss is that of its pixels."""
-    images = with_masks(make_images())
-    parts = [segmenter("linear", dice=dice).loss(collate(images, 12)).sum for dice in (0.0, 0.5)]
+    images = attach_masks(make_images())
+    parts = [
+        segmenter("linear", dice_weight=dice).loss(collate(images, 12)).sum for dice in (0.0, 0.5)
+    ]
     module, batch = segmenter("linear"), collate(images, 12)
     expected = torch.zeros(())
     sizes = [tuple(image.targets["mask"].shape) for image in images]
@@ -134,8 +139,10 @@ def test_dice_counts_for_every_pixel_of_its_image():
     ):
         mask = image.targets["mask"].long()
         seen = F.interpolate(kept[None, None].float(), mask.shape)[0, 0] > 0
-        truth = torch.where(seen, mask, IGNORED)
-        expected = expected + 0.5 * (truth != IGNORED).sum() * dice_loss(scores, truth, IGNORED)
+        truth = torch.where(seen, mask, IGNORE_INDEX)
+        expected = expected + 0.5 * (truth != IGNORE_INDEX).sum() * dice_loss(
+            scores, truth, IGNORE_INDEX
+        )
     torch.testing.assert_close(parts[1] - parts[0], expected, rtol=1e-4, atol=1e-3)
 
 
@@ -145,7 +152,7 @@ def test_the_vector_of_an_image_is_the_mean_of_its_tokens():
     tokens, pooled = module.encode(batch)
     expected = torch.stack([part.mean(0) for part in tokens.split(list(batch.lengths))])
     torch.testing.assert_close(pooled, expected)
-    assert not any(p.requires_grad for p in module.trunk.pool.parameters())
+    assert not any(p.requires_grad for p in module.backbone.pool.parameters())
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -163,11 +170,11 @@ def test_an_empty_pack_reaches_every_weight_with_nothing():
 
 
 def test_dice_is_0_for_a_perfect_mask_and_1_for_a_wrong_one():
-    mask = torch.tensor([[0, 0, 1], [2, 2, IGNORED]])
+    mask = torch.tensor([[0, 0, 1], [2, 2, IGNORE_INDEX]])
     right = F.one_hot(mask.clamp(max=2), 3).permute(2, 0, 1) * 100.0
-    assert dice_loss(right, mask, IGNORED) == pytest.approx(0, abs=1e-6)
-    assert dice_loss(right.roll(1, 0), mask, IGNORED) == pytest.approx(1, abs=1e-6)
-    even = dice_loss(torch.zeros(3, 2, 3), mask, IGNORED)  # p = 1/3 of 5 pixels
+    assert dice_loss(right, mask, IGNORE_INDEX) == pytest.approx(0, abs=1e-6)
+    assert dice_loss(right.roll(1, 0), mask, IGNORE_INDEX) == pytest.approx(1, abs=1e-6)
+    even = dice_loss(torch.zeros(3, 2, 3), mask, IGNORE_INDEX)  # p = 1/3 of 5 pixels
     terms = [1 - 2 * (n / 3) / (5 / 3 + n) for n in (2, 1, 2)]
     assert even == pytest.approx(sum(terms) / 3, abs=1e-6)
 
@@ -176,7 +183,7 @@ def test_dice_is_0_for_a_perfect_mask_and_1_for_a_wrong_one():
 def test_operations_are_those_that_pytorch_counts(decoder):
     """Of images of one length, whose tiles hold no padding."""
     module = segmenter(decoder)
-    batch = collate(with_masks(make_images(grids=[(3, 4)] * 9)[::2]), 12)
+    batch = collate(attach_masks(make_images(grids=[(3, 4)] * 9)[::2]), 12)
     with FlopCounterMode(display=False) as counter:
         loss = module.loss(batch)
         forward = counter.get_total_flops()
@@ -186,7 +193,7 @@ def test_operations_are_those_that_pytorch_counts(decoder):
 
 
 def test_wrong_settings_are_refused():
-    for wrong in ({"dice": -1.0}, {"class_weights": (-1.0,)}):
+    for wrong in ({"dice_weight": -1.0}, {"class_weights": (-1.0,)}):
         with pytest.raises(ValueError, match="must not be negative"):
             SegmentationConfig(**wrong)
     with pytest.raises(ValueError, match="must not all be 0"):

@@ -11,21 +11,21 @@ import torch
 from PIL import Image
 
 import patchpack as pp
-from patchpack.batch import IGNORED
-from patchpack.data.annotations.mask_files import read_classes, with_masks
+from patchpack.batch import IGNORE_INDEX
+from patchpack.data.annotations.mask_files import attach_masks, read_classes
 from patchpack.data.annotations.masks import MaskSpec, read_mask
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.index import build_index
-from patchpack.data.preprocess import read_scene
+from patchpack.data.preprocess import read_sample
 from patchpack.data.records import BadDataset
-from patchpack.data.spec import Source
-from patchpack.data.transforms.sample import Scene
+from patchpack.data.spec import ImageSource
+from patchpack.data.transforms.sample import Sample
 from patchpack.evaluation import data_of, segment_at
-from patchpack.metrics.segmentation import PixelCounts, count_pixels
+from patchpack.metrics.segmentation import ConfusionMatrix, count_pixels
 from patchpack.run import start
 from patchpack.tasks.detection.model import DetectionConfig
 from patchpack.tasks.segmentation.model import MaskTransformer, SegmentationConfig
-from patchpack.tasks.segmentation.predictor import PixelModel
+from patchpack.tasks.segmentation.predictor import SegmentationPredictor
 from patchpack.tasks.segmentation.sliding_window import windows
 from runs import assert_resumes_exactly, final_tensors
 from scenes import CLASSES, tiny_segmenter, write_scenes
@@ -42,7 +42,7 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(root, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    config = tiny_segmenter(root, out, steps=120, dice=0.5)
+    config = tiny_segmenter(root, out, steps=120, dice_weight=0.5)
     model = replace(config.model, dropout=0.0, drop_path=0.0)
     start(replace(config, model=model, train=replace(config.train, eval_every=60)), live=False)
     return out
@@ -93,24 +93,26 @@ def test_windows_cover_the_image_and_agree_with_one_pass_where_it_fits(capsys, r
     model = pp.load(run)
     image = np.array(Image.open(root / "images" / "test" / "000.png"))
     whole = model.predict([image], max_tokens=4096)[0].mask
-    assert np.array_equal(model.predict([image], max_tokens=4096, windowed=True)[0].mask, whole)
+    assert np.array_equal(
+        model.predict([image], max_tokens=4096, sliding_window=True)[0].mask, whole
+    )
     large = np.tile(image, (3, 4, 1))
-    found = model.predict([large], max_tokens=100, windowed=True)[0].mask
+    found = model.predict([large], max_tokens=100, sliding_window=True)[0].mask
     assert found.shape == large.shape[:2]
     assert (found == np.tile(whole, (3, 4))).mean() > 0.85
     assert np.array_equal(found, by_hand(model, large, 100))
     status, out, _ = patchpack(
-        capsys, "eval", run, "--windowed", "--budgets", 36, "--json"
+        capsys, "eval", run, "--sliding-window", "--budgets", 36, "--json"
     )  # fmt: skip
     assert status == 0 and json.loads(out)["budgets"][0]["images"] == 10
 
 
-def by_hand(model: PixelModel, image: np.ndarray, tokens: int) -> np.ndarray:
+def by_hand(model: SegmentationPredictor, image: np.ndarray, tokens: int) -> np.ndarray:
     """The likeliest class by the sums of what every window says alone."""
     total = torch.zeros(len(model.names), *image.shape[:2])
-    for p in windows(image.shape[:2], model.card.model.patch_size, tokens):
+    for p in windows(image.shape[:2], model.spec.model.patch_size, tokens):
         place = np.s_[p.top : p.top + p.height, p.left : p.left + p.width]
-        batch = pp.pack([image[place]], patch_size=model.card.model.patch_size, max_tokens=tokens)
+        batch = pp.pack([image[place]], patch_size=model.spec.model.patch_size, max_tokens=tokens)
         with torch.inference_mode():
             total[:, *place] += model.model.pixels(batch, [(p.height, p.width)])[0]
     return total.argmax(0).numpy()
@@ -137,7 +139,7 @@ def test_neighbouring_windows_share_a_quarter(size):
 
 
 def test_operations_of_judging_are_those_of_what_was_shown(run):
-    model, data = pp.load(run), data_of(run, split="test", learned=False)
+    model, data = pp.load(run), data_of(run, split="test", require_labels=False)
     shown: list[int] = []
     forward = model.model.forward
 
@@ -146,9 +148,9 @@ def test_operations_of_judging_are_those_of_what_was_shown(run):
         return forward(batch, *more)
 
     model.model.forward = counting
-    for windowed in (False, True):
+    for sliding_window in (False, True):
         shown.clear()
-        (result,) = segment_at(model, data, [36], windowed=windowed)
+        (result,) = segment_at(model, data, [36], sliding_window=sliding_window)
         assert result.gflops_per_image == pytest.approx(sum(shown) / 10 / 1e9)
 
 
@@ -157,16 +159,16 @@ def test_what_is_in_masks_is_seen_where_it_is_and_as_the_model_numbers_it(run, r
     classes.json is refused."""
     path = save(tmp_path / "a.jpg", np.zeros((640, 480, 3), np.uint8))
     mask = save(tmp_path / "a.png", np.zeros((640, 480), np.uint8))
-    source = Source(path=path, key="a", mask=MaskSpec(mask, 3, None))
-    assert read_scene(source, (16, 12)).size == (640, 480)
-    assert read_scene(replace(source, mask=None), (16, 12)).size < (640, 480)
+    source = ImageSource(path=path, key="a", mask=MaskSpec(mask, 3, None))
+    assert read_sample(source, (16, 12)).size == (640, 480)
+    assert read_sample(replace(source, mask=None), (16, 12)).size < (640, 480)
     pixels = np.arange(35, dtype=np.uint8).reshape(5, 7)
-    scene = Scene(np.repeat(pixels[..., None], 3, 2), pixels).window(1, 2, 3, 4)
-    assert np.array_equal(scene.mask, scene.pixels[..., 0]) and scene.mask[0, 0] == 9
+    sample = Sample(np.repeat(pixels[..., None], 3, 2), pixels).crop(1, 2, 3, 4)
+    assert np.array_equal(sample.mask, sample.pixels[..., 0]) and sample.mask[0, 0] == 9
 
     copy = write_scenes(tmp_path / "some", {"train": 5, "test": 6})
     (copy / "masks" / "test" / "003.png").unlink()
-    data = data_of(run, data=copy, split="test", learned=False, max_bad_fraction=0.5)
+    data = data_of(run, data=copy, split="test", require_labels=False, max_bad_fraction=0.5)
     (result,) = segment_at(pp.load(run), data, [36])
     assert result.counts.images == 5 and result.unreadable == ("images/test/003.png: has no mask",)
     with pytest.raises(BadDataset, match="has no mask"):
@@ -190,18 +192,18 @@ def test_a_mask_is_turned_upright_as_its_image_is(tmp_path):
 
 
 def test_classes_that_nothing_can_be_told_of_are_said(root, tmp_path, capsys):
-    config = tiny_segmenter(root, tmp_path / "run", steps=1, ignore=0)
+    config = tiny_segmenter(root, tmp_path / "run", steps=1, ignore_index=0)
     start(config, live=False)
     assert "task.ignore is the number of 'ground'" in capsys.readouterr().err
     copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
     for mask in copy.glob("masks/val/*.png"):
         save(mask, np.full(read_size(mask), 7, np.uint8))
     with pytest.raises(BadDataset, match="no pixel of the masks of the validation split"):
-        start(tiny_segmenter(copy, tmp_path / "out", steps=1, ignore=7), live=False)
+        start(tiny_segmenter(copy, tmp_path / "out", steps=1, ignore_index=7), live=False)
 
 
 def test_resuming_gives_the_same_bits(root, tmp_path):
-    assert_resumes_exactly(tiny_segmenter(root, tmp_path, steps=8, dice=0.3), tmp_path)
+    assert_resumes_exactly(tiny_segmenter(root, tmp_path, steps=8, dice_weight=0.3), tmp_path)
 
 
 def test_a_run_begins_with_the_head_only_where_it_answers_the_same(root, run, tmp_path):
@@ -220,7 +222,7 @@ def test_a_run_begins_with_the_head_only_where_it_answers_the_same(root, run, tm
     for each in (config, other, third):
         start(each, live=False)
         after = final_tensors(each.out)
-        name = "trunk.encoder.blocks.0.mlp.up.weight"
+        name = "backbone.encoder.blocks.0.mlp.up.weight"
         torch.testing.assert_close(after[f"model/{name}"], before[name])
     torch.testing.assert_close(
         final_tensors(config.out)["model/head.weight"], before["head.weight"]
@@ -232,15 +234,15 @@ def test_counts_are_those_of_scikit_learn():
 
     rng = np.random.default_rng(0)
     truth, found = rng.integers(0, 4, (2, 30, 20))
-    truth[:5] = IGNORED
-    counts = count_pixels(torch.from_numpy(found), torch.from_numpy(truth), 5, IGNORED)
-    known = truth != IGNORED
+    truth[:5] = IGNORE_INDEX
+    counts = count_pixels(torch.from_numpy(found), torch.from_numpy(truth), 5, IGNORE_INDEX)
+    known = truth != IGNORE_INDEX
     expected = confusion_matrix(truth[known], found[known], labels=range(5))
     assert counts.confusion.tolist() == expected.tolist()
     iou = jaccard_score(truth[known], found[known], labels=range(4), average=None)
     assert counts.iou[:4].tolist() == pytest.approx(iou.tolist())
     assert counts.iou[4].isnan() and counts.mean_iou == pytest.approx(iou.mean())
-    assert PixelCounts.none(3).mean_iou == 0 and PixelCounts.none(3).pixel_accuracy == 0
+    assert ConfusionMatrix.none(3).mean_iou == 0 and ConfusionMatrix.none(3).pixel_accuracy == 0
 
 
 def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
@@ -276,7 +278,7 @@ def test_masks_of_every_kind_of_file_hold_the_same_numbers(tmp_path):
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "i16.png")
     for name in ("p.png", "l.png", "i16.png"):
         found = read_mask(MaskSpec(tmp_path / name, 3, 7), (2, 3), "x")
-        assert found.tolist() == [[0, 1, 2], [2, 2, IGNORED]] and found.dtype == np.uint8
+        assert found.tolist() == [[0, 1, 2], [2, 2, IGNORE_INDEX]] and found.dtype == np.uint8
     (tmp_path / "empty.png").write_bytes(b"")
     for wrong in ("empty.png", "absent.png"):
         with pytest.raises(BadImage, match=f"x: its mask {wrong}"):
@@ -284,13 +286,13 @@ def test_masks_of_every_kind_of_file_hold_the_same_numbers(tmp_path):
 
 
 def test_images_without_masks_are_named_and_limited(root, tmp_path):
-    index = build_index(root, learned=False)
-    found, alone = with_masks(index, 3, None)
+    index = build_index(root, require_labels=False)
+    found, alone = attach_masks(index, 3, None)
     assert len(found) == 58 and not alone and found.masks.keys[0].startswith("masks/")
     assert {"train", "val", "test"} == set(index.splits)
     copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
     (copy / "masks" / "train" / "002.png").unlink()
-    found, alone = with_masks(build_index(copy, learned=False), 3, None)
+    found, alone = attach_masks(build_index(copy, require_labels=False), 3, None)
     assert [error.key for error in alone] == ["images/train/002.png"] and len(found) == 6
     with pytest.raises(BadDataset, match=r"1 of 7 images cannot be used.*002.png: has no mask"):
         start(tiny_segmenter(copy, tmp_path / "out"), live=False)
@@ -334,12 +336,15 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root, tmp_path):
         (("eval", run, "--split", "nothing"), "no split 'nothing'"),
         (("predict", run, image, "-o", image), "is a file: name a folder"),
         (("predict", run, image, "--labels", "cat"), "--labels is for models of images and texts"),
-        (("predict", run, image, "--least", "0.5"), "--least is for detectors"),
+        (("predict", run, image, "--score-threshold", "0.5"), "--score-threshold is for detectors"),
         (("predict", run, image, "-o", image / "masks"), "is a file: name a folder"),
         (("predict", run, image, "-o", image.parent), "000.png is there already"),
         (("eval", run, "--views", "2"), "--views is for classifiers of clips"),
         (("eval", run, "--attributes", "age"), "--attributes needs --suite"),
-        (("predict", run, image, "--windowed", "--max-tokens", 0), "max_tokens must be at least 1"),
+        (
+            ("predict", run, image, "--sliding-window", "--max-tokens", 0),
+            "max_tokens must be at least 1",
+        ),
         (("train", root), "to learn from its masks, add task:segmentation-config"),
     ):
         status, _, err = patchpack(capsys, *words)
@@ -357,7 +362,7 @@ def test_unreadable_images_are_left_out_and_named_when_judged(run, tmp_path):
     (copy / "images" / "test" / "003.png").write_bytes(
         (copy / "images" / "test" / "003.png").read_bytes()[:90]
     )
-    data = data_of(run, split="test", data=copy, max_bad_fraction=0.5, learned=False)
-    for windowed in (False, True):
-        (result,) = segment_at(pp.load(run), data, (64,), windowed=windowed)
+    data = data_of(run, split="test", data=copy, max_bad_fraction=0.5, require_labels=False)
+    for sliding_window in (False, True):
+        (result,) = segment_at(pp.load(run), data, (64,), sliding_window=sliding_window)
         assert result.counts.images == 5 and "003.png" in result.unreadable[0]

@@ -15,7 +15,7 @@ from patchpack.train.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class SquareResize:
     side: int = 16
 
 
@@ -50,9 +50,9 @@ class Config:
     nothing: None = None
     level: Literal[1, 2] = 1
     sides: tuple[int, ...] = ()
-    size: Square | Native = field(default_factory=Native)
-    sizes: tuple[Square | Native, ...] = ()
-    named_sizes: dict[str, Square | Native] = field(default_factory=dict)
+    size: SquareResize | Native = field(default_factory=Native)
+    sizes: tuple[SquareResize | Native, ...] = ()
+    named_sizes: dict[str, SquareResize | Native] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     limit: int | str | None = None
     ratio: float | int = 1
@@ -68,7 +68,9 @@ def through_text(config: Any) -> Any:
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-sizes = st.builds(Square, side=st.integers()) | st.builds(Native, tokens=st.none() | st.integers())
+sizes = st.builds(SquareResize, side=st.integers()) | st.builds(
+    Native, tokens=st.none() | st.integers()
+)
 optims = st.builds(
     Optim,
     lr=finite.filter(lambda x: x > 0),
@@ -105,9 +107,11 @@ def test_a_run_comes_back_equal():
 
 def test_only_a_choice_of_dataclasses_says_its_type():
     train = Train(warm=Optim())
-    data = to_json(Config(name="x", sizes=(Square(),), named_sizes={"a": Native()}, train=train))
+    data = to_json(
+        Config(name="x", sizes=(SquareResize(),), named_sizes={"a": Native()}, train=train)
+    )
     assert data["size"] == {"type": "Native", "tokens": None}
-    assert data["sizes"] == [{"type": "Square", "side": 16}]
+    assert data["sizes"] == [{"type": "SquareResize", "side": 16}]
     assert data["named_sizes"] == {"a": {"type": "Native", "tokens": None}}
     assert all("type" not in part for part in (data, data["train"], data["train"]["warm"]))
     assert "doubled" not in data
@@ -151,10 +155,10 @@ REFUSED = [
     ({"level": []}, "level: expected one of 1, 2, got []"),
     ({"sides": [1, "2"]}, "sides[1]: expected a whole number, got '2'"),
     ({"size": {"type": "Nativ"}}, "size: unknown type 'Nativ'; did you mean 'Native'?"),
-    ({"size": {"type": []}}, "size: unknown type []; there are Square, Native"),
-    ({"size": {"side": 3}}, "size: expected an object whose 'type' is one of Square, Native"),
-    ({"size": 3}, "size: expected an object whose 'type' is one of Square, Native, got 3"),
-    ({"sizes": [{"type": "Square", "side": "3"}]}, "sizes[0].side: expected a whole number"),
+    ({"size": {"type": []}}, "size: unknown type []; there are SquareResize, Native"),
+    ({"size": {"side": 3}}, "size: expected an object whose 'type' is one of SquareResize, Native"),
+    ({"size": 3}, "size: expected an object whose 'type' is one of SquareResize, Native, got 3"),
+    ({"sizes": [{"type": "SquareResize", "side": "3"}]}, "sizes[0].side: expected a whole number"),
     ({"weights": {"cat": None}}, "weights.cat: expected a number, got None"),
     ({"weights": [1]}, "weights: expected an object, got [1]"),
     ({"weights": {1: 1.0}}, "weights: expected a text, got 1"),

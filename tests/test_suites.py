@@ -11,7 +11,7 @@ import pytest
 import patchpack as pp
 from conftest import write_folder
 from pairs import tiny_pairs, write_pairs
-from patchpack.evaluation import output_cache as trial
+from patchpack.evaluation import output_cache as cache
 from patchpack.run import start
 from patchpack.tasks.classification.model import ClassificationConfig
 from runs import tiny
@@ -34,7 +34,7 @@ def run(root, tmp_path_factory) -> Path:
 def test_all_suites_make_one_report(capsys, run, tmp_path):
     status, out, err = patchpack(
         capsys, "eval", run, "--suite", "cost,calibration,robustness,fewshot", "--budgets", 9, 36,
-        "--severities", 2, "--at", 9, "--out", tmp_path, "--json",
+        "--severities", 2, "--robustness-tokens", 9, "--out", tmp_path, "--json",
     )  # fmt: skip
     found = json.loads(out)
     assert status == 0 and "24 images at 9 tokens" in err
@@ -60,7 +60,7 @@ def test_all_suites_make_one_report(capsys, run, tmp_path):
 def test_what_was_said_is_kept_and_not_asked_again(capsys, run, tmp_path, monkeypatch):
     words = ("eval", run, "--suite", "calibration", "--budgets", 4, "--out", tmp_path, "--json")
     first = patchpack(capsys, *words)
-    kept = sorted((run / trial.KEPT).iterdir())
+    kept = sorted((run / cache.KEPT).iterdir())
     second = patchpack(capsys, *words)
     assert first[1] == second[1] and "images at 4 tokens" in first[2] and second[2] == ""
     for path in kept:
@@ -100,27 +100,28 @@ def test_a_choice_is_kept_and_used(capsys, run, root, tmp_path):
     status, out, _ = patchpack(
         capsys, "eval", run, "--min-accuracy", "0.3", "--budgets", 4, 9, 36, "--out", tmp_path
     )
-    serving = json.loads((run / "serving.json").read_text())
-    assert status == 0 and "chosen on val" in out and serving["max_tokens"] in (4, 9, 36)
+    operating_point = json.loads((run / "operating_point.json").read_text())
+    assert status == 0 and "chosen on val" in out and operating_point["max_tokens"] in (4, 9, 36)
     chosen = pp.load(run)
     assert [p.label for p in chosen.predict(images)] == [
-        p.label for p in cascade_by_hand(chosen, images, serving)
+        p.label for p in cascade_by_hand(chosen, images, operating_point)
     ]
     assert [p.label for p in chosen.predict(images, max_tokens=64)] == [p.label for p in before]
     status, _, err = patchpack(capsys, "eval", run, "--max-gflops", "1e-9", "--budgets", 4)
     assert status == 2 and "no token budget is within the limits" in err
-    (run / "serving.json").write_text("{")
-    assert "serving.json is damaged" in patchpack(capsys, "predict", run, images[0])[2]
-    (run / "serving.json").unlink()
+    (run / "operating_point.json").write_text("{")
+    assert "operating_point.json is damaged" in patchpack(capsys, "predict", run, images[0])[2]
+    (run / "operating_point.json").unlink()
 
 
-def cascade_by_hand(model, images, serving):
-    first = model.predict(images, max_tokens=serving["max_tokens"])
-    if serving["again"] is None:
+def cascade_by_hand(model, images, operating_point):
+    first = model.predict(images, max_tokens=operating_point["max_tokens"])
+    if operating_point["second_pass_tokens"] is None:
         return first
-    second = model.predict(images, max_tokens=serving["again"])
+    second = model.predict(images, max_tokens=operating_point["second_pass_tokens"])
     return [
-        b if a.probability < serving["threshold"] else a for a, b in zip(first, second, strict=True)
+        b if a.probability < operating_point["threshold"] else a
+        for a, b in zip(first, second, strict=True)
     ]
 
 
@@ -128,11 +129,13 @@ def test_a_cascade_shows_again_what_it_is_not_sure_of(run, root):
     images = sorted((root / "test").rglob("*.png"))
     model = pp.load(run)
     sure = [p.probability for p in model.predict(images, max_tokens=4)]
-    model.serving = replace(model.serving, max_tokens=4, again=36, threshold=float(np.median(sure)))
+    model.operating_point = replace(
+        model.operating_point, max_tokens=4, second_pass_tokens=36, threshold=float(np.median(sure))
+    )
     found = model.predict(images)
     few, many = (model.predict(images, max_tokens=n) for n in (4, 36))
     for i, p in enumerate(found):
-        expected = many[i] if sure[i] < model.serving.threshold else few[i]
+        expected = many[i] if sure[i] < model.operating_point.threshold else few[i]
         assert p.label == expected.label
         assert p.probability == pytest.approx(expected.probability, abs=1e-5)
 
@@ -149,7 +152,7 @@ def test_a_fitted_temperature_changes_probabilities_and_no_label(capsys, run, ro
     assert any(
         abs(a.probability - b.probability) > 1e-3 for a, b in zip(before, after, strict=True)
     )
-    (run / "serving.json").unlink()
+    (run / "operating_point.json").unlink()
 
 
 def test_compare(capsys, run, root, tmp_path):
@@ -214,7 +217,7 @@ WRONG = [
     (["--suite", "fairness", "--attributes", "age"], "no column 'age'; it has none"),
     (["--suite", "cost", "--budgets", "0"], "budgets must be at least 1"),
     (["--suite", "robustness", "--severities", "7"], "of severity 7"),
-    (["--suite", "robustness", "--shifted", "nowhere"], "neither a folder nor a manifest"),
+    (["--suite", "robustness", "--shifted-data", "nowhere"], "neither a folder nor a manifest"),
     (["--suite", "cost", "--split", "tset"], "did you mean 'test'"),
 ]
 

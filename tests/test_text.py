@@ -12,7 +12,7 @@ from patchpack.model.attention import attend_dense
 from patchpack.model.text import TextConfig, TextTower, text_flops
 
 TEXTS = [torch.tensor(tokens, dtype=torch.int32) for tokens in ([3, 1, 4, 1], [5], [9, 2, 6])]
-CONFIG = TextConfig(dim=12, depth=2, heads=3, mlp_dim=24, vocab_size=10, max_length=6)
+CONFIG = TextConfig(dim=12, depth=2, num_heads=3, mlp_dim=24, vocab_size=10, max_length=6)
 
 
 def tower(**changes) -> TextTower:

@@ -10,7 +10,7 @@ from torch.autograd import gradcheck
 
 from patchpack.batch import Segments
 from patchpack.model import tiled_attention as tiles
-from patchpack.model.tiled_attention import TiledAttention, tile_lengths, tiling
+from patchpack.model.tiled_attention import TiledAttention, tile_layout, tile_lengths
 
 CPU = torch.device("cpu")
 some_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=12).map(tuple)
@@ -39,7 +39,7 @@ def test_tiles_are_the_cheapest_cut(lengths, overhead):
 def test_every_token_has_one_row_and_comes_back(lengths, heads):
     segments = Segments(lengths, CPU)
     x = torch.arange(segments.num_tokens * heads * 2).view(-1, heads, 2)
-    found = tiling(segments, heads)
+    found = tile_layout(segments, heads)
     rows = found.fill(x)
     assert torch.equal(found.empty(rows, heads), x)
     assert len(rows) == segments.num_tokens * heads + len(found.padding)
@@ -50,14 +50,14 @@ def test_every_token_has_one_row_and_comes_back(lengths, heads):
 def one_tile(monkeypatch):
     """Force everything into one tile, so that there is padding."""
     monkeypatch.setattr(tiles, "tile_lengths", lambda lengths: [(min(lengths), max(lengths))])
-    tiling.cache_clear()
+    tile_layout.cache_clear()
     yield
-    tiling.cache_clear()
+    tile_layout.cache_clear()
 
 
 def test_gradients_through_padding_are_right(one_tile):
     segments = Segments((2, 5, 1, 3), CPU)
-    assert len(tiling(segments, 2).padding)
+    assert len(tile_layout(segments, 2).padding)
     shape = (segments.num_tokens, 2, 3)
     tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     assert gradcheck(TiledAttention.apply, (*tensors, segments))

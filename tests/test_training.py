@@ -14,8 +14,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import write_folder
-from patchpack.checkpoint import CheckpointError, candidates, load
-from patchpack.data.packing.resolution import Square
+from patchpack.checkpoint import CheckpointError, list_checkpoints, load
+from patchpack.data.packing.resolution import SquareResize
 from patchpack.data.records import BadDataset
 from patchpack.run import load_config, resume, start
 from patchpack.serialization import to_json
@@ -47,7 +47,7 @@ def undisturbed(root, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_what_it_promises(undisturbed):
     assert load_config(undisturbed) == tiny(load_config(undisturbed).data.root, undisturbed)
-    assert candidates(undisturbed / "checkpoints", "best")
+    assert list_checkpoints(undisturbed / "checkpoints", "best")
     assert (undisturbed / "curves.png").stat().st_size > 1000
     train, evals = (read_log(undisturbed / "log.jsonl", kind) for kind in ("train", "eval"))
     assert [record["step"] for record in train] == list(range(1, 13))
@@ -59,7 +59,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
 @pytest.mark.filterwarnings("default")  # the compiler imports what PyTorch deprecates
 @pytest.mark.slow
 def test_compiled_blocks_learn_the_same(root, undisturbed, tmp_path):
-    start(tiny(root, tmp_path / "run", compile_blocks=True), live=False)
+    start(tiny(root, tmp_path / "run", compile=True), live=False)
     losses = [
         [record["loss"] for record in read_log(run / "log.jsonl", "train")]
         for run in (tmp_path / "run", undisturbed)
@@ -74,7 +74,7 @@ def test_it_learns(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "loader", [{"workers": 0}, {"workers": 3}, {"workers": 2, "kind": "processes"}], ids=str
+    "loader", [{"workers": 0}, {"workers": 3}, {"workers": 2, "worker_type": "processes"}], ids=str
 )
 def test_loaders_change_no_bit(root, undisturbed, tmp_path, loader):
     start(with_loader(tiny(root, tmp_path / "run"), **loader), live=False)
@@ -124,7 +124,7 @@ def interrupted(root: Path, out: Path, step: int, number: int) -> int:
 def test_a_stopped_run_continues_bit_for_bit(root, undisturbed, tmp_path, number, step, status):
     out = tmp_path / "run"
     assert interrupted(root, out, step, number) == status
-    newest = candidates(out / "checkpoints", "last")[0]
+    newest = list_checkpoints(out / "checkpoints", "last")[0]
     if number != signal.SIGKILL:
         assert load(newest).step == step + 1  # it finished the step that it was in, and saved
     assert resume(out, live=False).step == 12
@@ -138,7 +138,7 @@ def test_a_stopped_run_continues_bit_for_bit(root, undisturbed, tmp_path, number
 def test_a_damaged_checkpoint_is_passed_over(root, undisturbed, tmp_path):
     out = tmp_path / "run"
     start(tiny(root, out), live=False)
-    newest = candidates(out / "checkpoints", "last")[0]
+    newest = list_checkpoints(out / "checkpoints", "last")[0]
     data = bytearray((newest / "model.safetensors").read_bytes())
     data[-5] ^= 1
     (newest / "model.safetensors").write_bytes(data)
@@ -164,7 +164,7 @@ def test_a_full_disk_stops_the_run_and_spares_the_last_checkpoint(root, tmp_path
     with pytest.raises(CheckpointError, match=r"No space left on device.*last-00000004"):
         start(tiny(root, out), live=False)
     monkeypatch.undo()
-    assert [p.name for p in candidates(out / "checkpoints", "last")] == ["last-00000004"]
+    assert [p.name for p in list_checkpoints(out / "checkpoints", "last")] == ["last-00000004"]
     assert not list((out / "checkpoints").glob(".tmp*"))
     assert resume(out, live=False).step == 12
 
@@ -197,7 +197,7 @@ def test_a_loss_that_is_not_finite_is_never_kept(root, tmp_path, monkeypatch, la
     monkeypatch.setattr(classification.Classifier, "loss", poisoned)
     with pytest.raises(TrainingError, match=f"these images give it: {poison}$"):
         start(tiny(root, tmp_path / "run"), live=False)
-    for path in candidates(tmp_path / "run" / "checkpoints", "last"):
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints", "last"):
         assert all(torch.isfinite(t).all() for t in load(path).tensors["model"].values())
 
 
@@ -365,19 +365,19 @@ def test_a_folder_that_cannot_be_written_is_said_plainly(root, tmp_path):
 def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     """Two packs a step, against their gradients added up by hand."""
     from patchpack.data.index import build_index
-    from patchpack.data.pipeline import training_packs
+    from patchpack.data.pipeline import training_batches
     from patchpack.distributed import World
     from patchpack.tasks.classification.model import Classifier
     from patchpack.train.loop import Trainer
     from patchpack.train.progress import Progress
 
-    config = tiny(root, tmp_path / "run", accumulate=2, ema=0.0)
+    config = tiny(root, tmp_path / "run", grad_accumulation=2, ema=0.0)
     config = replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
     index = build_index(root).split("train")
     torch.manual_seed(0)
     task = Classifier(config.model, 3)
     torch.nn.init.normal_(task.head.weight)
-    packs = training_packs(index, config, World(), Progress())
+    packs = training_batches(index, config, World(), Progress())
     loaded = [next(packs), next(packs)]
     losses = [task.loss(pack.batch) for pack in loaded]
     mean = sum(loss.sum for loss in losses) / sum(loss.count for loss in losses)
@@ -385,7 +385,7 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     trainer = Trainer(task, config, World(), torch.float32)
     for optimizer in trainer.optimizers.values():
         optimizer.step = lambda: None
-    trainer.config = replace(config, optim=replace(config.optim, clip=0.0))
+    trainer.config = replace(config, optim=replace(config.optim, grad_clip_norm=0.0))
     trainer.step(loaded, stop=False)
     for parameter, gradient in zip(task.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-5)
@@ -398,7 +398,7 @@ def test_the_configuration_of_a_run_is_kept(undisturbed):
 
 
 def test_models_are_judged_at_the_size_they_learn_at():
-    square = DataConfig(resolution=Square(grid=8))
+    square = DataConfig(resolution=SquareResize(grid=8))
     assert RunConfig(data=square).evaluation_tokens == 64
     assert RunConfig(data=DataConfig(max_tokens=512)).evaluation_tokens == 512
     assert RunConfig(data=replace(square, eval_tokens=9)).evaluation_tokens == 9

@@ -19,11 +19,11 @@ from patchpack.tasks.classification.model import Classifier
 
 SHAPES = (Tubelet(2, 4, 4), Tubelet(4, 8, 4), Tubelet(1, 8, 8))
 PLAIN = VideoConfig(
-    dim=12, depth=2, heads=2, mlp_dim=20, patch_size=4, registers=1, tubelets=SHAPES[:1]
+    dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=4, registers=1, tubelets=SHAPES[:1]
 )
 SEVERAL = replace(
     PLAIN, tubelets=SHAPES, time_coordinates="fractional",
-    positions=Factorized(length=16, coordinates="fractional"),
+    positions=Factorized(table_size=16, coordinates="fractional"),
 )  # fmt: skip
 
 
@@ -52,9 +52,9 @@ def pack(config: VideoConfig, some=None, drop: bool = False) -> PackedClips:
 def test_tubelets_are_the_pixels_of_their_place():
     frames = np.arange(4 * 8 * 12 * 3, dtype=np.int64).reshape(4, 8, 12, 3).astype(np.uint8)
     found = cut_tubelets(frames, SHAPES)
-    assert found.kinds == (2 * 2 * 3, 1 * 1 * 3, 4 * 1 * 1) and found.grid == (2, 2, 3)
+    assert found.tokens_per_tubelet == (2 * 2 * 3, 1 * 1 * 3, 4 * 1 * 1) and found.grid == (2, 2, 3)
     place = 0
-    for shape, count in zip(SHAPES, found.kinds, strict=True):
+    for shape, count in zip(SHAPES, found.tokens_per_tubelet, strict=True):
         for _ in range(count):
             t, y, x = found.coords[place].tolist()
             block = frames[
@@ -67,9 +67,9 @@ def test_tubelets_are_the_pixels_of_their_place():
             place += 1
     kept = np.array([0, 11, 12, 18])
     some = cut_tubelets(frames, SHAPES, kept=kept)
-    assert some.kinds == (2, 1, 1)
+    assert some.tokens_per_tubelet == (2, 1, 1)
     assert torch.equal(some.patches, found.patches[kept])
-    assert torch.equal(some.spans, found.spans[kept])
+    assert torch.equal(some.grid_extents, found.grid_extents[kept])
     with pytest.raises(ValueError, match="do not divide into tubelets of 2 frames of 4 x 4 px"):
         cut_tubelets(frames[:, :7], SHAPES)
 
@@ -100,7 +100,7 @@ def test_a_clip_is_the_same_alone_and_in_company(config):
 @pytest.mark.parametrize("how", ["central", "average"])
 def test_a_still_clip_begins_as_its_image(how):
     torch.manual_seed(0)
-    config = NaViTConfig(dim=12, depth=2, heads=2, mlp_dim=20, patch_size=4, bias=True)
+    config = NaViTConfig(dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=4, bias=True)
     image_model = randomise(NaViT(config)).eval()
     own = {field.name: getattr(config, field.name) for field in fields(config)}
     model = VideoNaViT(VideoConfig(**own, tubelets=(Tubelet(3, 4, 4),))).eval()
@@ -144,9 +144,9 @@ def test_tubelets_of_all_shapes_are_where_their_pixels_are():
     """In shares of the clip, also where a shape leaves some of a side out."""
     frames = np.zeros((6, 12, 20, 3), np.uint8)
     cut = cut_tubelets(frames, SEVERAL.tubelets)
-    middles = (cut.coords + 0.5) / cut.spans * torch.tensor(frames.shape[:3])
+    middles = (cut.coords + 0.5) / cut.grid_extents * torch.tensor(frames.shape[:3])
     place = 0
-    for shape, count in zip(SEVERAL.tubelets, cut.kinds, strict=True):
+    for shape, count in zip(SEVERAL.tubelets, cut.tokens_per_tubelet, strict=True):
         size = torch.tensor([shape.frames, shape.height, shape.width])
         rows = slice(place, place + count)
         torch.testing.assert_close(middles[rows], (cut.coords[rows] + 0.5) * size)
@@ -163,7 +163,7 @@ def test_tubelets_of_all_shapes_are_where_their_pixels_are():
 
 @pytest.mark.parametrize("coordinates", ["absolute", "fractional"])
 def test_time_is_told_in_tubelets_or_in_shares_of_the_clip(coordinates):
-    model = VideoNaViT(replace(PLAIN, times=4, time_coordinates=coordinates))
+    model = VideoNaViT(replace(PLAIN, time_table_size=4, time_coordinates=coordinates))
     batch = pack_clips([np.zeros((4, 8, 8, 3), np.uint8)], PLAIN.tubelets)
     with torch.no_grad():
         model.time.zero_()
@@ -176,7 +176,9 @@ def test_time_is_told_in_tubelets_or_in_shares_of_the_clip(coordinates):
 
 
 def test_only_what_fits_is_inflated():
-    weights = NaViT(NaViTConfig(dim=12, depth=1, heads=2, mlp_dim=20, patch_size=8)).state_dict()
+    weights = NaViT(
+        NaViTConfig(dim=12, depth=1, num_heads=2, mlp_dim=20, patch_size=8)
+    ).state_dict()
     for config in (PLAIN, SEVERAL):
         with pytest.raises(ValueError, match="cannot become tubelets"):
             inflate(weights, config)
@@ -210,7 +212,10 @@ def test_clips_are_classified_and_moved_and_chosen():
     assert loss.count == 4 and loss.sum.isfinite()
     assert all(p.grad is not None for p in model.parameters())
     some = batch.to("cpu").select([2, 0])
-    assert isinstance(some, PackedClips) and some.kinds == (batch.kinds[2], batch.kinds[0])
+    assert isinstance(some, PackedClips) and some.tokens_per_tubelet == (
+        batch.tokens_per_tubelet[2],
+        batch.tokens_per_tubelet[0],
+    )
     torch.testing.assert_close(model.eval()(some), model(batch)[[2, 0]], atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="takes clips"):
         model(pp.pack([np.zeros((8, 8, 3), np.uint8)], patch_size=4))
@@ -232,7 +237,7 @@ def test_configs_that_make_no_sense_are_refused(changes, said):
 
 
 def test_clips_beyond_the_learned_times_are_refused():
-    model = VideoNaViT(replace(PLAIN, times=2))
+    model = VideoNaViT(replace(PLAIN, time_table_size=2))
     with pytest.raises(ValueError, match="4 tubelets long, but the learned times end at 2"):
         model(pack_clips([np.zeros((8, 8, 8, 3), np.uint8)], PLAIN.tubelets))
     with pytest.raises(ValueError, match="a frame and a pixel"):

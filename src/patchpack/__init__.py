@@ -28,34 +28,37 @@ if TYPE_CHECKING:
     from patchpack.model.video import inflate as inflate
     from patchpack.tasks.classification.model import Classifier as Classifier
     from patchpack.tasks.classification.model import create_model as create_model
-    from patchpack.tasks.classification.predictor import Predictor as Predictor
-    from patchpack.tasks.classification.video_predictor import ClipPredictor as ClipPredictor
-    from patchpack.tasks.contrastive.predictor import Matcher as Matcher
+    from patchpack.tasks.classification.predictor import (
+        ClassificationPredictor as ClassificationPredictor,
+    )
+    from patchpack.tasks.classification.video_predictor import (
+        VideoClassificationPredictor as VideoClassificationPredictor,
+    )
+    from patchpack.tasks.contrastive.predictor import ImageTextPredictor as ImageTextPredictor
     from patchpack.tasks.detection.model import Detector as Detector
-    from patchpack.tasks.detection.predictor import BoxModel as BoxModel
+    from patchpack.tasks.detection.predictor import DetectionPredictor as DetectionPredictor
     from patchpack.tasks.segmentation.model import Segmenter as Segmenter
-    from patchpack.tasks.segmentation.predictor import PixelModel as PixelModel
+    from patchpack.tasks.segmentation.predictor import (
+        SegmentationPredictor as SegmentationPredictor,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "batch": ("PackedBatch", "Patches", "Segments", "Tubelet", "collate"),
-    "data.video.pack": ("pack_clips",),
     "data.images": ("BadImage",),
     "data.pack": ("pack",),
-    "tasks.classification.model": ("Classifier", "create_model"),
-    "tasks.detection.model": ("Detector",),
-    "tasks.segmentation.model": ("Segmenter",),
+    "data.video.pack": ("pack_clips",),
+    "loading": ("load",),
     "model.feature_maps": ("kept_map", "to_maps", "to_tokens"),
     "model.navit": ("NaViT", "NaViTConfig"),
     "model.presets": ("list_models", "model_config"),
     "model.video": ("VideoConfig", "inflate"),
-    "tasks.classification.video_predictor": ("ClipPredictor",),
-    "tasks.detection.predictor": ("BoxModel",),
-    "loading": ("load",),
-    "tasks.contrastive.predictor": ("Matcher",),
-    "tasks.classification.predictor": ("Predictor",),
-    "tasks.segmentation.predictor": ("PixelModel",),
+    "tasks.classification.model": ("Classifier", "create_model"),
+    "tasks.contrastive.predictor": ("ImageTextPredictor",),
+    "tasks.detection.model": ("Detector",),
+    "tasks.detection.predictor": ("DetectionPredictor",),
+    "tasks.segmentation.model": ("Segmenter",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 Target = int | float | str | Tensor
-IGNORED = 255  # in masks, the target of segmentation: a pixel of no class
+IGNORE_INDEX = 255  # in masks, the target of segmentation: a pixel of no class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Segments:
     def num_tokens(self) -> int:
         return sum(self.lengths)
 
-    def with_prefix(self, count: int) -> "Segments":
+    def prepend_tokens(self, count: int) -> "Segments":
         """The same images, each preceded by `count` more tokens."""
         return replace(self, lengths=tuple(length + count for length in self.lengths))
 
@@ -150,7 +150,7 @@ class PackedBatch:
         return len(self.patches)
 
     @property
-    def _of_tokens(self) -> tuple[str, ...]:
+    def _token_fields(self) -> tuple[str, ...]:
         """The fields that have a row for every token."""
         return "patches", "coords"
 
@@ -166,7 +166,7 @@ class PackedBatch:
             self,
             **{
                 name: torch.cat([getattr(self, name)[piece] for piece in pieces])
-                for name in self._of_tokens
+                for name in self._token_fields
             },
             grids=self.grids[list(images)],
             lengths=tuple(self.lengths[i] for i in images),
@@ -192,7 +192,7 @@ class PackedBatch:
 
         return replace(
             self,
-            **{name: move(getattr(self, name)) for name in self._of_tokens},
+            **{name: move(getattr(self, name)) for name in self._token_fields},
             texts=self.texts and self.texts.map(move),
             targets={name: each(value) for name, value in self.targets.items()},
         )
@@ -251,9 +251,11 @@ class ClipPatches:
 
     patches: Num[Tensor, "token patch_dim"]  # of the largest shape; the others end in zeros
     coords: Int[Tensor, "token 3"]  # (t, y, x) of each, in the full grid of its shape
-    spans: Float[Tensor, "token 3"]  # how many of its shape fill the clip: places are shares of it
+    grid_extents: Float[
+        Tensor, "token 3"
+    ]  # how many of its shape fill the clip: places are shares of it
     grid: tuple[int, int, int]  # of the first shape
-    kinds: tuple[int, ...]  # tokens of each shape
+    tokens_per_tubelet: tuple[int, ...]  # tokens of each shape
     key: str = ""
     targets: dict[str, Target] = field(default_factory=dict)
 
@@ -262,20 +264,25 @@ class ClipPatches:
 class PackedClips(PackedBatch):
     """Many clips in one token stream; coords are (t, y, x), grids those of the first shape."""
 
-    spans: Float[Tensor, "token 3"]  # how many tubelets of each token's shape fill its clip
-    kinds: tuple[tuple[int, ...], ...]  # tokens of each shape, of each clip; on the host
+    grid_extents: Float[Tensor, "token 3"]  # how many tubelets of each token's shape fill its clip
+    tokens_per_tubelet: tuple[
+        tuple[int, ...], ...
+    ]  # tokens of each shape, of each clip; on the host
 
     @property
-    def _of_tokens(self) -> tuple[str, ...]:
-        return "patches", "coords", "spans"
+    def _token_fields(self) -> tuple[str, ...]:
+        return "patches", "coords", "grid_extents"
 
     def select(self, images: Sequence[int]) -> Self:
-        return replace(super().select(images), kinds=tuple(self.kinds[i] for i in images))
+        return replace(
+            super().select(images),
+            tokens_per_tubelet=tuple(self.tokens_per_tubelet[i] for i in images),
+        )
 
-    def rows_of(self, kind: int) -> Int[Tensor, " row"]:
+    def token_indices(self, kind: int) -> Int[Tensor, " row"]:
         """The places in the stream of the tokens of one shape."""
         rows, place = [], 0
-        for counts in self.kinds:
+        for counts in self.tokens_per_tubelet:
             start = place + sum(counts[:kind])
             rows.append(torch.arange(start, start + counts[kind]))
             place += sum(counts)
@@ -289,18 +296,18 @@ def collate_clips(clips: Sequence[ClipPatches], tubelets: Sequence[Tubelet]) -> 
         return PackedClips(
             patches=torch.empty(0, 3 * max(t.pixels for t in tubelets), dtype=torch.uint8),
             coords=torch.empty(0, 3, dtype=torch.int32),
-            spans=torch.empty(0, 3),
+            grid_extents=torch.empty(0, 3),
             grids=torch.empty(0, 3, dtype=torch.int32),
             lengths=(),
-            kinds=(),
+            tokens_per_tubelet=(),
         )
     return PackedClips(
         patches=torch.cat([clip.patches for clip in clips]),
         coords=torch.cat([clip.coords for clip in clips]),
-        spans=torch.cat([clip.spans for clip in clips]),
+        grid_extents=torch.cat([clip.grid_extents for clip in clips]),
         grids=torch.tensor([clip.grid for clip in clips], dtype=torch.int32),
         lengths=tuple(len(clip.patches) for clip in clips),
-        kinds=tuple(clip.kinds for clip in clips),
+        tokens_per_tubelet=tuple(clip.tokens_per_tubelet for clip in clips),
         keys=tuple(clip.key for clip in clips),
         targets={name: _stack([c.targets[name] for c in clips]) for name in clips[0].targets},
     )

@@ -30,6 +30,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from patchpack import old_names
+from patchpack.old_names import current_tensor
+
 FORMAT = "patchpack checkpoint"
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -82,7 +85,7 @@ def save(
         os.rename(temporary, final)
         _sync(parent)
     except (OSError, SafetensorError) as error:
-        good = candidates(parent, name)
+        good = list_checkpoints(parent, name)
         last = f"; the last good checkpoint is {good[0]}" if good else ""
         raise CheckpointError(f"could not save {final}: {_why(error)}{last}") from error
     finally:
@@ -91,7 +94,7 @@ def save(
     return final
 
 
-def candidates(parent: Path, name: str) -> list[Path]:
+def list_checkpoints(parent: Path, name: str) -> list[Path]:
     """Checkpoints of this name, newest first; they are not verified yet."""
     return [folder for _, folder in _numbered(parent, name) if (folder / MANIFEST).is_file()]
 
@@ -105,9 +108,12 @@ def load(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
             found = load_file(folder / file)
         except Exception as error:  # hostile headers raise TypeError and more, not only its own
             raise _damaged(folder / file, error) from error
-        tensors[file.removesuffix(TENSORS)] = {n: value.to(device) for n, value in found.items()}
+        tensors[file.removesuffix(TENSORS)] = {
+            current_tensor(name): value.to(device) for name, value in found.items()
+        }
     try:
-        state = _read_object(folder / STATE)
+        read = _read_object(folder / STATE)
+        state = {old_names.STATE.get(key, key): value for key, value in read.items()}
     except (OSError, ValueError) as error:
         raise _damaged(folder / STATE, error) from error
     return Checkpoint(folder=folder, step=manifest["step"], tensors=tensors, state=state)
@@ -116,7 +122,7 @@ def load(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
 def load_newest(parent: Path, name: str) -> Checkpoint:
     """The newest checkpoint that verifies; warns of damaged ones that it passes over."""
     problems = []
-    for folder in candidates(parent, name):
+    for folder in list_checkpoints(parent, name):
         try:
             return load(folder)
         except CheckpointError as error:
@@ -207,19 +213,19 @@ def _write(
     (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
     for file, named in tensors.items():
         path = folder / f"{file}{TENSORS}"
-        save_file(_separate(named), path)
+        save_file(_contiguous_copies(named), path)
         shutil.copymode(folder / STATE, path)  # safetensors lets only the owner read
     files = {}
     for path in sorted(folder.iterdir()):
         _sync(path)
-        files[path.name] = _describe(path)
+        files[path.name] = _digest(path)
     manifest = {"format": FORMAT, "version": VERSION, "step": step, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     _sync(folder / MANIFEST)
     _sync(folder)
 
 
-def _separate(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous_copies(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors on the host, no two in one storage: what safetensors takes."""
     if "__metadata__" in named:
         raise CheckpointError(
@@ -261,7 +267,7 @@ def _verify(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / min(extra)} is no part of the checkpoint: remove it")
     for name, expected in files.items():
         try:
-            found = _describe(folder / name)
+            found = _digest(folder / name)
         except (OSError, ValueError) as error:
             raise _damaged(folder / name, error) from error
         if found != expected:
@@ -307,7 +313,7 @@ def _why(error: Exception | str) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _digest(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"sha256": digest, "bytes": path.stat().st_size}

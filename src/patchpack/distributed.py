@@ -33,7 +33,7 @@ class World:
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
+def init_distributed() -> Iterator[World]:
     """The world that torchrun describes in the environment, or a world of one."""
     local, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
@@ -50,7 +50,7 @@ def join_world() -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def sum_over_ranks(values: Sequence[float], world: World) -> list[float]:
+def all_reduce_floats(values: Sequence[float], world: World) -> list[float]:
     """Element-wise sums over all processes, in float64, between hosts: no device is waited for."""
     if world.size == 1:
         return list(values)
@@ -59,14 +59,14 @@ def sum_over_ranks(values: Sequence[float], world: World) -> list[float]:
     return tensor.tolist()
 
 
-def reduce_over_ranks(value: Float[Tensor, "..."], op: str = "sum") -> Float[Tensor, "..."]:
+def all_reduce_tensor(value: Float[Tensor, "..."], op: str = "sum") -> Float[Tensor, "..."]:
     """The sum, or the "max", over all processes, in place and on their devices: no host waits."""
     if dist.is_initialized():
         dist.all_reduce(value, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op])
     return value
 
 
-def gather_rows(x: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "all dim"], slice]:
+def all_gather_rows(x: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "all dim"], slice]:
     """The rows of all processes, in order of rank, and which of them are this process's own.
 
     Processes may hold different numbers of rows, also none. No gradient flows through this.
@@ -85,7 +85,7 @@ def gather_rows(x: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "all dim"], 
     return rows, slice(start, start + len(x))
 
 
-def gather_over_ranks(items: Sequence[Item], world: World) -> list[Item]:
+def all_gather_objects(items: Sequence[Item], world: World) -> list[Item]:
     """The items of all processes, in order of rank; every process gets the same."""
     if world.size == 1:
         return list(items)
@@ -94,7 +94,7 @@ def gather_over_ranks(items: Sequence[Item], world: World) -> list[Item]:
     return [item for items in gathered for item in items]
 
 
-def prepare(
+def parallelize(
     objective: nn.Module,
     task: nn.Module,
     world: World,
@@ -103,7 +103,7 @@ def prepare(
     compile_blocks: bool,
 ) -> nn.Module:
     """Ready a task for training; `objective` is the module around it that gives its loss."""
-    encoder = task.trunk.encoder  # pyrefly: ignore
+    encoder = task.backbone.encoder  # pyrefly: ignore
     encoder.checkpoint_blocks = checkpoint_blocks
     if compile_blocks:
         encoder.compile_blocks()

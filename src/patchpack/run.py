@@ -17,18 +17,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from patchpack.checkpoint import candidates, load_newest, write_text_atomic
+from patchpack.checkpoint import list_checkpoints, load_newest, write_text_atomic
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
-from patchpack.data.pipeline import training_packs
+from patchpack.data.pipeline import training_batches
 from patchpack.data.records import CLIPS, IMAGES
-from patchpack.distributed import join_world
+from patchpack.distributed import init_distributed
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.tasks.initialize import begin_with
+from patchpack.tasks.initialize import initialize_from_run
 from patchpack.tasks.registry import prepare
-from patchpack.tasks.task import Job
+from patchpack.tasks.task import TaskRun
 from patchpack.train.config import RunConfig
 from patchpack.train.log import RunLog, read_log
 from patchpack.train.loop import Trainer, TrainingError, fit
@@ -45,7 +45,7 @@ def start(config: RunConfig, *, live: bool = True) -> Progress:
     # Absolute, so that the run can be resumed and judged from any folder.
     init = config.init.resolve() if config.init else None
     config = replace(config, init=init, data=replace(config.data, root=config.data.root.resolve()))
-    if candidates(config.out / CHECKPOINTS, "last"):
+    if list_checkpoints(config.out / CHECKPOINTS, "last"):
         raise TrainingError(
             f"{config.out} already holds a run: continue it with --resume {config.out}, "
             "or choose another folder with --out"
@@ -72,44 +72,44 @@ def load_config(folder: Path) -> RunConfig:
 def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     data = config.data
     assert data.root is not None
-    learned = isinstance(config.task, ClassificationConfig)  # whether labels matter
+    require_labels = isinstance(config.task, ClassificationConfig)  # whether labels matter
     index = build_index(
         data.root,
         max_bad_fraction=data.max_bad_fraction,
-        learned=learned,
-        kind=CLIPS if config.showing else IMAGES,
+        require_labels=require_labels,
+        media_type=CLIPS if config.clip_sampling else IMAGES,
     )
     index = index.where(data.where)
-    with join_world() as world:
-        job = prepare(index, config, world, resumed=resumed)
+    with init_distributed() as world:
+        task_run = prepare(index, config, world, resumed=resumed)
         torch.manual_seed(config.train.seed)
-        task = job.build()
+        task = task_run.build()
         if config.init and not resumed:
-            begin_with(task, config.init, job.continues, config.inflate)
-        if config.train.lock_trunk:
-            task.lock()
+            initialize_from_run(task, config.init, task_run.head_matches, config.inflate)
+        if config.train.freeze_backbone:
+            task.freeze()
         dtype = choose_dtype(config.train.precision, world.device)
         trainer = Trainer(task, config, world, dtype)
-        bad_before = _restore(trainer, config.out, job) if resumed else {}
+        bad_before = _restore(trainer, config.out, task_run) if resumed else {}
         if world.is_main and not resumed:
-            _begin_folder(config, job)
+            _begin_folder(config, task_run)
         log = RunLog(
             config.out if world.is_main else None,
             resume_step=trainer.progress.step,
-            resume_done=trainer.progress.done(config.train),
+            resume_done=trainer.progress.fraction_done(config.train),
             live=live and world.is_main,
         )
         try:
             if not resumed:
                 unreadable = [BadImage(key, reason) for key, reason in index.bad]
-                log.left_out(0, unreadable + job.left_out)
+                log.log_unreadable(0, unreadable + task_run.skipped)
             if index.held_out and not resumed:
                 log.message(
-                    f"no split val: {index.held_out:,} {index.noun} of train are held out for it"
+                    f"no split val: {index.held_out:,} {index.item_name} of train are held out for it"
                 )
-            for note in job.notes:
+            for note in task_run.messages:
                 log.message(note)
-            _fit(trainer, job, bad_before, log, dtype)
+            _fit(trainer, task_run, bad_before, log, dtype)
         finally:
             log.close()
             if world.is_main:
@@ -117,52 +117,54 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         return trainer.progress
 
 
-def _begin_folder(config: RunConfig, job: Job) -> None:
+def _begin_folder(config: RunConfig, task_run: TaskRun) -> None:
     """Write the run's folder, once all that may be wrong with the data is known to be right."""
     try:
         config.out.mkdir(parents=True, exist_ok=True)
-        job.write(config.out)
+        task_run.write(config.out)
         write_text_atomic(config.out / "config.json", json.dumps(to_json(config), indent=2) + "\n")
     except OSError as error:
         raise TrainingError(f"cannot write to {config.out}: {error.strerror}") from error
 
 
 def _fit(
-    trainer: Trainer, job: Job, bad_before: dict[str, str], log: RunLog, dtype: torch.dtype
+    trainer: Trainer, task_run: TaskRun, bad_before: dict[str, str], log: RunLog, dtype: torch.dtype
 ) -> None:
     config, world = trainer.config, trainer.world
     bad, bad_val = (
-        BadImages(split.root, split.label_of, config.data.max_bad_fraction, reasons, split.noun)
-        for split, reasons in ((job.train, bad_before), (job.val, {}))
+        BadImages(
+            split.root, split.label_of, config.data.max_bad_fraction, reasons, split.item_name
+        )
+        for split, reasons in ((task_run.train, bad_before), (task_run.val, {}))
     )
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        values, errors = job.evaluate(module, world, dtype)
-        log.left_out(trainer.progress.step, bad_val.add(errors))
+        values, errors = task_run.evaluate(module, world, dtype)
+        log.log_unreadable(trainer.progress.step, bad_val.add(errors))
         if not values:
             raise TrainingError("no image of the validation split could be read")
         return values
 
     fit(
         trainer,
-        training_packs(job.train, config, world, trainer.progress),
+        training_batches(task_run.train, config, world, trainer.progress),
         log,
         bad,
         evaluate=evaluate,
-        metric=job.metric,
+        metric=task_run.metric,
         checkpoints=config.out / CHECKPOINTS,
         extra={
-            "card": to_json(job.card(str(dtype).removeprefix("torch."))),
-            "images": fingerprint(job.train),
+            "model_spec": to_json(task_run.spec(str(dtype).removeprefix("torch."))),
+            "images": fingerprint(task_run.train),
             "world_size": world.size,
         },
     )
 
 
-def _restore(trainer: Trainer, folder: Path, job: Job) -> dict[str, str]:
+def _restore(trainer: Trainer, folder: Path, task_run: TaskRun) -> dict[str, str]:
     """Put a run where its newest good checkpoint was; returns the images it could not read."""
     checkpoint = load_newest(folder / CHECKPOINTS, "last")
-    if checkpoint.state.get("images") != fingerprint(job.train):
+    if checkpoint.state.get("images") != fingerprint(task_run.train):
         raise TrainingError(
             f"the training images are not those that {folder} began with (files were added, "
             "removed or changed), so it cannot continue exactly; restore them, or start a new run"
@@ -183,15 +185,19 @@ def fingerprint(index: Index) -> str:
     for array in (index.heights, index.widths, index.labels):
         digest.update(array.astype("<i8").tobytes())
     if index.captions is not None:
-        for array in (index.captions.tokens, index.captions.starts, index.captions.first):
+        for array in (
+            index.captions.tokens,
+            index.captions.token_offsets,
+            index.captions.image_offsets,
+        ):
             digest.update(array.astype("<i8").tobytes())
     if index.clips is not None:
         for array in (index.clips.lengths, index.clips.rates):
             digest.update(array.astype("<f8").tobytes())
     if index.masks is not None:
         digest.update("\0".join(index.masks.keys).encode("utf-8", "surrogatepass"))
-    if index.objects is not None:
-        for there in index.objects.images:
+    if index.boxes is not None:
+        for there in index.boxes.images:
             digest.update(there.boxes.astype("<f4").tobytes() + there.labels.tobytes())
     return digest.hexdigest()
 
@@ -201,7 +207,7 @@ def _draw(folder: Path) -> None:
         from patchpack.visualize.figures import draw_curves
     except ImportError:  # the report extra is not installed
         return
-    train, evals = (read_log(folder / "log.jsonl", kind) for kind in ("train", "eval"))
+    train, evals = (read_log(folder / "log.jsonl", media_type) for media_type in ("train", "eval"))
     if train:
         with suppress(OSError):  # a full disk has been reported by what mattered more
             (folder / "curves.png").write_bytes(draw_curves(train, evals))

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from patchpack.old_names import TYPES, current_fields
+
 T = TypeVar("T")
 
 WORDS = {
@@ -102,6 +104,7 @@ def _dataclass(cls: Any, data: Any, path: str) -> Any:
     known = _fields(cls)
     if "type" not in known and data.get("type") == cls.__name__:
         data = {key: value for key, value in data.items() if key != "type"}
+    data = current_fields(cls, data)
     _refuse_unknown(cls, data, where)
     required = [
         name
@@ -180,9 +183,11 @@ def _choice(classes: dict[str, Any], data: Any, path: str) -> Any:
             f"{path}: expected an object whose 'type' is one of {names}, got {data!r}"
         )
     name = data["type"]
+    if name not in list(classes) and isinstance(name, str):
+        name = TYPES.get(name, name)
     if name not in list(classes):
         raise ConfigError(f"{path}: unknown type {name!r}{nearest(str(name), classes)}")
-    return _dataclass(classes[name], data, path)
+    return _dataclass(classes[name], data | {"type": name}, path)
 
 
 def _literal(choices: tuple[Any, ...], data: Any, path: str) -> Any:

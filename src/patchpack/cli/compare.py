@@ -19,7 +19,9 @@ class Compare:
     data: Path | None = None  # a folder or manifest; each run's own data when absent
     split: str = "test"
     where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
-    at: int | None = None  # tokens of an image for robustness; the largest budget when absent
+    robustness_tokens: int | None = (
+        None  # tokens of an image for robustness; the largest budget when absent
+    )
     severities: tuple[int, ...] = SEVERITIES  # of corruptions
     attributes: tuple[str, ...] = ()  # columns of a manifest, for fairness
     out: Path = Path("compare")  # folder of the report
@@ -30,10 +32,15 @@ def run_compare(options: Compare) -> None:
     if len(options.runs) < 2:
         raise ValueError("compare needs two runs or more")
     request = Request(
-        suites=suites_of(options.suite), budgets=options.budgets, data=options.data,
-        split=options.split, where=options.where, at=options.at, severities=options.severities,
+        suites=suites_of(options.suite),
+        budgets=options.budgets,
+        data=options.data,
+        split=options.split,
+        where=options.where,
+        robustness_tokens=options.robustness_tokens,
+        severities=options.severities,
         attributes=options.attributes,
-    )  # fmt: skip
+    )
     try:
         from patchpack.cli.report import report_comparison
     except ImportError as error:

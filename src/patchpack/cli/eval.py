@@ -32,18 +32,18 @@ from patchpack.evaluation.request import (
 )
 from patchpack.inference.output_files import make_folder
 from patchpack.loading import load, load_labelling
-from patchpack.metrics.classification import Counts, table
-from patchpack.metrics.detection import MOST
-from patchpack.metrics.retrieval import AT
-from patchpack.tasks.classification.predictor import Predictor
+from patchpack.metrics.classification import ClassificationCounts, table
+from patchpack.metrics.detection import MAX_DETECTIONS
+from patchpack.metrics.retrieval import RECALL_AT
+from patchpack.tasks.classification.predictor import ClassificationPredictor
 from patchpack.tasks.classification.report import draw_clips
-from patchpack.tasks.classification.video_predictor import ClipPredictor
-from patchpack.tasks.contrastive.predictor import PLAIN, Matcher
-from patchpack.tasks.detection.predictor import BoxModel
+from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
+from patchpack.tasks.contrastive.predictor import PLAIN, ImageTextPredictor
+from patchpack.tasks.detection.predictor import DetectionPredictor
 from patchpack.tasks.detection.report import eval_boxes
-from patchpack.tasks.segmentation.predictor import PixelModel
+from patchpack.tasks.segmentation.predictor import SegmentationPredictor
 from patchpack.tasks.segmentation.report import eval_pixels
-from patchpack.visualize.tables import cost_of, rows_of
+from patchpack.visualize.tables import cost_of, new_table
 
 WAYS = {"image_to_text": "image to text", "text_to_image": "text to image"}
 
@@ -60,17 +60,19 @@ class Eval:
     where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
     budgets: tuple[int, ...] = ()  # most tokens of an image; the run's own when empty
     views: int = 1  # of a clip, at places spread in time, whose logits are averaged
-    max_boxes: int = MOST  # of an image that count for average precision, the best
-    windowed: bool = False  # large images at their size, through windows of so many tokens
+    max_detections: int = MAX_DETECTIONS  # of an image that count for average precision, the best
+    sliding_window: bool = False  # large images at their size, through windows of so many tokens
     templates: Path | None = None  # a line each, with {} where a class's name goes
     suite: str = ""  # of cost, calibration, robustness, fewshot, fairness, with commas between
     max_ms: float | None = None  # of an image: keep the best budget or cascade within it …
     max_gflops: float | None = None  # … or within these operations …
     min_accuracy: float | None = None  # … or the cheapest that is so accurate on val; for predict
     fit_temperature: bool = False  # of the logits, on val, and keep it for predict
-    at: int | None = None  # tokens of an image for robustness; the largest budget when absent
+    robustness_tokens: int | None = (
+        None  # tokens of an image for robustness; the largest budget when absent
+    )
     severities: tuple[int, ...] = SEVERITIES  # of corruptions
-    shifted: Path | None = None  # another rendition of the same classes, for robustness
+    shifted_data: Path | None = None  # another rendition of the same classes, for robustness
     attributes: tuple[str, ...] = ()  # columns of a manifest, for fairness
     label_map: Path | None = None  # JSON: {class of the data: class of the model}
     out: Path | None = None  # where the results go; the run's folder when absent
@@ -79,14 +81,14 @@ class Eval:
 
 
 USES = {
-    "views": (ClipPredictor,),
-    "max_boxes": (BoxModel,),
-    "windowed": (PixelModel,),
-    "templates": (Matcher,),
+    "views": (VideoClassificationPredictor,),
+    "max_detections": (DetectionPredictor,),
+    "sliding_window": (SegmentationPredictor,),
+    "templates": (ImageTextPredictor,),
 }
 
 
-OF_SUITES = ("at", "shifted", "attributes", "label_map")  # options
+SUITE_OPTIONS = ("robustness_tokens", "shifted_data", "attributes", "label_map")  # options
 
 
 def run_eval(options: Eval) -> None:
@@ -106,7 +108,7 @@ def run_eval(options: Eval) -> None:
             out=options.out or options.run, as_json=options.json,
         )  # fmt: skip
         return
-    for name in OF_SUITES:
+    for name in SUITE_OPTIONS:
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} needs --suite")
     model = load(options.run)
@@ -117,40 +119,42 @@ def run_eval(options: Eval) -> None:
         split=options.split,
         where=options.where,
         max_bad_fraction=options.max_bad_fraction,
-        learned=isinstance(model, Predictor),
+        require_labels=isinstance(model, ClassificationPredictor),
     )
-    budgets = options.budgets or (model.card.eval_tokens,)
-    if isinstance(model, PixelModel):
+    budgets = options.budgets or (model.spec.eval_tokens,)
+    if isinstance(model, SegmentationPredictor):
         if options.data:
             check_classes(data.index.root, model.names)
         out = (options.out or options.run) / f"eval-{options.split}.json"
         eval_pixels(
             model, data, budgets,
-            windowed=options.windowed, out=out, name=str(options.run), as_json=options.json,
+            sliding_window=options.sliding_window, out=out, name=str(options.run), as_json=options.json,
         )  # fmt: skip
         return
-    if isinstance(model, BoxModel):
+    if isinstance(model, DetectionPredictor):
         out = (options.out or options.run) / f"eval-{options.split}.json"
         eval_boxes(
-            model, data, budgets, most=options.max_boxes, out=out, name=str(options.run),
+            model, data, budgets, most=options.max_detections, out=out, name=str(options.run),
             as_json=options.json,
         )  # fmt: skip
         return
-    if isinstance(model, Matcher):
+    if isinstance(model, ImageTextPredictor):
         retrieved, classified = _match(model, data, budgets, options.templates)
     else:
         retrieved, classified = [], classify_at(model, data, budgets, options.views)
-    _Report(options, data.index.classes if isinstance(model, Matcher) else model.card.classes).tell(
-        retrieved, classified
-    )
-    if isinstance(model, ClipPredictor):
+    _Report(
+        options, data.index.classes if isinstance(model, ImageTextPredictor) else model.spec.classes
+    ).tell(retrieved, classified)
+    if isinstance(model, VideoClassificationPredictor):
         picture = (options.out or options.run) / f"eval-{options.split}.png"
         draw_clips(model, data, budgets[-1], options.views).save(picture)
         if not options.json:
             print(picture)
 
 
-def _request(options: Eval, model: Predictor | Matcher, chooses: bool) -> Request:
+def _request(
+    options: Eval, model: ClassificationPredictor | ImageTextPredictor, chooses: bool
+) -> Request:
     """The suites asked for, and those that an option needs."""
     suites = suites_of(options.suite) or (("cost",) if chooses else ())
     if options.fit_temperature and "calibration" not in suites:
@@ -163,16 +167,16 @@ def _request(options: Eval, model: Predictor | Matcher, chooses: bool) -> Reques
         where=options.where,
         max_bad_fraction=options.max_bad_fraction,
         label_map=read_label_map(options.label_map),
-        at=options.at,
+        robustness_tokens=options.robustness_tokens,
         severities=options.severities,
-        shifted=options.shifted,
+        shifted_data=options.shifted_data,
         attributes=options.attributes,
         fit_temperature=options.fit_temperature,
     )
 
 
 def _match(
-    model: Matcher, data: Data, budgets: Sequence[int], templates: Path | None
+    model: ImageTextPredictor, data: Data, budgets: Sequence[int], templates: Path | None
 ) -> tuple[list[RetrievalResult], list[BudgetResult]]:
     """Whatever the data have texts for, and whatever they have labels for."""
     retrieved: list[RetrievalResult] = []
@@ -249,10 +253,10 @@ class _Report:
 def _print_retrieval(console: Console, results: Sequence[RetrievalResult]) -> None:
     images, texts = results[-1].images, results[-1].texts
     console.print(f"{images:,} images, {texts:,} texts; right ones among the k nearest")
-    rows = rows_of("tokens", "from … to", *(f"recall@{k}" for k in AT), "images/s")
+    rows = new_table("tokens", "from … to", *(f"recall@{k}" for k in RECALL_AT), "images/s")
     for r in results:
         for way, title in WAYS.items():
-            shares = [f"{r.recalls[f'{way}@{k}']:.4f}" for k in AT]
+            shares = [f"{r.recalls[f'{way}@{k}']:.4f}" for k in RECALL_AT]
             rows.add_row(f"{r.max_tokens}", title, *shares, f"{r.images_per_s:,.0f}")
     console.print(rows)
 
@@ -260,7 +264,7 @@ def _print_retrieval(console: Console, results: Sequence[RetrievalResult]) -> No
 def _print_classes(
     console: Console, results: Sequence[BudgetResult], classes: Sequence[str]
 ) -> None:
-    rows = rows_of("tokens", "top-1", "top-5", "NLL", "GFLOP/image", "images/s", "images")
+    rows = new_table("tokens", "top-1", "top-5", "NLL", "GFLOP/image", "images/s", "images")
     for r in results:
         rows.add_row(
             f"{r.max_tokens}", f"{r.counts.top1:.4f}", f"{r.counts.top5:.4f}",
@@ -279,7 +283,9 @@ def _print_classes(
         console.print(f"  {share:6.1%}  {name}")
 
 
-def _draw_confusion(counts: Counts, classes: Sequence[str], path: Path) -> Path | None:
+def _draw_confusion(
+    counts: ClassificationCounts, classes: Sequence[str], path: Path
+) -> Path | None:
     try:
         from patchpack.visualize.figures import draw_confusion
     except ImportError:  # the report extra is not installed

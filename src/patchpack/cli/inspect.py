@@ -15,7 +15,7 @@ from patchpack.data.index import Index, build_index
 from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
-from patchpack.data.video.frame_sampling import FrameSampling, Showing
+from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
 
@@ -39,50 +39,52 @@ def run_inspect(options: Inspect) -> None:
         raise ValueError("patch_size and max_tokens must be at least 1")
     if options.frames and options.picture:
         raise ValueError("--picture draws a pack of images, not of clips")
-    kind = CLIPS if options.frames else IMAGES
-    index = build_index(options.source, max_bad_fraction=options.max_bad_fraction, kind=kind)
+    media_type = CLIPS if options.frames else IMAGES
+    index = build_index(
+        options.source, max_bad_fraction=options.max_bad_fraction, media_type=media_type
+    )
     config = model_config("navit_s16", patch_size=options.patch_size)
-    showing = None
+    clip_sampling = None
     if options.frames:
         shapes = (Tubelet(2, options.patch_size, options.patch_size),)
         config = model_config("navit_s16x2", patch_size=options.patch_size, tubelets=shapes)
-        showing = Showing(options.frames, shapes)
+        clip_sampling = ClipSampling(options.frames, shapes)
     found = survey(
         index,
         patch_size=options.patch_size,
         max_tokens=options.max_tokens,
         resolution=options.resolution,
         flops=lambda lengths: forward_flops(config, lengths),
-        showing=showing,
+        clip_sampling=clip_sampling,
     )
     if options.picture:
         _draw_first_pack(index, options, options.picture)
     if options.json:
         print(json.dumps(found.json()))
     else:
-        _print_survey(found, index.noun, index.bad)
+        _print_survey(found, index.item_name, index.bad)
 
 
 def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
     from PIL import Image
 
     from patchpack.data.loader import LoaderConfig, load_epoch
-    from patchpack.data.spec import Treatment
+    from patchpack.data.spec import Preprocessing
     from patchpack.visualize.figures import draw_pack
 
     # A pack of a few hundred tokens can be looked at; one of thousands cannot.
     small = min(options.max_tokens, 4096)
     plan = plan_all(index, options.patch_size, small, options.resolution, False)
-    treatment = Treatment(patch_size=options.patch_size)
-    first = next(load_epoch(index, plan, treatment, LoaderConfig(workers=0)))
+    preprocessing = Preprocessing(patch_size=options.patch_size)
+    first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)))
     Image.fromarray(draw_pack(first.batch, options.patch_size)).save(path)
 
 
-def _print_survey(found: Survey, noun: str, bad: Sequence[tuple[str, str]]) -> None:
+def _print_survey(found: Survey, item_name: str, bad: Sequence[tuple[str, str]]) -> None:
     console = Console(markup=False, highlight=False)
     splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items())
     classes = f" in {found.classes} classes" if found.classes else ""
-    console.print(f"{found.images:,} {noun}{classes} ({splits})")
+    console.print(f"{found.images:,} {item_name}{classes} ({splits})")
     for key, reason in bad:
         console.print(f"unreadable: {key}: {reason}", soft_wrap=True)
     rows = Table(box=None, padding=(0, 2), header_style="dim")
@@ -98,8 +100,8 @@ def _print_survey(found: Survey, noun: str, bad: Sequence[tuple[str, str]]) -> N
     console.print(rows)
     console.print(
         f"{found.packs:,} packs of {found.max_tokens:,} tokens, "
-        f"{found.images_per_pack:.1f} {noun} each: {found.fill:.2%} full, "
-        f"{found.fill_to_fit:.2%} where the last of a pack may be trimmed"
+        f"{found.images_per_pack:.1f} {item_name} each: {found.fill:.2%} full, "
+        f"{found.fill_trimmed:.2%} where the last of a pack may be trimmed"
     )
     padded = 1 - found.gflops / found.gflops_padded
     square = 1 - found.gflops / found.gflops_square

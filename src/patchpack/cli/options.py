@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from patchpack.inference.predictor import ImageModel
+from patchpack.inference.predictor import Predictor
 
 
 def refuse_others(
-    options: Any, model: ImageModel, uses: Mapping[str, tuple[type[ImageModel], ...]]
+    options: Any, model: Predictor, uses: Mapping[str, tuple[type[Predictor], ...]]
 ) -> None:
     """Raise ValueError for an option that was given to a model that has no use for it.
 

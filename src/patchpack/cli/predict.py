@@ -16,15 +16,15 @@ from patchpack.data.images import BadImage, decode
 from patchpack.data.records import CLIPS
 from patchpack.inference.image_files import image_files, read_groups
 from patchpack.inference.output_files import check_new
-from patchpack.inference.predictor import ImageModel
+from patchpack.inference.predictor import Predictor
 from patchpack.loading import load
-from patchpack.tasks.backbone_module import check_names
-from patchpack.tasks.classification.predictor import Prediction, Predictor
-from patchpack.tasks.classification.video_predictor import ClipPredictor
-from patchpack.tasks.contrastive.predictor import Matcher
-from patchpack.tasks.detection.predictor import LEAST, BoxModel
+from patchpack.tasks.backbone_module import check_unique_class_names
+from patchpack.tasks.classification.predictor import ClassificationPredictor, Prediction
+from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
+from patchpack.tasks.contrastive.predictor import ImageTextPredictor
+from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, DetectionPredictor
 from patchpack.tasks.detection.report import predict_boxes
-from patchpack.tasks.segmentation.predictor import PixelModel
+from patchpack.tasks.segmentation.predictor import SegmentationPredictor
 from patchpack.tasks.segmentation.report import predict_pixels
 from patchpack.visualize.contact_sheet import SHOWN, Hit, draw_hits
 
@@ -41,52 +41,52 @@ class Predict:
     max_tokens: int | None = None  # most tokens of an image: the cost dial
     top: int = 5  # labels of each image
     output: Annotated[Path | None, arg(aliases=["-o"])] = None  # a folder for masks, or a COCO file
-    least: float = LEAST  # score of a box that is shown
+    score_threshold: float = SCORE_THRESHOLD  # score of a box that is shown
     views: int = 1  # of a clip, at places spread in time, whose logits are averaged
-    windowed: bool = False  # masks of large images through windows of `max_tokens`
+    sliding_window: bool = False  # masks of large images through windows of `max_tokens`
     json: bool = False  # print JSON, one object a line
 
 
 USES = {
-    "labels": (Matcher, BoxModel),
-    "templates": (Matcher,),
-    "top": (Predictor, Matcher),
-    "output": (PixelModel, BoxModel),
-    "least": (BoxModel,),
-    "views": (ClipPredictor,),
-    "windowed": (PixelModel,),
+    "labels": (ImageTextPredictor, DetectionPredictor),
+    "templates": (ImageTextPredictor,),
+    "top": (ClassificationPredictor, ImageTextPredictor),
+    "output": (SegmentationPredictor, DetectionPredictor),
+    "score_threshold": (DetectionPredictor,),
+    "views": (VideoClassificationPredictor,),
+    "sliding_window": (SegmentationPredictor,),
 }
 
 
 def run_predict(options: Predict) -> int:
     model = load(options.run)
     refuse_others(options, model, USES)
-    check_names(options.labels)
+    check_unique_class_names(options.labels)
     bad: list[BadImage] = []
-    if isinstance(model, PixelModel):
+    if isinstance(model, SegmentationPredictor):
         predict_pixels(
-            model, options.images, max_tokens=options.max_tokens, windowed=options.windowed,
+            model, options.images, max_tokens=options.max_tokens, sliding_window=options.sliding_window,
             output=options.output, as_json=options.json, bad=bad,
         )  # fmt: skip
-    elif isinstance(model, BoxModel):
+    elif isinstance(model, DetectionPredictor):
         predict_boxes(
             model, options.images, options.labels, max_tokens=options.max_tokens,
-            least=options.least, output=options.output, as_json=options.json, bad=bad,
+            score_threshold=options.score_threshold, output=options.output, as_json=options.json, bad=bad,
         )  # fmt: skip
     else:
         for path, found in _predictions(model, options, bad):
             _print_prediction(path, found, options.json)
-    return _complain(bad)
+    return _report_unreadable(bad)
 
 
 def _predictions(
-    model: Predictor | Matcher, options: Predict, bad: list[BadImage]
+    model: ClassificationPredictor | ImageTextPredictor, options: Predict, bad: list[BadImage]
 ) -> Iterator[tuple[Path, Prediction]]:
     """The likeliest labels of each file; those that cannot be read go into `bad`."""
     dial, top = options.max_tokens, options.top
-    if isinstance(model, Matcher) and not options.labels:
+    if isinstance(model, ImageTextPredictor) and not options.labels:
         raise ValueError(f"{options.run} is {model.kind}: give --labels to choose from")
-    if isinstance(model, ClipPredictor):
+    if isinstance(model, VideoClassificationPredictor):
         for path in image_files(options.images, CLIPS):
             try:
                 (found,) = model.predict([path], max_tokens=dial, top=top, views=options.views)
@@ -96,7 +96,7 @@ def _predictions(
         return
     templates = read_templates(options.templates)
     for paths, images in read_groups(image_files(options.images), bad):
-        if isinstance(model, Matcher):
+        if isinstance(model, ImageTextPredictor):
             answers = model.predict(
                 images, options.labels, templates=templates, max_tokens=dial, top=top
             )
@@ -155,18 +155,18 @@ def run_embed(options: Embed) -> int:
         said = {"vectors": "vectors", "text_vectors": "vectors of texts"}
         parts = [f"{n} {said[name]} of {dim}" for name, (n, dim) in vectors.items()]
         print(f"{output}: {', '.join(parts)}")
-    return _complain(bad)
+    return _report_unreadable(bad)
 
 
-def _text_arrays(model: ImageModel, path: Path) -> dict[str, np.ndarray]:
-    if not isinstance(model, Matcher):
+def _text_arrays(model: Predictor, path: Path) -> dict[str, np.ndarray]:
+    if not isinstance(model, ImageTextPredictor):
         raise ValueError(f"this is {model.kind}: it reads no texts")
     texts = read_lines(path)
     return {"texts": np.array(texts), "text_vectors": model.embed_texts(texts)}
 
 
 def _image_arrays(
-    model: ImageModel, images: Sequence[Path], max_tokens: int | None, bad: list[BadImage]
+    model: Predictor, images: Sequence[Path], max_tokens: int | None, bad: list[BadImage]
 ) -> dict[str, np.ndarray]:
     """Keys and vectors of what can be read; raises ValueError where nothing can."""
     keys: list[str] = []
@@ -180,16 +180,16 @@ def _image_arrays(
         keys += map(str, paths)
         groups.append(vectors)
     if not keys:
-        _complain(bad)
+        _report_unreadable(bad)
         raise ValueError("none of the images can be read, so there is nothing to embed")
     return {"keys": np.array(keys), "vectors": np.concatenate(groups)}
 
 
 def _groups(
-    model: ImageModel, images: Sequence[Path], bad: list[BadImage]
+    model: Predictor, images: Sequence[Path], bad: list[BadImage]
 ) -> Iterable[tuple[list[Path], Sequence]]:
     """Paths of images with their pixels, or of one clip at a time with its path."""
-    if isinstance(model, ClipPredictor):
+    if isinstance(model, VideoClassificationPredictor):
         return (([path], [path]) for path in image_files(images, CLIPS))
     return read_groups(image_files(images), bad)
 
@@ -218,7 +218,7 @@ def run_search(options: Search) -> int:
     if options.picture:
         check_new([picture])
     model = load(options.run)
-    if not isinstance(model, Matcher):
+    if not isinstance(model, ImageTextPredictor):
         raise ValueError(f"{options.run} is {model.kind}: it reads no texts")
     texts = model.embed_texts(options.queries)
     bad: list[BadImage] = []
@@ -239,10 +239,10 @@ def run_search(options: Search) -> int:
     draw_hits(rows).save(picture)
     if not options.json:
         print(picture)
-    return _complain(bad)
+    return _report_unreadable(bad)
 
 
-def _complain(bad: Sequence[BadImage]) -> int:
+def _report_unreadable(bad: Sequence[BadImage]) -> int:
     """Name what could not be read; gives the exit status."""
     for error in bad:
         print(f"patchpack: {error}", file=sys.stderr)

@@ -10,17 +10,17 @@ from rich.console import Console
 
 from patchpack.evaluation.compare import compare
 from patchpack.evaluation.request import Request, default_budgets
-from patchpack.evaluation.runner import Runner, keep_choice, write_report
+from patchpack.evaluation.runner import Runner, save_operating_point, write_report
 from patchpack.loading import load_labelling
-from patchpack.metrics.operating_points import Point
-from patchpack.tasks.classification.predictor import Predictor
-from patchpack.tasks.contrastive.predictor import Matcher
+from patchpack.metrics.operating_points import MeasuredPoint
+from patchpack.tasks.classification.predictor import ClassificationPredictor
+from patchpack.tasks.contrastive.predictor import ImageTextPredictor
 from patchpack.visualize.section import Section
 
 
 def report_suites(
     run: Path,
-    model: Predictor | Matcher,
+    model: ClassificationPredictor | ImageTextPredictor,
     request: Request,
     *,
     limits: dict[str, float | None],
@@ -29,22 +29,24 @@ def report_suites(
     as_json: bool,
 ) -> None:
     """Run the suites that are asked for, keep what is chosen within limits, write the report."""
-    runner = Runner(run, model, request, templates=templates, tell=_tell)
-    chosen = keep_choice(run, runner.points(), **limits) if limits else None
+    runner = Runner(run, model, request, templates=templates, log=_log)
+    chosen = save_operating_point(run, runner.points(), **limits) if limits else None
     sections = runner.sections()
     budgets = ", ".join(map(str, request.budgets))
-    lead = f"{run.name} on {request.split}, at {budgets} tokens."
+    summary = f"{run.name} on {request.split}, at {budgets} tokens."
     if lost := runner.left_out():
-        lead += f" Left out, since they cannot be read ({len(lost):,}): {'; '.join(lost[:10])}."
-    report = write_report(out, f"report-{request.split}", "Evaluation", lead, sections)
+        summary += f" Left out, since they cannot be read ({len(lost):,}): {'; '.join(lost[:10])}."
+    report = write_report(out, f"report-{request.split}", "Evaluation", summary, sections)
     _print(sections, report, chosen, as_json)
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(f"patchpack: {line}", file=sys.stderr, flush=True)
 
 
-def _print(sections: list[Section], report: Path, chosen: Point | None, as_json: bool) -> None:
+def _print(
+    sections: list[Section], report: Path, chosen: MeasuredPoint | None, as_json: bool
+) -> None:
     if as_json:
         numbers = {section.name: section.numbers for section in sections}
         print(json.dumps({"report": str(report), **numbers}))
@@ -73,14 +75,14 @@ def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_j
     for name, run in zip(names, runs, strict=True):
         model = load_labelling(run)
         request = replace(request, budgets=request.budgets or default_budgets(model))
-        runner = Runner(run, model, request, tell=_tell)
+        runner = Runner(run, model, request, log=_log)
         if request.suites != ("fairness",):
             points[name] = runner.singles()
         numbers[name] = {section.name: section.numbers for section in runner.sections()}
     sections = compare(points, numbers)
     budgets = ", ".join(map(str, request.budgets))
-    lead = f"{', '.join(names)} on {request.split}, at {budgets} tokens."
-    report = write_report(out, "compare", "Comparison", lead, sections)
+    summary = f"{', '.join(names)} on {request.split}, at {budgets} tokens."
+    report = write_report(out, "compare", "Comparison", summary, sections)
     _print(sections, report, None, as_json)
 
 

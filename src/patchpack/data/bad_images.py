@@ -28,10 +28,10 @@ class BadImages:
         labels: Mapping[str, str | None],
         max_fraction: float,
         reasons: Mapping[str, str] | None = None,
-        noun: str = "images",
+        item_name: str = "images",
     ) -> None:
         self.source, self.labels, self.max_fraction = source, labels, max_fraction
-        self.noun = noun
+        self.item_name = item_name
         self.reasons = dict(reasons or {})
 
     def add(self, errors: Iterable[BadImage]) -> list[BadImage]:
@@ -47,14 +47,14 @@ class BadImages:
         bad, total = len(self.reasons), len(self.labels)
         if bad > self.max_fraction * total or bad == total:
             raise BadDataset(
-                f"{self.source}: {bad} of {total} {self.noun} cannot be used "
+                f"{self.source}: {bad} of {total} {self.item_name} cannot be used "
                 f"(max_bad_fraction is {self.max_fraction:g}): {self._name(self.reasons)}"
             )
         readable = {label for key, label in self.labels.items() if key not in self.reasons}
         for label in sorted({label for label in self.labels.values() if label} - readable):
             lost = [key for key, other in self.labels.items() if other == label]
             raise BadDataset(
-                f"{self.source}: none of the {len(lost)} {self.noun} of class {label!r} can be "
+                f"{self.source}: none of the {len(lost)} {self.item_name} of class {label!r} can be "
                 f"read: {self._name(lost)}"
             )
 

@@ -27,7 +27,7 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()
 )
 ORIENTATION = 0x0112  # EXIF tag
-TURNS = {  # EXIF orientation → what rights the image
+EXIF_TRANSPOSE = {  # EXIF orientation → what rights the image
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,7 +36,7 @@ TURNS = {  # EXIF orientation → what rights the image
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
+EXIF_SWAPS_AXES = (5, 6, 7, 8)  # orientations that exchange height and width
 SCALED_DECODE = 4  # times the target, in both sides, from which JPEGs are decoded at a fraction
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -59,13 +59,13 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) from the header alone, EXIF orientation applied; raises BadImage."""
     key = os.fspath(path)
     try:
-        refuse_streams(path)
+        require_regular_file(path)
         with _open(path, key) as image:
-            return _upright_size(image)
+            return _oriented_size(image)
     except BadImage:
         raise
     except Exception as error:
-        raise BadImage(key, reason_of(error)) from error
+        raise BadImage(key, explain_error(error)) from error
 
 
 def decode(
@@ -79,7 +79,7 @@ def decode(
     try:
         data = source if isinstance(source, bytes) else read_file(source)
         with _open(BytesIO(data), key) as image:
-            size = _upright_size(image)
+            size = _oriented_size(image)
             is_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
             least = _least_size(image, target) if is_jpeg and target else (0, 0)
             pixels = _decode_jpeg(image, data, least) if is_jpeg else to_rgb(image)
@@ -89,12 +89,16 @@ def decode(
     except BadImage as error:
         raise BadImage(key, error.reason) from error
     except Exception as error:  # decoders raise anything at all on hostile files
-        raise BadImage(key, reason_of(error)) from error
+        raise BadImage(key, explain_error(error)) from error
 
 
 def to_rgb(image: Image.Image) -> Pixels:
     """Any Pillow image as upright RGB; raises BadImage for modes that say no colours."""
-    upright = image.transpose(TURNS[turn]) if (turn := _orientation(image)) in TURNS else image
+    upright = (
+        image.transpose(EXIF_TRANSPOSE[turn])
+        if (turn := _orientation(image)) in EXIF_TRANSPOSE
+        else image
+    )
     if 0 in upright.size:
         raise BadImage("image", "has no pixels")
     if upright.mode.startswith("I"):
@@ -143,7 +147,7 @@ def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
     return image
 
 
-def refuse_streams(path: str | os.PathLike[str]) -> None:
+def require_regular_file(path: str | os.PathLike[str]) -> None:
     """Opening a pipe waits for its writer; a device may never end."""
     mode = os.stat(path).st_mode
     if not (S_ISREG(mode) or S_ISDIR(mode)):
@@ -152,7 +156,7 @@ def refuse_streams(path: str | os.PathLike[str]) -> None:
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file; pipes and devices are refused."""
-    refuse_streams(path)
+    require_regular_file(path)
     with open(path, "rb") as file:
         return file.read()
 
@@ -170,15 +174,15 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    if _orientation(image) in SIDEWAYS:
+def _oriented_size(image: Image.Image) -> tuple[int, int]:
+    if _orientation(image) in EXIF_SWAPS_AXES:
         return image.width, image.height
     return image.height, image.width
 
 
 def _least_size(header: Image.Image, target: tuple[int, int]) -> tuple[int, int]:
     """(height, width), as stored, that a scaled decode must reach; (0, 0) for full scale."""
-    high, wide = target[::-1] if _orientation(header) in SIDEWAYS else target
+    high, wide = target[::-1] if _orientation(header) in EXIF_SWAPS_AXES else target
     if header.height < SCALED_DECODE * high or header.width < SCALED_DECODE * wide:
         return 0, 0
     return 2 * high, 2 * wide
@@ -193,7 +197,11 @@ def _decode_jpeg(header: Image.Image, data: bytes, least: tuple[int, int]) -> Pi
     except ValueError:  # it is strict about oddities that Pillow rightly forgives
         return to_rgb(header)
     turn = _orientation(header)
-    return np.array(Image.fromarray(pixels).transpose(TURNS[turn])) if turn in TURNS else pixels
+    return (
+        np.array(Image.fromarray(pixels).transpose(EXIF_TRANSPOSE[turn]))
+        if turn in EXIF_TRANSPOSE
+        else pixels
+    )
 
 
 def _from_16_bit(image: Image.Image) -> Pixels:
@@ -207,7 +215,7 @@ def _from_16_bit(image: Image.Image) -> Pixels:
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def reason_of(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """What is wrong, in words a person can act on."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"

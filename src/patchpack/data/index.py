@@ -20,19 +20,19 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import Int
 
-from patchpack.data.annotations.boxes import Objects
+from patchpack.data.annotations.boxes import BoxAnnotations
 from patchpack.data.annotations.captions import Captions
 from patchpack.data.annotations.masks import Masks
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, read_size
-from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, File, Kind, split_name
-from patchpack.data.sources.folders import list_files, share_out
+from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
+from patchpack.data.sources.folders import list_files, split_by_hash
 from patchpack.data.video.decode import frames_in, read_header
 from patchpack.data.video.frame_sampling import Clips
 
 CACHE_VERSION = 4
-Facts = tuple[int, ...]  # height, width; of a clip also frames and rate, a fraction
-Stamp = tuple[int, int]  # time of change in ns, length in bytes
+HeaderInfo = tuple[int, ...]  # height, width; of a clip also frames and rate, a fraction
+Signature = tuple[int, int]  # time of change in ns, length in bytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class Index:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a manifest
     captions: Captions | None = None  # where texts belong to the images (`data.captions`)
     masks: Masks | None = None  # where masks do (`data.masks`)
-    objects: Objects | None = None  # where boxes do (`data.objects`)
+    boxes: BoxAnnotations | None = None  # where boxes do (`data.objects`)
     clips: Clips | None = None  # where they are no images, but clips (`data.frames`)
     bad: tuple[tuple[str, str], ...] = ()  # (key, reason) of files left out
     held_out: int = 0  # images of `val` that are from `train`, since there was no other `val`
@@ -66,7 +66,7 @@ class Index:
             return self
         name = split_name(name)
         if set(self.splits) == {"all"} and name in PARTS:
-            return self.select(share_out(self.keys)[name])
+            return self.select(split_by_hash(self.keys)[name])
         chosen = [i for i, split in enumerate(self.splits) if split == name]
         if not chosen:
             counts = Counter(self.splits)
@@ -80,7 +80,7 @@ class Index:
         return self.select(chosen)
 
     @property
-    def noun(self) -> str:
+    def item_name(self) -> str:
         """What its items are called."""
         return (IMAGES if self.clips is None else CLIPS).name
 
@@ -105,7 +105,7 @@ class Index:
             },
             captions=None if self.captions is None else self.captions.select(array),
             masks=None if self.masks is None else self.masks.select(array),
-            objects=None if self.objects is None else self.objects.select(array),
+            boxes=None if self.boxes is None else self.boxes.select(array),
             clips=None if self.clips is None else self.clips.select(array),
         )
 
@@ -135,8 +135,8 @@ def build_index(
     seed: int = 0,
     cache_dir: Path | None = None,
     max_bad_fraction: float = 0.01,
-    learned: bool = True,
-    kind: Kind = IMAGES,
+    require_labels: bool = True,
+    media_type: MediaType = IMAGES,
 ) -> Index:
     """Index a folder or a manifest (`layouts` says which shapes they may have).
 
@@ -151,15 +151,15 @@ def build_index(
     evaluated is never trained on.
     """
     source = Path(source)
-    root, files = list_files(source, seed, kind)
-    cache = _cache_path(source.resolve(), cache_dir, kind)
-    facts, reasons = _read_facts(root, files, cache, kind)
+    root, files = list_files(source, seed, media_type)
+    cache = _cache_path(source.resolve(), cache_dir, media_type)
+    facts, reasons = _read_facts(root, files, cache, media_type)
     good = [file for file in files if file.key in facts]
     found = np.array([facts[file.key] for file in good], np.int64)
-    labels = {file.key: file.label if learned else None for file in files}
-    BadImages(source, labels, max_bad_fraction, reasons, kind.name).check()
+    labels = {file.key: file.label if require_labels else None for file in files}
+    BadImages(source, labels, max_bad_fraction, reasons, media_type.name).check()
     telling = good
-    if learned:
+    if require_labels:
         _check_classes(source, good)
         telling = [file for file in good if file.split == "train"] or good
     classes = tuple(sorted({file.label for file in telling if file.label is not None}))
@@ -174,26 +174,26 @@ def build_index(
         splits=tuple(file.split for file in good),
         classes=classes,
         columns={name: tuple(file.columns.get(name, "") for file in good) for name in names},
-        clips=Clips(found[:, 2], found[:, 3] / found[:, 4]) if kind == CLIPS else None,
+        clips=Clips(found[:, 2], found[:, 3] / found[:, 4]) if media_type == CLIPS else None,
         bad=tuple(reasons.items()),
-        held_out=sum(file.held for file in good),
+        held_out=sum(file.held_out for file in good),
     )
 
 
 def _read_facts(
-    root: Path, files: list[File], cache: Path, kind: Kind
-) -> tuple[dict[str, Facts], dict[str, str]]:
+    root: Path, files: list[Record], cache: Path, media_type: MediaType
+) -> tuple[dict[str, HeaderInfo], dict[str, str]]:
     """Facts of each file, cached or from its header; why not, of those that have none."""
     known = _load_cache(cache)
-    read = read_size if kind == IMAGES else _clip_facts
-    found: dict[str, tuple[Stamp, Facts]] = {}
+    read = read_size if media_type == IMAGES else _clip_facts
+    found: dict[str, tuple[Signature, HeaderInfo]] = {}
     reasons: dict[str, str] = {}
     for file in files:
-        if file.fault:
-            reasons[file.key] = file.fault
+        if file.error:
+            reasons[file.key] = file.error
             continue
         path = os.path.join(root, file.key)
-        stamp, entry = _stamp(path), known.get(file.key)
+        stamp, entry = _file_signature(path), known.get(file.key)
         try:
             facts = entry[1] if entry and entry[0] == stamp else read(path)
         except BadImage as error:
@@ -205,12 +205,12 @@ def _read_facts(
     return {key: facts for key, (_, facts) in found.items()}, reasons
 
 
-def _clip_facts(path: str) -> Facts:
+def _clip_facts(path: str) -> HeaderInfo:
     *facts, rate = read_header(path)
     return *facts, *rate.as_integer_ratio()
 
 
-def _stamp(path: str) -> Stamp:
+def _file_signature(path: str) -> Signature:
     """What changes when the file does, of a folder also when its first frame does; zeros where
     there is no file."""
     try:
@@ -223,7 +223,7 @@ def _stamp(path: str) -> Stamp:
     return max(stat.st_mtime_ns, frame.st_mtime_ns), frame.st_size
 
 
-def _check_classes(source: Path, files: list[File]) -> None:
+def _check_classes(source: Path, files: list[Record]) -> None:
     labels = {
         split: {file.label for file in files if file.split == split and file.label}
         for split in ("train", "val", "test")
@@ -237,13 +237,13 @@ def _check_classes(source: Path, files: list[File]) -> None:
         )
 
 
-def _cache_path(source: Path, cache_dir: Path | None, kind: Kind) -> Path:
+def _cache_path(source: Path, cache_dir: Path | None, media_type: MediaType) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.blake2b(os.fsencode(source), digest_size=16).hexdigest()
-    return (cache_dir or home / "patchpack" / "index") / f"{kind.name}-{name}.npz"
+    return (cache_dir or home / "patchpack" / "index") / f"{media_type.name}-{name}.npz"
 
 
-def _load_cache(path: Path) -> dict[str, tuple[Stamp, Facts]]:
+def _load_cache(path: Path) -> dict[str, tuple[Signature, HeaderInfo]]:
     """What is known of files; nothing where the cache is absent, old or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as cache:
@@ -259,7 +259,7 @@ def _load_cache(path: Path) -> dict[str, tuple[Stamp, Facts]]:
         return {}
 
 
-def _save_cache(path: Path, found: dict[str, tuple[Stamp, Facts]]) -> None:
+def _save_cache(path: Path, found: dict[str, tuple[Signature, HeaderInfo]]) -> None:
     """Write the cache whole or not at all; a folder that cannot be written to goes without."""
     keys = "\0".join(found).encode("utf-8", "surrogatepass")
     numbers = np.array([(*stamp, *facts) for stamp, facts in found.values()], np.int64)

@@ -23,17 +23,17 @@ from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.packing.plan import Plan
 from patchpack.data.preprocess import load_clip, load_image
-from patchpack.data.spec import ClipSpec, PackSpec, Treatment, pack_spec
+from patchpack.data.spec import ClipSpec, PackSpec, Preprocessing, pack_spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class LoadedPack:
     """A pack, which pack it is, and which of its images could not be read."""
 
     batch: PackedBatch
     epoch: int
     step: int
-    bad: tuple[BadImage, ...] = ()
+    unreadable: tuple[BadImage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +41,15 @@ class LoaderConfig:
     """Who loads packs ahead of their use."""
 
     workers: int = 2  # threads or processes; 0 loads in the foreground
-    kind: Literal["threads", "processes"] = "threads"
-    ahead: int = 4  # packs loaded before they are needed
+    worker_type: Literal["threads", "processes"] = "threads"
+    prefetch: int = 4  # packs loaded before they are needed
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.ahead < 1:
-            raise ValueError(f"workers {self.workers} must be >= 0 and ahead {self.ahead} >= 1")
+        if self.workers < 0 or self.prefetch < 1:
+            raise ValueError(f"workers {self.workers} must be >= 0 and ahead {self.prefetch} >= 1")
 
 
-def load_pack(spec: PackSpec) -> Loaded:
+def load_pack(spec: PackSpec) -> LoadedPack:
     """A pack from its spec, without the images that cannot be read."""
     images: list[Patches] = []
     clips: list[ClipPatches] = []
@@ -62,61 +62,61 @@ def load_pack(spec: PackSpec) -> Loaded:
                 images.append(load_image(image, spec))
         except BadImage as error:
             bad.append(error)
-    todo = spec.treatment
-    if todo.showing is None:
-        batch = collate(images, todo.patch_size**2 * 3)
+    prep = spec.preprocessing
+    if prep.clip_sampling is None:
+        batch = collate(images, prep.patch_size**2 * 3)
     else:
-        batch = collate_clips(clips, todo.showing.tubelets)
-    return Loaded(batch=batch, epoch=spec.epoch, step=spec.step, bad=tuple(bad))
+        batch = collate_clips(clips, prep.clip_sampling.tubelets)
+    return LoadedPack(batch=batch, epoch=spec.epoch, step=spec.step, unreadable=tuple(bad))
 
 
 def load_epoch(
-    index: Index, plan: Plan, treatment: Treatment, config: LoaderConfig, *, rank: int = 0
-) -> Iterator[Loaded]:
+    index: Index, plan: Plan, preprocessing: Preprocessing, config: LoaderConfig, *, rank: int = 0
+) -> Iterator[LoadedPack]:
     """The packs of one rank in one pass over a plan, loaded ahead."""
-    yield from _ahead(_specs(index, plan, treatment, 0, 0, rank), config)
+    yield from _ahead(_specs(index, plan, preprocessing, 0, 0, rank), config)
 
 
 def load_forever(
     index: Index,
     plan_epoch: Callable[[int], Plan],
-    treatment: Treatment,
+    preprocessing: Preprocessing,
     config: LoaderConfig,
     *,
     start: tuple[int, int] = (0, 0),
     rank: int = 0,
-) -> Iterator[Loaded]:
+) -> Iterator[LoadedPack]:
     """The packs of one rank from (epoch, step) on, epoch after epoch."""
 
     def specs() -> Iterator[PackSpec]:
         epoch, step = start
         while True:
-            yield from _specs(index, plan_epoch(epoch), treatment, epoch, step, rank)
+            yield from _specs(index, plan_epoch(epoch), preprocessing, epoch, step, rank)
             epoch, step = epoch + 1, 0
 
     yield from _ahead(specs(), config)
 
 
 def _specs(
-    index: Index, plan: Plan, treatment: Treatment, epoch: int, start: int, rank: int
+    index: Index, plan: Plan, preprocessing: Preprocessing, epoch: int, start: int, rank: int
 ) -> Iterator[PackSpec]:
     captions = index.captions
-    texts = None if captions is None else captions.choose(treatment.seed, epoch)
+    texts = None if captions is None else captions.sample(preprocessing.seed, epoch)
     for step in range(start, plan.num_steps):
-        yield pack_spec(index, plan, treatment, epoch=epoch, step=step, rank=rank, texts=texts)
+        yield pack_spec(index, plan, preprocessing, epoch=epoch, step=step, rank=rank, texts=texts)
 
 
-def _ahead(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[Loaded]:
+def _ahead(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[LoadedPack]:
     """Load specs in order, up to `ahead` of them at a time in the background."""
     if config.workers == 0:
         yield from map(load_pack, specs)
         return
-    waiting: deque[Future[Loaded]] = deque()
+    waiting: deque[Future[LoadedPack]] = deque()
     executor = _executor(config)
     try:
         for spec in specs:
             waiting.append(executor.submit(load_pack, spec))
-            if len(waiting) > config.ahead:
+            if len(waiting) > config.prefetch:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -125,7 +125,7 @@ def _ahead(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[Loaded]:
 
 
 def _executor(config: LoaderConfig) -> Executor:
-    if config.kind == "threads":
+    if config.worker_type == "threads":
         return ThreadPoolExecutor(
             config.workers,
             thread_name_prefix="patchpack-load",

@@ -4,30 +4,30 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from patchpack.data.index import Index
-from patchpack.data.loader import Loaded, LoaderConfig, load_epoch, load_forever
+from patchpack.data.loader import LoadedPack, LoaderConfig, load_epoch, load_forever
 from patchpack.data.packing.dropping import Dropping, NoDrop
 from patchpack.data.packing.plan import Plan, make_plan
 from patchpack.data.packing.resolution import Resolution
-from patchpack.data.spec import Treatment
-from patchpack.data.transforms.perturbations import Alteration
-from patchpack.data.video.frame_sampling import Showing
+from patchpack.data.spec import Preprocessing
+from patchpack.data.transforms.perturbations import Perturbation
+from patchpack.data.video.frame_sampling import ClipSampling
 from patchpack.distributed import World
 from patchpack.model.navit import NaViTConfig
 from patchpack.train.config import RunConfig
 from patchpack.train.progress import Progress
 
 
-def training_packs(
+def training_batches(
     index: Index, config: RunConfig, world: World, progress: Progress
-) -> Iterator[Loaded]:
+) -> Iterator[LoadedPack]:
     """This rank's packs, from where the run stands on."""
     data, seed, captions = config.data, config.train.seed, index.captions
-    showing = config.showing and replace(config.showing, place=None)
+    clip_sampling = config.clip_sampling and replace(config.clip_sampling, start_fraction=None)
 
     def plan_epoch(epoch: int) -> Plan:
         texts = None
         if captions is not None:
-            texts = captions.lengths[captions.choose(seed, epoch)]
+            texts = captions.lengths[captions.sample(seed, epoch)]
         return make_plan(
             index.heights,
             index.widths,
@@ -38,19 +38,22 @@ def training_packs(
             seed=seed,
             epoch=epoch,
             world_size=world.size,
-            window=data.window,
+            window=data.packing_window,
             max_side=config.model.positions.max_side,
-            fill=data.fill,
+            fill=data.trim_to_fill,
             texts=texts,
             max_text_tokens=data.max_text_tokens,
-            clips=showing.of(index.clips) if showing else None,
+            clips=clip_sampling.of(index.clips) if clip_sampling else None,
         )
 
     packs = load_forever(
         index,
         plan_epoch,
-        Treatment(
-            patch_size=config.model.patch_size, augment=data.augment, seed=seed, showing=showing
+        Preprocessing(
+            patch_size=config.model.patch_size,
+            augment=data.augment,
+            seed=seed,
+            clip_sampling=clip_sampling,
         ),
         data.loader,
         start=(progress.epoch, progress.pack),
@@ -61,22 +64,22 @@ def training_packs(
     return (replace(pack, batch=pack.batch.pin_memory()) for pack in packs)
 
 
-def validation_packs(val: Index, config: RunConfig, world: World) -> Iterator[Loaded]:
+def validation_batches(val: Index, config: RunConfig, world: World) -> Iterator[LoadedPack]:
     """This rank's share of what a run is judged by on its way."""
     data = config.data
-    return evaluation_packs(
+    return evaluation_batches(
         replace(val, captions=None),
         config.model,
         resolution=data.resolution,
         tokens=config.evaluation_tokens,
         max_tokens=data.max_tokens,
-        showing=config.showing,
+        clip_sampling=config.clip_sampling,
         world=world,
         loader=data.loader,
     )
 
 
-def evaluation_packs(
+def evaluation_batches(
     index: Index,
     model: NaViTConfig,
     *,
@@ -85,10 +88,10 @@ def evaluation_packs(
     max_tokens: int,
     world: World | None = None,
     loader: LoaderConfig | None = None,
-    alter: Alteration | None = None,
+    perturbation: Perturbation | None = None,
     dropping: Dropping | None = None,
-    showing: Showing | None = None,
-) -> Iterator[Loaded]:
+    clip_sampling: ClipSampling | None = None,
+) -> Iterator[LoadedPack]:
     """Every image, or clip, once, at most `tokens` of it; nothing trimmed, or dropped unless told.
 
     showing  which frames of clips are shown
@@ -96,21 +99,26 @@ def evaluation_packs(
     Raises ValueError for fewer tokens than the frames of a clip need.
     """
     world = world or World()
-    of_a_frame = tokens if showing is None else showing.room(tokens)
+    tokens_per_frame = tokens if clip_sampling is None else clip_sampling.patches_for_tokens(tokens)
     heights, widths = index.heights, index.widths
     plan = make_plan(
-        *(alter.sizes(heights, widths) if alter else (heights, widths)),
+        *(perturbation.sizes(heights, widths) if perturbation else (heights, widths)),
         patch_size=model.patch_size,
         max_tokens=max(max_tokens, tokens),
         max_side=model.positions.max_side,
-        resolution=resolution.at(of_a_frame),
+        resolution=resolution.for_evaluation(tokens_per_frame),
         dropping=dropping or NoDrop(),
         seed=0,
         epoch=0,
         world_size=world.size,
         fill=False,
         shuffle=False,
-        clips=showing.of(index.clips) if showing else None,
+        clips=clip_sampling.of(index.clips) if clip_sampling else None,
     )
-    treatment = Treatment(patch_size=model.patch_size, alter=alter, judged=True, showing=showing)
-    return load_epoch(index, plan, treatment, loader or LoaderConfig(), rank=world.rank)
+    preprocessing = Preprocessing(
+        patch_size=model.patch_size,
+        perturbation=perturbation,
+        keep_original_masks=True,
+        clip_sampling=clip_sampling,
+    )
+    return load_epoch(index, plan, preprocessing, loader or LoaderConfig(), rank=world.rank)

@@ -17,7 +17,7 @@ class BadDataset(ValueError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class MediaType:
     """What a dataset is made of."""
 
     name: str
@@ -39,20 +39,20 @@ class Kind:
         )
 
 
-IMAGES = Kind("images", SUFFIXES)
-CLIPS = Kind("clips", VIDEO_SUFFIXES, folders=True)
+IMAGES = MediaType("images", SUFFIXES)
+CLIPS = MediaType("clips", VIDEO_SUFFIXES, folders=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class Record:
     """One image, or one clip, unopened."""
 
     key: str  # path relative to the root
     split: str = ""  # empty where the layout does not say
     label: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
-    held: bool = False  # held out of the training split, since nothing was for validation
-    fault: str = ""  # why it cannot be used, where the layout says so already
+    held_out: bool = False  # held out of the training split, since nothing was for validation
+    error: str = ""  # why it cannot be used, where the layout says so already
 
 
 def split_name(name: str) -> str:

@@ -11,34 +11,34 @@ import numpy as np
 from jaxtyping import Int
 
 from patchpack.batch import Target
-from patchpack.data.annotations.boxes import Located
+from patchpack.data.annotations.boxes import Boxes
 from patchpack.data.annotations.masks import MaskSpec
 from patchpack.data.index import Index
 from patchpack.data.packing.plan import Pack, Plan
 from patchpack.data.transforms.augment import Augment
-from patchpack.data.transforms.perturbations import Alteration
-from patchpack.data.video.frame_sampling import Showing, frame_numbers
+from patchpack.data.transforms.perturbations import Perturbation
+from patchpack.data.video.frame_sampling import ClipSampling, frame_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ImageSource:
     """One image on disk, and what is known of places in it."""
 
     path: Path
     key: str
     mask: MaskSpec | None = None
-    objects: Located | None = None
+    objects: Boxes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """One image of a pack: where it lies and what is to be kept of it."""
 
-    source: Source
+    source: ImageSource
     number: int  # in its index: its random numbers follow from it
     grid: tuple[int, int]
     kept: int
-    others: tuple[Source, ...] = ()  # three that share its canvas
+    mosaic_sources: tuple[ImageSource, ...] = ()  # three that share its canvas
     text: Int[np.ndarray, " text_token"] | None = None
     targets: dict[str, Target] = field(default_factory=dict)
 
@@ -58,15 +58,17 @@ class ClipSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Treatment:
+class Preprocessing:
     """What happens to every image, or frame, on its way into a pack."""
 
     patch_size: int  # pixels
     augment: Augment = field(default_factory=Augment)
-    alter: Alteration | None = None  # before all else, and to images as they are on disk
+    perturbation: Perturbation | None = None  # before all else, and to images as they are on disk
     seed: int = 0
-    showing: Showing | None = None  # of clips
-    judged: bool = False  # masks stay as they are in their files, however images are resized
+    clip_sampling: ClipSampling | None = None  # of clips
+    keep_original_masks: bool = (
+        False  # masks stay as they are in their files, however images are resized
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class PackSpec:
     """Everything about a pack but its pixels."""
 
     images: tuple[ImageSpec, ...] | tuple[ClipSpec, ...]
-    treatment: Treatment
+    preprocessing: Preprocessing
     epoch: int
     step: int  # of the epoch
 
@@ -82,7 +84,7 @@ class PackSpec:
 def pack_spec(
     index: Index,
     plan: Plan,
-    treatment: Treatment,
+    preprocessing: Preprocessing,
     *,
     epoch: int,
     step: int,
@@ -92,8 +94,8 @@ def pack_spec(
     """What to load for one step of one rank; `texts` says which caption goes with each image."""
     pack = plan.pack(step, rank)
     if index.clips is not None:
-        clips = _clip_specs(index, pack, treatment, epoch)
-        return PackSpec(images=clips, treatment=treatment, epoch=epoch, step=step)
+        clips = _clip_specs(index, pack, preprocessing, epoch)
+        return PackSpec(images=clips, preprocessing=preprocessing, epoch=epoch, step=step)
     images = []
     for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True):
         image = ImageSpec(
@@ -104,30 +106,36 @@ def pack_spec(
             text=None if texts is None else index.captions.text(texts[i]),  # pyrefly: ignore
             targets={"label": int(index.labels[i])},
         )
-        rng = np.random.default_rng([treatment.seed, epoch, int(i), 7])
-        if treatment.augment.mosaic and rng.uniform() < treatment.augment.mosaic:
-            others = rng.integers(len(index), size=3)
-            image = replace(image, others=tuple(_source(index, int(other)) for other in others))
+        rng = np.random.default_rng([preprocessing.seed, epoch, int(i), 7])
+        if preprocessing.augment.mosaic and rng.uniform() < preprocessing.augment.mosaic:
+            mosaic_sources = rng.integers(len(index), size=3)
+            image = replace(
+                image, mosaic_sources=tuple(_source(index, int(other)) for other in mosaic_sources)
+            )
         images.append(image)
-    return PackSpec(images=tuple(images), treatment=treatment, epoch=epoch, step=step)
+    return PackSpec(images=tuple(images), preprocessing=preprocessing, epoch=epoch, step=step)
 
 
-def _clip_specs(index: Index, pack: Pack, treatment: Treatment, epoch: int) -> tuple[ClipSpec, ...]:
-    clips, showing = index.clips, treatment.showing
-    if clips is None or showing is None:
+def _clip_specs(
+    index: Index, pack: Pack, preprocessing: Preprocessing, epoch: int
+) -> tuple[ClipSpec, ...]:
+    clips, clip_sampling = index.clips, preprocessing.clip_sampling
+    if clips is None or clip_sampling is None:
         raise ValueError("clips need a treatment that says which of their frames are shown")
-    shown, specs = showing.of(clips.select(pack.images)), []
+    shown, specs = clip_sampling.of(clips.select(pack.images)), []
     for j, (i, (h, w), kept) in enumerate(zip(pack.images, pack.grids, pack.kept, strict=True)):
-        place = showing.place
-        if place is None:
-            place = np.random.default_rng([treatment.seed, epoch, int(i), 8]).random()
+        start_fraction = clip_sampling.start_fraction
+        if start_fraction is None:
+            start_fraction = np.random.default_rng([preprocessing.seed, epoch, int(i), 8]).random()
         count, step = int(shown.counts[j]), float(shown.steps[j])
         specs.append(
             ClipSpec(
                 path=index.path(i),
                 key=index.keys[i],
                 number=int(i),
-                frames=tuple(frame_numbers(int(clips.lengths[i]), count, step, place).tolist()),
+                frames=tuple(
+                    frame_numbers(int(clips.lengths[i]), count, step, start_fraction).tolist()
+                ),
                 rate=float(clips.rates[i]),
                 grid=(int(h), int(w)),
                 kept=int(kept),
@@ -137,10 +145,10 @@ def _clip_specs(index: Index, pack: Pack, treatment: Treatment, epoch: int) -> t
     return tuple(specs)
 
 
-def _source(index: Index, number: int) -> Source:
+def _source(index: Index, number: int) -> ImageSource:
     """What there is on disk, and known, of one image."""
-    masks, objects = index.masks, index.objects
-    return Source(
+    masks, objects = index.masks, index.boxes
+    return ImageSource(
         path=index.path(number),
         key=index.keys[number],
         mask=None if masks is None else masks.spec(index.root, number),

@@ -17,7 +17,7 @@ from patchpack.data.index import Index
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.plan import Plan, make_plan
 from patchpack.data.packing.resolution import Resolution
-from patchpack.data.video.frame_sampling import Showing
+from patchpack.data.video.frame_sampling import ClipSampling
 
 PADDED_BATCH = 32  # images of a padded batch, drawn at random
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -44,7 +44,7 @@ class Survey:
     packs: int
     images_per_pack: float
     fill: float  # share of the slots of all packs that hold a token
-    fill_to_fit: float  # the same where the last image of a pack may be trimmed
+    fill_trimmed: float  # the same where the last image of a pack may be trimmed
     gflops: float  # a forward pass over all images, packed
     gflops_padded: float  # in batches of PADDED_BATCH, padded to the longest
     gflops_square: float  # as squares of as many tokens as the 95th-percentile image
@@ -60,14 +60,15 @@ def survey(
     max_tokens: int,
     resolution: Resolution,
     flops: Flops,
-    showing: Showing | None = None,
+    clip_sampling: ClipSampling | None = None,
 ) -> Survey:
     """Survey all images of an index, at the grids that `resolution` gives them.
 
     Of clips, `showing` says which frames are shown, and how they become tokens.
     """
     plain, trimmed = (
-        plan_all(index, patch_size, max_tokens, resolution, fill, showing) for fill in (False, True)
+        plan_all(index, patch_size, max_tokens, resolution, fill, clip_sampling)
+        for fill in (False, True)
     )
     tokens = plain.kept  # all there are: nothing is dropped or trimmed
     rng = np.random.default_rng(0)
@@ -91,7 +92,7 @@ def survey(
         packs=plain.num_packs,
         images_per_pack=len(index) / plain.num_packs,
         fill=plain.fill,
-        fill_to_fit=trimmed.fill,
+        fill_trimmed=trimmed.fill,
         gflops=flops(tokens.tolist()) / 1e9,
         gflops_padded=sum(flops([int(b.max())]) * len(b) for b in batches) / 1e9,
         gflops_square=flops([square]) * len(tokens) / 1e9,
@@ -104,7 +105,7 @@ def plan_all(
     max_tokens: int,
     resolution: Resolution,
     fill: bool,
-    showing: Showing | None = None,
+    clip_sampling: ClipSampling | None = None,
 ) -> Plan:
     """One epoch over everything, nothing dropped."""
     return make_plan(
@@ -117,7 +118,7 @@ def plan_all(
         seed=0,
         epoch=0,
         fill=fill,
-        clips=None if showing is None else showing.of(index.clips),
+        clips=None if clip_sampling is None else clip_sampling.of(index.clips),
     )
 
 

@@ -30,7 +30,7 @@ class TokenizerError(ValueError):
     """A tokenizer that cannot be read or used, and why."""
 
 
-class Encoded(NamedTuple):
+class TokenizedTexts(NamedTuple):
     """Texts as numbers."""
 
     tokens: list[list[int]]  # of each text
@@ -51,7 +51,7 @@ class Tokenizer:
             return len(self._engine)
         return max(self._engine.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
-    def encode(self, texts: Sequence[str], max_length: int) -> Encoded:
+    def encode(self, texts: Sequence[str], max_length: int) -> TokenizedTexts:
         """At most `max_length` tokens of each text; none at all where nothing is left of one."""
         if self.kind == "tokenizers":
             if (own := self._own_tokens) >= max_length:
@@ -64,11 +64,11 @@ class Tokenizer:
                 found = self._engine.encode_batch(list(texts))
             except Exception as error:  # the library raises nothing narrower
                 raise TokenizerError(f"a text cannot be told in tokens: {error}") from None
-            return Encoded([e.ids for e in found], [bool(e.overflowing) for e in found])
+            return TokenizedTexts([e.ids for e in found], [bool(e.overflowing) for e in found])
         whole = self._engine.encode(list(texts))
         end = [self._engine.eos_id()] if self._engine.eos_id() >= 0 else []
         most = max_length - len(end)
-        return Encoded(
+        return TokenizedTexts(
             [[*tokens[:most], *end] if tokens else [] for tokens in whole],
             [len(tokens) > most for tokens in whole],
         )
@@ -190,13 +190,13 @@ def _missing(error: ImportError) -> ImportError:
     return ImportError(f"texts need more libraries: pip install 'patchpack[text]' ({error})")
 
 
-def kept_tokenizer(folder: Path) -> Path | None:
+def find_tokenizer(folder: Path) -> Path | None:
     """The file that `write_tokenizer` left in a folder."""
     kept = (folder / name for name in ("tokenizer.json", "tokenizer.model"))
     return next((path for path in kept if path.exists()), None)
 
 
-def read_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> PackedTexts:
+def tokenize_and_pack(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> PackedTexts:
     """Texts as a tower reads them; raises ValueError for one of which nothing is left."""
     tokens = tokenizer.encode([text.strip() for text in texts], max_length).tokens
     for text, numbers in zip(texts, tokens, strict=True):

@@ -108,10 +108,10 @@ def film(label: str, rng: np.random.Generator) -> Video:
     colours = 30 + 195 * np.stack([bright, 1 - bright]) + rng.integers(-25, 26, (2, 3))
     aspects = rng.uniform(1.6, 2.4, 2)  # long enough to be seen turning
     start = int(rng.integers(2**31))
-    times = np.linspace(0, 1, length)
+    time_table_size = np.linspace(0, 1, length)
     frames = [
         _draw(ground, MOTIONS[label](time, np.random.default_rng(start)), colours, aspects)
-        for time in times
+        for time in time_table_size
     ]
     noise = rng.normal(0, 4, (length, height, width, 1))
     return Video((np.stack(frames) + noise).clip(0, 255).astype(np.uint8), rate, label)

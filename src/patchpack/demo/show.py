@@ -13,8 +13,8 @@ from rich.console import Console
 from patchpack.checkpoint import write_text_atomic
 from patchpack.data.index import Index, build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
-from patchpack.data.packing.resolution import Native, Resolution, Square
-from patchpack.data.spec import Treatment
+from patchpack.data.packing.resolution import Native, Resolution, SquareResize
+from patchpack.data.spec import Preprocessing
 from patchpack.data.statistics import plan_all, survey
 from patchpack.demo.shapes import CLASSES, write_images
 from patchpack.evaluation import BudgetResult, classify_at, data_of
@@ -29,7 +29,7 @@ from patchpack.visualize.html import Picture, page, paragraph, pictures, rows
 
 BUDGETS = (16, 36, 64, 144)  # most tokens of an image
 SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they are
-MODEL = NaViTConfig(dim=128, depth=4, heads=2, mlp_dim=384, patch_size=8)
+MODEL = NaViTConfig(dim=128, depth=4, num_heads=2, mlp_dim=384, patch_size=8)
 PACK = 2048  # tokens
 MARK = ".patchpack-demo"  # in a folder that the demo may clear
 UNFINISHED = ".images"
@@ -72,7 +72,7 @@ def show(out: Path, steps: int) -> dict:
     console.print(
         f"training a square ViT: {SQUARE * MODEL.patch_size} px squares, the same compute"
     )
-    square = start(configure(images, out / "square", Square(grid=SQUARE), same_compute))
+    square = start(configure(images, out / "square", SquareResize(grid=SQUARE), same_compute))
 
     console.print("evaluating both at several token budgets")
     results = {
@@ -174,11 +174,11 @@ def _pack(index: Index) -> str:
         flops=lambda lengths: forward_flops(MODEL, lengths),
     )
     plan = plan_all(index, MODEL.patch_size, PACK, Native(), True)
-    treatment = Treatment(patch_size=MODEL.patch_size)
-    first = next(load_epoch(index, plan, treatment, LoaderConfig(workers=0))).batch
+    preprocessing = Preprocessing(patch_size=MODEL.patch_size)
+    first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0))).batch
     text = (
         f"{first.num_images} images in {first.num_tokens:,} of {PACK:,} token slots; over all "
-        f"images {found.fill_to_fit:.2%} of the slots are full. Packed, a forward pass takes "
+        f"images {found.fill_trimmed:.2%} of the slots are full. Packed, a forward pass takes "
         f"{1 - found.gflops / found.gflops_padded:.0%} less compute than padded to the longest "
         "of 32."
     )

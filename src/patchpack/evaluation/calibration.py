@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from patchpack.evaluation.output_cache import Trial, Way
+from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.metrics.calibration import (
     BINS,
     adaptive_bins,
@@ -15,34 +15,36 @@ from patchpack.metrics.calibration import (
     sigmoid,
     sigmoid_negative_log_likelihood,
 )
-from patchpack.metrics.outputs import Outputs
+from patchpack.metrics.outputs import Predictions
 from patchpack.visualize.plots import draw_reliability
 from patchpack.visualize.section import Section, Table
 
 
-def measure(outputs: Outputs, temperature: float = 1.0) -> dict[str, float]:
+def measure(outputs: Predictions, temperature: float = 1.0) -> dict[str, float]:
     """All figures of one way of showing images."""
     p = outputs.probabilities(temperature)
-    confidence, right = p.max(1), outputs.right
+    confidence, correct = p.max(1), outputs.correct
     return {
         "top1": outputs.top1,
         "confidence": float(confidence.mean()),
-        "ece": even_bins(confidence, right).error,
-        "adaptive_ece": adaptive_bins(confidence, right).error,
+        "ece": even_bins(confidence, correct).error,
+        "adaptive_ece": adaptive_bins(confidence, correct).error,
         "nll": _nll(outputs, p, temperature),
         "brier": brier_score(p, outputs.labels),
     }
 
 
-def _nll(outputs: Outputs, p: np.ndarray, temperature: float) -> float:
+def _nll(outputs: Predictions, p: np.ndarray, temperature: float) -> float:
     if outputs.link is sigmoid:
         return sigmoid_negative_log_likelihood(outputs.logits, outputs.labels, temperature)
     return negative_log_likelihood(p, outputs.labels)
 
 
-def calibration(trial: Trial, budgets: Sequence[int], temperature: float | None = None) -> Section:
+def calibration(
+    cache: OutputCache, budgets: Sequence[int], temperature: float | None = None
+) -> Section:
     """Calibration at each budget, as trained and, where a temperature was fitted, with it."""
-    found = {tokens: trial.outputs(Way(tokens)) for tokens in budgets}
+    found = {tokens: cache.outputs(EvalCondition(tokens)) for tokens in budgets}
     plain = {tokens: measure(outputs) for tokens, outputs in found.items()}
     header = ["tokens", "top-1", "mean confidence", "ECE", "adaptive ECE", "NLL", "Brier"]
     tables = [Table(header, [_row(str(t), m) for t, m in plain.items()])]
@@ -72,9 +74,9 @@ def calibration(trial: Trial, budgets: Sequence[int], temperature: float | None 
     )
 
 
-def temperature_of(trial: Trial, tokens: int) -> float:
+def temperature_of(cache: OutputCache, tokens: int) -> float:
     """The temperature that fits these images at one budget."""
-    outputs = trial.outputs(Way(tokens))
+    outputs = cache.outputs(EvalCondition(tokens))
     return fit_temperature(outputs.logits, outputs.labels, outputs.link)
 
 

@@ -6,14 +6,14 @@ from typing import Any
 from patchpack.evaluation.fairness import LIMITS
 from patchpack.evaluation.robustness import mean_corruption_error
 from patchpack.metrics.fairness import signed_rank
-from patchpack.metrics.operating_points import Point
+from patchpack.metrics.operating_points import MeasuredPoint
 from patchpack.visualize.plots import draw_pareto
 from patchpack.visualize.section import Section, Table
 
 Numbers = Mapping[str, Mapping[str, Any]]  # of each run, by suite
 
 
-def compare(points: Mapping[str, Sequence[Point]], numbers: Numbers) -> list[Section]:
+def compare(points: Mapping[str, Sequence[MeasuredPoint]], numbers: Numbers) -> list[Section]:
     """What two or more runs have in common, of the suites that all of them went through.
 
     points   each run at its budgets
@@ -30,7 +30,7 @@ def compare(points: Mapping[str, Sequence[Point]], numbers: Numbers) -> list[Sec
     return found
 
 
-def _cost(points: Mapping[str, Sequence[Point]]) -> Section:
+def _cost(points: Mapping[str, Sequence[MeasuredPoint]]) -> Section:
     rows = [
         [f"{run}, {p.tokens} tokens", f"{p.accuracy:.1%}", f"{p.gflops:.3f}", f"{p.ms:.2f}"]
         for run, many in points.items() for p in many

@@ -7,9 +7,9 @@ import numpy as np
 
 from patchpack.data.records import BadDataset
 from patchpack.evaluation import Data
-from patchpack.evaluation.output_cache import Trial, Way
+from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.metrics.fairness import LEAST, gap, groups, probe
-from patchpack.metrics.outputs import Outputs
+from patchpack.metrics.outputs import Predictions
 from patchpack.visualize.plots import draw_gaps
 from patchpack.visualize.section import Section, Table
 
@@ -23,7 +23,7 @@ LIMITS = (
 
 
 def fairness(
-    trial: Trial, train: Data, test: Data, attributes: Sequence[str], budgets: Sequence[int]
+    cache: OutputCache, train: Data, test: Data, attributes: Sequence[str], budgets: Sequence[int]
 ) -> Section:
     """Probes of every attribute at every budget; groups and gaps at the largest."""
     for name in attributes:
@@ -31,10 +31,13 @@ def fairness(
             there = ", ".join(test.index.columns) or "none"
             raise BadDataset(f"{test.index.root} has no column {name!r}; it has {there}")
     rows, numbers = [], {}
-    sides: dict[int, tuple[Outputs, Outputs]] = {}
+    sides: dict[int, tuple[Predictions, Predictions]] = {}
     for tokens in budgets:
-        way = Way(tokens)
-        sides[tokens] = (trial.outputs(way, _seen(train)), trial.outputs(way, _seen(test)))
+        condition = EvalCondition(tokens)
+        sides[tokens] = (
+            cache.outputs(condition, _seen(train)),
+            cache.outputs(condition, _seen(test)),
+        )
         for kind in PROBES:
             found = {
                 name: _right(*sides[tokens], train, test, name, kind).mean() for name in attributes
@@ -48,11 +51,11 @@ def fairness(
     values = {name: _column(test, asked, name) for name in attributes}
     by_group, gaps, pictures = {}, [], []
     for name in attributes:
-        right = _right(known, asked, train, test, name, "logistic")
-        found = groups(right, values)
+        correct = _right(known, asked, train, test, name, "logistic")
+        found = groups(correct, values)
         by_group[name] = {group: asdict(g) for group, g in found.items()}
         for by in attributes:
-            if d := gap(right, values[by]):
+            if d := gap(correct, values[by]):
                 interval = f"{100 * d.low:.1f} to {100 * d.high:.1f}"
                 gaps.append(
                     [name, by, f"{d.best} over {d.worst}", f"{100 * d.points:.1f}", interval]
@@ -83,14 +86,14 @@ def _seen(data: Data) -> Data:
     return replace(data, index=replace(index, labels=np.zeros(len(index), np.int64)))
 
 
-def _column(data: Data, outputs: Outputs, name: str) -> list[str]:
+def _column(data: Data, outputs: Predictions, name: str) -> list[str]:
     """An attribute of the images of some outputs, in their order."""
     cells = dict(zip(data.index.keys, data.index.columns[name], strict=True))
     return [cells[key] for key in outputs.keys]
 
 
 def _right(
-    known: Outputs, asked: Outputs, train: Data, test: Data, name: str, kind: str
+    known: Predictions, asked: Predictions, train: Data, test: Data, name: str, kind: str
 ) -> np.ndarray:
     """Which test images a probe of one attribute is right about."""
     assert known.features is not None and asked.features is not None

@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 
 from patchpack.evaluation import Data
-from patchpack.evaluation.output_cache import Trial, Way
+from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.metrics.linear_probe import few_shot
 from patchpack.visualize.section import Section, Table
 
 SHOTS = (1, 5, 10)
 
 
-def fewshot(trial: Trial, train: Data, budgets: Sequence[int]) -> Section:
+def fewshot(cache: OutputCache, train: Data, budgets: Sequence[int]) -> Section:
     """Few-shot accuracy at each budget, from the features of the training split."""
     rows, numbers = [], {}
     for tokens in budgets:
-        known, asked = trial.outputs(Way(tokens), train), trial.outputs(Way(tokens))
+        known, asked = (
+            cache.outputs(EvalCondition(tokens), train),
+            cache.outputs(EvalCondition(tokens)),
+        )
         if known.features is None or asked.features is None:
             raise ValueError("this model gives no features")
         found = few_shot(known.features, known.labels, asked.features, asked.labels, shots=SHOTS)

@@ -15,40 +15,40 @@ import numpy as np
 import torch
 
 from patchpack.batch import PackedBatch
-from patchpack.checkpoint import MANIFEST, candidates
+from patchpack.checkpoint import MANIFEST, list_checkpoints
 from patchpack.data.packing.dropping import ConstantDrop
-from patchpack.data.packing.resolution import Fit
-from patchpack.data.transforms.perturbations import Alteration
+from patchpack.data.packing.resolution import FitTokens
+from patchpack.data.transforms.perturbations import Perturbation
 from patchpack.evaluation import Data, packed
-from patchpack.inference.predictor import ImageModel
+from patchpack.inference.predictor import Predictor
 from patchpack.metrics.calibration import Link, sigmoid, softmax
-from patchpack.metrics.outputs import Answer, Outputs, collect
+from patchpack.metrics.outputs import ModelOutput, Predictions, collect_predictions
 from patchpack.model.navit import forward_flops
 from patchpack.run import CHECKPOINTS, fingerprint
-from patchpack.tasks.classification.predictor import Predictor
-from patchpack.tasks.contrastive.predictor import PLAIN, Matcher
+from patchpack.tasks.classification.predictor import ClassificationPredictor
+from patchpack.tasks.contrastive.predictor import PLAIN, ImageTextPredictor
 
 KEPT = "outputs"  # the folder, in the run's
 
 
 @dataclass(frozen=True)
-class Way:
+class EvalCondition:
     """One way of showing images to a model."""
 
     tokens: int  # most of an image
     enlarge: bool = False  # small images too, to so many
     drop: float = 0.0  # share of tokens left out
-    alter: Alteration | None = None
+    perturbation: Perturbation | None = None
 
     @property
     def name(self) -> str:
         parts = [f"{self.tokens} tokens"]
         parts += ["enlarged"] if self.enlarge else []
         parts += [f"{self.drop:.0%} dropped"] if self.drop else []
-        return ", ".join(parts + ([self.alter.name] if self.alter else []))
+        return ", ".join(parts + ([self.perturbation.name] if self.perturbation else []))
 
 
-class Trial:
+class OutputCache:
     """One model, one set of labelled images, and what was said of them so far.
 
     question  what is asked beside the images (classes, templates): another one, another answer
@@ -57,29 +57,29 @@ class Trial:
     def __init__(
         self,
         run: Path,
-        model: ImageModel,
+        model: Predictor,
         data: Data,
-        answer: Callable[[PackedBatch], Answer],
+        answer: Callable[[PackedBatch], ModelOutput],
         question: object,
-        tell: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.run, self.model, self.data, self.question = run, model, data, question
-        self.answer, self.tell = answer, tell
+        self.answer, self.log = answer, log
         self.link: Link = sigmoid if getattr(model, "sigmoids", False) else softmax
-        manifest = candidates(run / CHECKPOINTS, "best")[0] / MANIFEST
+        manifest = list_checkpoints(run / CHECKPOINTS, "best")[0] / MANIFEST
         self._weights = hashlib.sha256(manifest.read_bytes()).hexdigest()
         self._known: dict[Data, tuple] = {}
         self._readable: set[str] | None = None
 
-    def outputs(self, way: Way, data: Data | None = None) -> Outputs:
+    def outputs(self, condition: EvalCondition, data: Data | None = None) -> Predictions:
         """What the model says, images in the order of their keys; of other images, if given."""
         data = data or self.data
-        path = self.run / KEPT / f"{self._name(way, data)}.npz"
+        path = self.run / KEPT / f"{self._name(condition, data)}.npz"
         found = _read(path)
         if found is None:
-            self.tell(f"{len(data.index):,} images at {way.name}")
-            found = self._ask(way, data).sorted()
-            _write(path, found, with_features=way.alter is None)
+            self.log(f"{len(data.index):,} images at {condition.name}")
+            found = self._ask(condition, data).sorted()
+            _write(path, found, with_features=condition.perturbation is None)
         if data is self.data:
             self._readable = set(found.keys)
         return replace(found, link=self.link)
@@ -91,54 +91,54 @@ class Trial:
         labels = self.data.index.label_of
         return sorted({key for key in labels if labels[key]} - self._readable)
 
-    def _name(self, way: Way, data: Data) -> str:
+    def _name(self, condition: EvalCondition, data: Data) -> str:
         if data not in self._known:
             index = data.index
-            stamps = [_stamp(index.path(number)) for number in range(len(index))]
+            stamps = [_file_signature(index.path(number)) for number in range(len(index))]
             self._known[data] = (str(index.root.resolve()), fingerprint(index), stamps)
-        parts = (self._weights, *self._known[data], repr(way), self.question)
+        parts = (self._weights, *self._known[data], repr(condition), self.question)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
-    def _ask(self, way: Way, data: Data) -> Outputs:
-        bad, config = data.bad_images(), self.model.card.model
+    def _ask(self, condition: EvalCondition, data: Data) -> Predictions:
+        bad, config = data.bad_images(), self.model.spec.model
         batches = packed(
             self.model,
             data,
             bad,
-            tokens=way.tokens,
-            resolution=Fit(tokens=way.tokens) if way.enlarge else None,
-            alter=way.alter,
-            dropping=ConstantDrop(rate=way.drop) if way.drop else None,
+            tokens=condition.tokens,
+            resolution=FitTokens(tokens=condition.tokens) if condition.enlarge else None,
+            perturbation=condition.perturbation,
+            dropping=ConstantDrop(rate=condition.drop) if condition.drop else None,
         )
-        found = collect(
+        found = collect_predictions(
             self.answer, batches, flops=lambda batch: forward_flops(config, batch.lengths)
         )
         for key, reason in bad.reasons.items():
-            self.tell(f"left out: {key}: {reason}")
+            self.log(f"left out: {key}: {reason}")
         return found
 
 
-def trial_of(
+def open_output_cache(
     run: Path,
-    model: Predictor | Matcher,
+    model: ClassificationPredictor | ImageTextPredictor,
     data: Data,
     *,
     templates: tuple[str, ...] = PLAIN,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Trial:
+    log: Callable[[str], None] = lambda line: None,
+) -> OutputCache:
     """A classifier by its logits, two towers by the names of the data's classes."""
-    if isinstance(model, Predictor):
-        return Trial(run, model, data, model.answer, "classes", tell)
+    if isinstance(model, ClassificationPredictor):
+        return OutputCache(run, model, data, model.answer, "classes", log)
     names = torch.from_numpy(model.embed_classes(data.index.classes, templates))
 
-    def answer(batch: PackedBatch) -> Answer:
+    def answer(batch: PackedBatch) -> ModelOutput:
         vectors = model.vectors(batch)
-        return Answer(model.scale * vectors @ names.T, vectors)
+        return ModelOutput(model.scale * vectors @ names.T, vectors)
 
-    return Trial(run, model, data, answer, (data.index.classes, templates), tell)
+    return OutputCache(run, model, data, answer, (data.index.classes, templates), log)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _file_signature(path: Path) -> tuple[int, int]:
     """What changes when a file does; zeros where there is none."""
     try:
         found = path.stat()
@@ -147,7 +147,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _write(path: Path, outputs: Outputs, *, with_features: bool) -> None:
+def _write(path: Path, outputs: Predictions, *, with_features: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     arrays = {"logits": outputs.logits, "labels": outputs.labels, "keys": np.array(outputs.keys)}
@@ -159,13 +159,13 @@ def _write(path: Path, outputs: Outputs, *, with_features: bool) -> None:
     os.replace(temporary, path)
 
 
-def _read(path: Path) -> Outputs | None:
+def _read(path: Path) -> Predictions | None:
     """What was kept; None where nothing was, or it is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             features = kept["features"] if "features" in kept else None
             gflops, ms = kept["cost"].tolist()
             keys = tuple(kept["keys"].tolist())
-            return Outputs(kept["logits"], kept["labels"], keys, features, gflops, ms)
+            return Predictions(kept["logits"], kept["labels"], keys, features, gflops, ms)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchpack.data.transforms.corruptions import SEVERITIES
-from patchpack.inference.predictor import ImageModel
+from patchpack.inference.predictor import Predictor
 
 BUDGETS = (0.125, 0.25, 0.5, 0.75, 1.0)  # of a model's own, where none are given
 NEEDS_REPORT = "reports draw pictures: pip install 'patchpack[report]'"
@@ -26,9 +26,11 @@ class Request:
     where: tuple[str, ...] = ()
     max_bad_fraction: float | None = None
     label_map: Mapping[str, str] | None = None
-    at: int | None = None  # tokens at which robustness is judged; the largest budget when None
+    robustness_tokens: int | None = (
+        None  # tokens at which robustness is judged; the largest budget when None
+    )
     severities: tuple[int, ...] = SEVERITIES
-    shifted: Path | None = None  # another rendition of the same classes
+    shifted_data: Path | None = None  # another rendition of the same classes
     attributes: tuple[str, ...] = ()  # columns of a manifest, for the suite fairness
     fit_temperature: bool = False
 
@@ -38,13 +40,15 @@ class Request:
             raise ValueError(f"there is no suite {unknown}: choose among {', '.join(SUITES)}")
         if "fairness" in self.suites and not self.attributes:
             raise ValueError("the suite fairness needs --attributes, columns of the manifest")
-        if min((*self.budgets, self.at or 1), default=1) < 1:
-            raise ValueError(f"budgets must be at least 1, not {self.budgets}, {self.at}")
+        if min((*self.budgets, self.robustness_tokens or 1), default=1) < 1:
+            raise ValueError(
+                f"budgets must be at least 1, not {self.budgets}, {self.robustness_tokens}"
+            )
 
 
-def default_budgets(model: ImageModel) -> tuple[int, ...]:
+def default_budgets(model: Predictor) -> tuple[int, ...]:
     """An eighth to all of the tokens that the model was evaluated with in training."""
-    return tuple(sorted({max(1, round(share * model.card.eval_tokens)) for share in BUDGETS}))
+    return tuple(sorted({max(1, round(share * model.spec.eval_tokens)) for share in BUDGETS}))
 
 
 def suites_of(words: str) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ import numpy as np
 
 from patchpack.data.transforms.corruptions import CORRUPTIONS, SEVERITIES
 from patchpack.data.transforms.perturbations import (
-    Alteration,
-    CentreCrop,
+    AspectChange,
+    CenterCrop,
     Corrupt,
-    LoseDetail,
-    Stretch,
+    Downsample,
+    Perturbation,
 )
 from patchpack.evaluation import Data
-from patchpack.evaluation.output_cache import Trial, Way
+from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.visualize.plots import draw_bars
 from patchpack.visualize.section import Section, Table
 
@@ -26,32 +26,38 @@ DETAIL = (0.5, 0.25, 0.125)  # of the median side
 
 
 def robustness(
-    trial: Trial, tokens: int, severities: Sequence[int] = SEVERITIES, shifted: Data | None = None
+    cache: OutputCache,
+    tokens: int,
+    severities: Sequence[int] = SEVERITIES,
+    shifted: Data | None = None,
 ) -> Section:
     """Accuracy at one budget, of images as they are and of altered ones."""
-    plain = trial.outputs(Way(tokens)).top1
-    index = trial.data.index
+    plain = cache.outputs(EvalCondition(tokens)).top1
+    index = cache.data.index
     side = float(np.median(np.sqrt(index.heights.astype(float) * index.widths)))
-    shifts: dict[str, list[Alteration]] = {
-        "protocol": [CentreCrop(0.875), CentreCrop(0.75)],
-        "aspect": [Stretch(factor) for factor in STRETCHES],
-        "detail": [LoseDetail(max(1, round(side * share))) for share in DETAIL],
+    shifts: dict[str, list[Perturbation]] = {
+        "protocol": [CenterCrop(0.875), CenterCrop(0.75)],
+        "aspect": [AspectChange(factor) for factor in STRETCHES],
+        "detail": [Downsample(max(1, round(side * share))) for share in DETAIL],
     }
     rows = [["as they are", f"{plain:.1%}", ""]]
     found: dict[str, dict[str, float]] = {}
     for kind, many in shifts.items():
         found[kind] = {}
-        for alter in many:
-            top1 = trial.outputs(Way(tokens, alter=alter)).top1
-            found[kind][alter.name] = top1
-            rows.append([alter.name, f"{top1:.1%}", f"{100 * (top1 - plain):+.1f}"])
+        for perturbation in many:
+            top1 = cache.outputs(EvalCondition(tokens, perturbation=perturbation)).top1
+            found[kind][perturbation.name] = top1
+            rows.append([perturbation.name, f"{top1:.1%}", f"{100 * (top1 - plain):+.1f}"])
     if shifted is not None:
-        top1 = trial.outputs(Way(tokens), shifted).top1
+        top1 = cache.outputs(EvalCondition(tokens), shifted).top1
         found["shifted"] = {shifted.index.root.name: top1}
         rows.append([f"images of {shifted.index.root.name}", f"{top1:.1%}",
                      f"{100 * (top1 - plain):+.1f}"])  # fmt: skip
     corrupted = {
-        kind: {str(s): trial.outputs(Way(tokens, alter=Corrupt(kind, s))).top1 for s in severities}
+        kind: {
+            str(s): cache.outputs(EvalCondition(tokens, perturbation=Corrupt(kind, s))).top1
+            for s in severities
+        }
         for kind in CORRUPTIONS
     }
     means = {kind: float(np.mean(list(by.values()))) for kind, by in corrupted.items()}

@@ -10,11 +10,11 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.index import Index, build_index
 from patchpack.data.packing.dropping import Dropping
 from patchpack.data.packing.resolution import Resolution
-from patchpack.data.pipeline import evaluation_packs
+from patchpack.data.pipeline import evaluation_batches
 from patchpack.data.records import CLIPS, IMAGES
-from patchpack.data.transforms.perturbations import Alteration
-from patchpack.data.video.frame_sampling import views_of
-from patchpack.inference.predictor import PACK_TOKENS, ImageModel
+from patchpack.data.transforms.perturbations import Perturbation
+from patchpack.data.video.frame_sampling import view_positions
+from patchpack.inference.predictor import PACK_TOKENS, Predictor
 from patchpack.model.navit import forward_flops
 from patchpack.run import load_config
 from patchpack.train.loop import TrainingError
@@ -30,7 +30,9 @@ class Data:
     def bad_images(self) -> BadImages:
         """Those that cannot be read: none yet."""
         index = self.index
-        return BadImages(index.root, index.label_of, self.max_bad_fraction, noun=index.noun)
+        return BadImages(
+            index.root, index.label_of, self.max_bad_fraction, item_name=index.item_name
+        )
 
 
 def data_of(
@@ -40,7 +42,7 @@ def data_of(
     data: Path | None = None,
     where: Sequence[str] = (),
     max_bad_fraction: float | None = None,
-    learned: bool = True,
+    require_labels: bool = True,
 ) -> Data:
     """One split of a run's own data, or of another folder.
 
@@ -55,41 +57,46 @@ def data_of(
     root = data or config.root
     if root is None:
         raise TrainingError(f"{folder} does not say where its data are: give --data")
-    kind = CLIPS if run.showing else IMAGES
-    index = build_index(root, max_bad_fraction=max_bad_fraction, learned=learned, kind=kind)
+    media_type = CLIPS if run.clip_sampling else IMAGES
+    index = build_index(
+        root,
+        max_bad_fraction=max_bad_fraction,
+        require_labels=require_labels,
+        media_type=media_type,
+    )
     if not where and data is None:
         where = config.where
     return Data(index.where(where).split(split), max_bad_fraction)
 
 
 def packed(
-    model: ImageModel,
+    model: Predictor,
     data: Data,
     bad: BadImages,
     *,
     tokens: int,
     resolution: Resolution | None = None,
-    alter: Alteration | None = None,
+    perturbation: Perturbation | None = None,
     dropping: Dropping | None = None,
-    place: float = 0.5,
+    start_fraction: float = 0.5,
 ) -> Iterator[PackedBatch]:
     """Every image of the data once, as the model is shown it; `bad` learns which are not.
 
     resolution  the model's own, when None
     place       in time of what is shown of clips, in [0, 1)
     """
-    packs = evaluation_packs(
+    packs = evaluation_batches(
         replace(data.index, captions=None),
-        model.card.model,
-        resolution=resolution or model.card.resolution,
+        model.spec.model,
+        resolution=resolution or model.spec.resolution,
         tokens=tokens,
         max_tokens=PACK_TOKENS,
-        alter=alter,
+        perturbation=perturbation,
         dropping=dropping,
-        showing=model.card.showing(place),
+        clip_sampling=model.spec.clip_sampling(start_fraction),
     )
     for pack in packs:
-        bad.add(pack.bad)
+        bad.add(pack.unreadable)
         yield pack.batch
 
 
@@ -104,7 +111,7 @@ class Cost:
 
 
 def judged(
-    model: ImageModel,
+    model: Predictor,
     data: Data,
     tokens: int,
     bad: BadImages,
@@ -117,9 +124,9 @@ def judged(
 
     def counted() -> Iterator[PackedBatch]:
         nonlocal flops, images
-        for place in views_of(views):
-            for batch in packed(model, data, bad, tokens=tokens, place=place):
-                flops += forward_flops(model.card.model, batch.lengths)
+        for start_fraction in view_positions(views):
+            for batch in packed(model, data, bad, tokens=tokens, start_fraction=start_fraction):
+                flops += forward_flops(model.spec.model, batch.lengths)
                 images += batch.num_images / views
                 yield batch
 

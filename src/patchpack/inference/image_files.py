@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchpack.data.images import BadImage, Pixels, decode
-from patchpack.data.records import CLIPS, IMAGES, Kind
+from patchpack.data.records import CLIPS, IMAGES, MediaType
 from patchpack.data.sources.folders import files_in
 
 GROUP_PIXELS = 64_000_000  # decoded at a time, or one image of more
@@ -18,24 +18,24 @@ class Group(NamedTuple):
     images: list[Pixels]
 
 
-def image_files(paths: Sequence[Path], kind: Kind = IMAGES) -> list[Path]:
+def image_files(paths: Sequence[Path], media_type: MediaType = IMAGES) -> list[Path]:
     """Files as given, folders as the images, or clips, in and below them; raises ValueError for
     neither, and for a video among images."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = files_in(path, kind)
+            inside = files_in(path, media_type)
             if not inside:
-                raise ValueError(f"{path} holds no {kind.name}")
+                raise ValueError(f"{path} holds no {media_type.name}")
             found += inside
         elif not path.exists():
             raise ValueError(f"{path}: there is no such file")
-        elif kind == IMAGES and path.suffix.lower() in CLIPS.suffixes:
+        elif media_type == IMAGES and path.suffix.lower() in CLIPS.suffixes:
             raise ValueError(f"{path} is a video, which a model of clips takes")
         else:
             found.append(path)
     if not found:
-        raise ValueError(f"no {kind.name} were given")
+        raise ValueError(f"no {media_type.name} were given")
     return found
 
 

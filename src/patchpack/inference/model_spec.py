@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.tokenizer import Tokenizer
-from patchpack.data.video.frame_sampling import FrameSampling, Showing
+from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.video import VideoConfig
 from patchpack.tasks.classification.model import ClassificationConfig
@@ -14,21 +14,21 @@ from patchpack.tasks.segmentation.model import SegmentationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCard:
+class ModelSpec:
     """The model, what it was trained for, and how images are to be shown to it."""
 
     model: NaViTConfig | VideoConfig
     task: ClassificationConfig | ContrastiveConfig | DetectionConfig | SegmentationConfig
     classes: tuple[str, ...] = ()  # of a classifier
     tokenizer: Tokenizer | None = None  # of a model that reads texts
-    towers: ContrastiveConfig | None = None  # whose text side a detector tells classes by
+    text_tower: ContrastiveConfig | None = None  # whose text side a detector tells classes by
     frames: FrameSampling | None = None  # of clips: which are shown
     resolution: Resolution = field(default_factory=Native)  # of training
     eval_tokens: int = 256  # most tokens of an image, where nothing else is asked
     dtype: str = "float32"
 
-    def showing(self, place: float = 0.5) -> Showing | None:
+    def clip_sampling(self, start_fraction: float = 0.5) -> ClipSampling | None:
         """How clips are shown, from a place in time on; None for a model of images."""
         if self.frames is None or not isinstance(self.model, VideoConfig):
             return None
-        return Showing(self.frames, self.model.tubelets, place)
+        return ClipSampling(self.frames, self.model.tubelets, start_fraction)

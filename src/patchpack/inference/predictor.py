@@ -11,29 +11,33 @@ from torch import Tensor
 from patchpack.batch import ClipPatches, PackedBatch, Patches, collate
 from patchpack.data.pack import AnyImage, check_list, to_patches
 from patchpack.data.packing.resolution import Resolution
-from patchpack.inference.model_spec import ModelCard
-from patchpack.inference.operating_point import Serving
+from patchpack.inference.model_spec import ModelSpec
+from patchpack.inference.operating_point import OperatingPoint
 
 PACK_TOKENS = 8192  # at most, in one forward pass
 P = TypeVar("P", Patches, ClipPatches)
 
 
-class ImageModel:
+class Predictor:
     """A model ready for use, on one device."""
 
     kind, kinds = "a model of images", "models of images"
 
     def __init__(
-        self, model: Any, card: ModelCard, device: torch.device, serving: Serving | None = None
+        self,
+        model: Any,
+        spec: ModelSpec,
+        device: torch.device,
+        operating_point: OperatingPoint | None = None,
     ) -> None:
-        self.model, self.card, self.device = model.to(device).eval(), card, device
-        self.serving = serving or Serving()
-        self.dtype: torch.dtype = getattr(torch, card.dtype)
+        self.model, self.spec, self.device = model.to(device).eval(), spec, device
+        self.operating_point = operating_point or OperatingPoint()
+        self.dtype: torch.dtype = getattr(torch, spec.dtype)
 
     @property
     def dim(self) -> int:
         """Numbers in the vector of an image."""
-        return self.card.model.dim
+        return self.spec.model.dim
 
     def embed(
         self, images: Sequence[AnyImage], *, max_tokens: int | None = None
@@ -61,13 +65,13 @@ class ImageModel:
     ) -> Float[Tensor, "image label"]:
         """Logits as was chosen for the model: at its budget unless another is asked for, of images
         that it is not sure of again with more, and divided by its temperature."""
-        chosen = self.serving
+        chosen = self.operating_point
         logits = logits_of(images, chosen.max_tokens if max_tokens is None else max_tokens)
-        if max_tokens is None and chosen.again is not None:
+        if max_tokens is None and chosen.second_pass_tokens is not None:
             unsure = (
                 (self.probabilities(logits).amax(1) < chosen.threshold).nonzero()[:, 0].tolist()
             )
-            logits[unsure] = logits_of([images[i] for i in unsure], chosen.again)
+            logits[unsure] = logits_of([images[i] for i in unsure], chosen.second_pass_tokens)
         return logits / chosen.temperature
 
     def probabilities(self, logits: Float[Tensor, "image label"]) -> Float[Tensor, "image label"]:
@@ -90,7 +94,7 @@ class ImageModel:
         """
         check_list(images)
         tokens = self.tokens_of(max_tokens)
-        model, rule = self.card.model, resolution or self.card.resolution.at(tokens)
+        model, rule = self.spec.model, resolution or self.spec.resolution.for_evaluation(tokens)
         cut = (
             to_patches(
                 image, f"image {number}", model.patch_size, tokens, rule, model.positions.max_side
@@ -103,7 +107,7 @@ class ImageModel:
         """As asked for, or as trained; raises ValueError for less than one."""
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-        return max_tokens or self.card.eval_tokens
+        return max_tokens or self.spec.eval_tokens
 
 
 def in_packs(cut: Iterable[P]) -> Iterator[list[P]]:

@@ -17,7 +17,7 @@ BINS = 30  # as the paper (arXiv 2307.06304, App. G)
 
 Confidence = Float[np.ndarray, " image"]  # of the likeliest label
 Link = Callable[[np.ndarray, float], np.ndarray]  # logits and temperature to probabilities
-Right = Bool[np.ndarray, " image"]  # whether that label is the true one
+Correct = Bool[np.ndarray, " image"]  # whether that label is the true one
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Bins:
         return float((gaps * self.counts).sum() / self.counts.sum())
 
 
-def even_bins(confidence: Confidence, right: Right, bins: int = BINS) -> Bins:
+def even_bins(confidence: Confidence, correct: Correct, bins: int = BINS) -> Bins:
     """Bins of equal width in (0, 1]; their `error` is the expected calibration error (ECE).
 
     Guo et al. (arXiv 1706.04599), Eq. 3; Naeini et al. (2015).
     """
     number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    return _bins(number, confidence, right)
+    return _bins(number, confidence, correct)
 
 
-def adaptive_bins(confidence: Confidence, right: Right, bins: int = BINS) -> Bins:
+def adaptive_bins(confidence: Confidence, correct: Correct, bins: int = BINS) -> Bins:
     """Bins of equally many images, but for one; their `error` is the adaptive ECE.
 
     Nixon et al. (arXiv 1904.01685), §3.
@@ -54,13 +54,13 @@ def adaptive_bins(confidence: Confidence, right: Right, bins: int = BINS) -> Bin
     order = np.argsort(confidence, kind="stable")
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order)) * bins // max(1, len(order))
-    return _bins(number, confidence, right)
+    return _bins(number, confidence, correct)
 
 
-def _bins(number: Int[np.ndarray, " image"], confidence: Confidence, right: Right) -> Bins:
+def _bins(number: Int[np.ndarray, " image"], confidence: Confidence, correct: Correct) -> Bins:
     counts = np.bincount(number)
     used = counts > 0
-    means = (np.bincount(number, values)[used] / counts[used] for values in (confidence, right))
+    means = (np.bincount(number, values)[used] / counts[used] for values in (confidence, correct))
     return Bins(counts[used], *means)
 
 

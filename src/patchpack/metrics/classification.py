@@ -19,7 +19,7 @@ Predict = Callable[[PackedBatch], Tensor]  # logits [image, label]
 
 
 @dataclass(frozen=True)
-class Counts:
+class ClassificationCounts:
     """What a classifier did, as numbers that can be added up."""
 
     confusion: Int[Tensor, "label label"]  # [true, predicted]
@@ -27,11 +27,13 @@ class Counts:
     nll: float  # negative log likelihoods, summed; of softmax, also where sigmoids were trained
 
     @staticmethod
-    def none(num_classes: int) -> "Counts":
-        return Counts(torch.zeros(num_classes, num_classes, dtype=torch.int64), 0, 0.0)
+    def none(num_classes: int) -> "ClassificationCounts":
+        return ClassificationCounts(
+            torch.zeros(num_classes, num_classes, dtype=torch.int64), 0, 0.0
+        )
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
+    def __add__(self, other: "ClassificationCounts") -> "ClassificationCounts":
+        return ClassificationCounts(
             self.confusion + other.confusion, self.in_top5 + other.in_top5, self.nll + other.nll
         )
 
@@ -40,12 +42,12 @@ class Counts:
         return int(self.confusion.sum())
 
     @property
-    def right(self) -> int:
+    def correct(self) -> int:
         return int(self.confusion.trace())
 
     @property
     def top1(self) -> float:
-        return self.right / max(1, self.images)
+        return self.correct / max(1, self.images)
 
     @property
     def top5(self) -> float:
@@ -62,7 +64,9 @@ class Counts:
         return self.confusion.diagonal() / self.confusion.sum(1)
 
 
-def count(logits: Float[Tensor, "image label"], labels: Int[Tensor, " image"]) -> Counts:
+def count(
+    logits: Float[Tensor, "image label"], labels: Int[Tensor, " image"]
+) -> ClassificationCounts:
     """Counts of one pack."""
     logits, labels = logits.float().cpu(), labels.cpu()
     num_classes = logits.shape[1]
@@ -70,12 +74,16 @@ def count(logits: Float[Tensor, "image label"], labels: Int[Tensor, " image"]) -
     confusion = torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
     top5 = logits.topk(min(5, num_classes), dim=1).indices
     nll = -logits.log_softmax(1)[torch.arange(len(labels)), labels]
-    return Counts(confusion, int((top5 == labels[:, None]).any(1).sum()), float(nll.sum()))
+    return ClassificationCounts(
+        confusion, int((top5 == labels[:, None]).any(1).sum()), float(nll.sum())
+    )
 
 
-def classify(predict: Predict, batches: Iterable[PackedBatch], num_classes: int) -> Counts:
+def classify(
+    predict: Predict, batches: Iterable[PackedBatch], num_classes: int
+) -> ClassificationCounts:
     """Counts over all packs; images without a label (-1) are not counted."""
-    total = Counts.none(num_classes)
+    total = ClassificationCounts.none(num_classes)
     for batch in batches:
         if not batch.num_images:
             continue
@@ -88,7 +96,9 @@ def classify(predict: Predict, batches: Iterable[PackedBatch], num_classes: int)
     return total
 
 
-def classify_views(predict: Predict, batches: Iterable[PackedBatch], num_classes: int) -> Counts:
+def classify_views(
+    predict: Predict, batches: Iterable[PackedBatch], num_classes: int
+) -> ClassificationCounts:
     """Counts over packs that hold each clip several times: its logits are averaged."""
     logits: dict[str, list[Tensor]] = {}
     labels: dict[str, int] = {}
@@ -101,12 +111,12 @@ def classify_views(predict: Predict, batches: Iterable[PackedBatch], num_classes
             labels[key] = int(label)
     known = [key for key, label in labels.items() if label >= 0]
     if not known:
-        return Counts.none(num_classes)
+        return ClassificationCounts.none(num_classes)
     rows = torch.stack([torch.stack(logits[key]).mean(0) for key in known])
     return count(rows, torch.tensor([labels[key] for key in known]))
 
 
-def table(counts: Counts, classes: Sequence[str]) -> dict:
+def table(counts: ClassificationCounts, classes: Sequence[str]) -> dict:
     """The figures as JSON."""
     per_class = {
         name: None if torch.isnan(value) else float(value)

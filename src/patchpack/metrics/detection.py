@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 
 from patchpack.data.index import Index
 
-MOST = 100  # boxes of an image that are looked at
+MAX_DETECTIONS = 100  # boxes of an image that are looked at
 STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
 @dataclass(frozen=True, eq=False)
-class FoundBoxes:
+class Detections:
     """What was found in one image, best first."""
 
     boxes: Float[np.ndarray, "box 4"]  # (top, left, bottom, right), px of the image
@@ -31,7 +31,7 @@ class FoundBoxes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precision:
+class DetectionMetrics:
     """Average precision over IoU 0.50 to 0.95, at 0.50 and 0.75, and by size of object: up to 32²,
     96² and more pixels. None where there is no such object."""
 
@@ -57,7 +57,9 @@ def need_detection() -> None:
         ) from error
 
 
-def average_precision(index: Index, found: Mapping[str, FoundBoxes], most: int = MOST) -> Precision:
+def average_precision(
+    index: Index, found: Mapping[str, Detections], most: int = MAX_DETECTIONS
+) -> DetectionMetrics:
     """Of the images of an index that were looked at, by their keys.
 
     most  boxes of an image that count, the best
@@ -69,14 +71,14 @@ def average_precision(index: Index, found: Mapping[str, FoundBoxes], most: int =
 
     if most < 1:
         raise ValueError(f"at least one box of an image must count, not {most}")
-    assert index.objects is not None
+    assert index.boxes is not None
     truth = coco_truth(index, found)
-    classes = index.objects.classes
+    classes = index.boxes.classes
     objects = sum(not annotation["iscrowd"] for annotation in truth["annotations"])
     results = coco_results(found, {image["file_name"]: image["id"] for image in truth["images"]})
     if not results or not objects:
         nothing = None if not objects else 0.0
-        return Precision(
+        return DetectionMetrics(
             **dict.fromkeys(STATS, nothing), per_class=dict.fromkeys(classes, nothing),
             images=len(found), objects=objects,
         )  # fmt: skip
@@ -93,7 +95,7 @@ def average_precision(index: Index, found: Mapping[str, FoundBoxes], most: int =
         name: None if value < 0 else float(value)
         for name, value in zip(STATS, judged.stats, strict=False)
     }
-    return Precision(
+    return DetectionMetrics(
         **stats, per_class=dict(zip(classes, per_class, strict=True)),
         images=len(found), objects=objects,
     )  # fmt: skip
@@ -109,15 +111,15 @@ def _mean(values: np.ndarray) -> float | None:
 
 def coco_truth(index: Index, keys: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     """The objects of some images of an index, as COCO has them."""
-    assert index.objects is not None
+    assert index.boxes is not None
     images, annotations = [], []
     for number, key in enumerate(index.keys):
         if key not in keys:
             continue
         size = {"height": int(index.heights[number]), "width": int(index.widths[number])}
         images.append({"id": number + 1, "file_name": key, **size})
-        there, crowds = index.objects.images[number], index.objects.crowds[number]
-        areas = [{"area": area} for area in index.objects.areas[number].tolist()]
+        there, crowds = index.boxes.images[number], index.boxes.crowds[number]
+        areas = [{"area": area} for area in index.boxes.areas[number].tolist()]
         for some, more in ((there, areas), (crowds, [{"iscrowd": 1}] * len(crowds.labels))):
             annotations += [
                 annotation(number + 1, label + 1, box) | own
@@ -127,12 +129,12 @@ def coco_truth(index: Index, keys: Mapping[str, Any] | Sequence[str]) -> dict[st
             ]
     for number, item in enumerate(annotations, 1):
         item["id"] = number
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(index.objects.classes)]
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(index.boxes.classes)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
 def coco_results(
-    found: Mapping[str, FoundBoxes], numbers: Mapping[str, int]
+    found: Mapping[str, Detections], numbers: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """What was found, as COCO has results; numbers of categories count from 1."""
     return [

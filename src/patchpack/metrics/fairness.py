@@ -19,7 +19,7 @@ LEAST = 10  # images of a group from which on its accuracy is told
 RESAMPLES = 1000
 
 Features = Float[np.ndarray, "image dim"]
-Right = Bool[np.ndarray, " image"]
+Correct = Bool[np.ndarray, " image"]
 
 
 def probe(
@@ -57,7 +57,7 @@ class Group:
 
 
 def groups(
-    right: Right, attributes: Mapping[str, Sequence[str]], least: int = LEAST
+    correct: Correct, attributes: Mapping[str, Sequence[str]], least: int = LEAST
 ) -> dict[str, Group]:
     """Accuracy of every value of every attribute, and of every pair of values of two."""
     columns = {name: np.array(values) for name, values in attributes.items()}
@@ -70,20 +70,24 @@ def groups(
         for x in np.unique(columns[a]):
             for y in np.unique(columns[b]):
                 masks[f"{x}, {y}"] = (columns[a] == x) & (columns[b] == y)
-    return {name: _group(right[mask]) for name, mask in masks.items() if mask.sum() >= least}
+    return {name: _group(correct[mask]) for name, mask in masks.items() if mask.sum() >= least}
 
 
-def _group(right: Right) -> Group:
-    low, high = bootstrap(right)
-    return Group(len(right), float(right.mean()), low, high)
+def _group(correct: Correct) -> Group:
+    low, high = bootstrap(correct)
+    return Group(len(correct), float(correct.mean()), low, high)
 
 
-def bootstrap(right: Right, share: float = 0.95, resamples: int = RESAMPLES) -> tuple[float, float]:
+def bootstrap(
+    correct: Correct, share: float = 0.95, resamples: int = RESAMPLES
+) -> tuple[float, float]:
     """The interval of a mean, from resampling its images with replacement (Efron, 1979)."""
-    if not len(right):
+    if not len(correct):
         return 0.0, 0.0
     # A resample of n images of which k are right has a binomial number of right ones.
-    means = np.random.default_rng(0).binomial(len(right), right.mean(), resamples) / len(right)
+    means = np.random.default_rng(0).binomial(len(correct), correct.mean(), resamples) / len(
+        correct
+    )
     low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
 
@@ -99,13 +103,13 @@ class Gap:
     high: float
 
 
-def gap(right: Right, values: Sequence[str], least: int = LEAST) -> Gap | None:
+def gap(correct: Correct, values: Sequence[str], least: int = LEAST) -> Gap | None:
     """Between the best and the worst value of an attribute; None where fewer than two are large.
 
     The interval is of the difference between these two groups, resampled apart.
     """
     column = np.array(values)
-    shares = {v: right[column == v] for v in np.unique(column) if (column == v).sum() >= least}
+    shares = {v: correct[column == v] for v in np.unique(column) if (column == v).sum() >= least}
     if len(shares) < 2:
         return None
     best = max(shares, key=lambda v: shares[v].mean())

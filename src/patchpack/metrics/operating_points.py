@@ -12,41 +12,49 @@ from itertools import combinations
 
 import numpy as np
 
-from patchpack.metrics.outputs import Outputs
+from patchpack.metrics.outputs import Predictions
 
-ALPHAS = tuple(number / 20 for number in range(1, 20))
+SHARES = tuple(number / 20 for number in range(1, 20))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class MeasuredPoint:
     """One way to use a model, and what comes of it."""
 
     tokens: int  # most tokens of an image, in the first pass
     accuracy: float
     gflops: float  # of an image, the mean
     ms: float  # of an image, the mean
-    again: int | None = None  # most tokens of an image that is shown again; None: none is
+    second_pass_tokens: int | None = (
+        None  # most tokens of an image that is shown again; None: none is
+    )
     threshold: float = 0.0  # of confidence, below which it is
-    alpha: float = 0.0  # share of images that are
+    second_pass_share: float = 0.0  # share of images that are
 
     @property
     def name(self) -> str:
-        if self.again is None:
+        if self.second_pass_tokens is None:
             return f"{self.tokens} tokens"
-        return f"{self.tokens}, then {self.again} tokens for {self.alpha:.0%}"
+        return (
+            f"{self.tokens}, then {self.second_pass_tokens} tokens for {self.second_pass_share:.0%}"
+        )
 
 
-def single_points(outputs: Mapping[int, Outputs]) -> list[Point]:
+def single_points(outputs: Mapping[int, Predictions]) -> list[MeasuredPoint]:
     """Each budget by itself."""
     return [
-        Point(tokens=tokens, accuracy=o.top1, gflops=o.gflops, ms=o.ms)
+        MeasuredPoint(tokens=tokens, accuracy=o.top1, gflops=o.gflops, ms=o.ms)
         for tokens, o in sorted(outputs.items())
     ]
 
 
 def cascade_points(
-    tokens: int, first: Outputs, again: int, second: Outputs, alphas: Sequence[float] = ALPHAS
-) -> list[Point]:
+    tokens: int,
+    first: Predictions,
+    second_pass_tokens: int,
+    second: Predictions,
+    shares: Sequence[float] = SHARES,
+) -> list[MeasuredPoint]:
     """A cascade of two budgets, at every share of images shown again.
 
     All shares at once: images sorted by the first pass's confidence, right answers added up from
@@ -57,16 +65,16 @@ def cascade_points(
     images = len(first)
     order = np.argsort(first.confidence, kind="stable")
     confidence = first.confidence[order]
-    again_right = np.concatenate([[0], np.cumsum(second.right[order])])  # of the least sure
-    kept_right = np.concatenate([np.cumsum(first.right[order][::-1])[::-1], [0]])  # of the rest
+    again_right = np.concatenate([[0], np.cumsum(second.correct[order])])  # of the least sure
+    kept_right = np.concatenate([np.cumsum(first.correct[order][::-1])[::-1], [0]])  # of the rest
     points = []
-    for alpha in alphas:
-        shown = round(alpha * images)
+    for second_pass_share in shares:
+        shown = round(second_pass_share * images)
         points.append(
-            Point(
+            MeasuredPoint(
                 tokens=tokens,
-                again=again,
-                alpha=shown / images,
+                second_pass_tokens=second_pass_tokens,
+                second_pass_share=shown / images,
                 threshold=float(confidence[shown]) if shown < images else 1.0,
                 accuracy=float(again_right[shown] + kept_right[shown]) / images,
                 gflops=first.gflops + shown / images * second.gflops,
@@ -76,7 +84,7 @@ def cascade_points(
     return points
 
 
-def all_cascades(outputs: Mapping[int, Outputs]) -> list[Point]:
+def all_cascades(outputs: Mapping[int, Predictions]) -> list[MeasuredPoint]:
     """Cascades of every two budgets, the smaller first."""
     return [
         point
@@ -85,12 +93,12 @@ def all_cascades(outputs: Mapping[int, Outputs]) -> list[Point]:
     ]
 
 
-def frontier(points: Sequence[Point], cost: str = "gflops") -> list[Point]:
+def frontier(points: Sequence[MeasuredPoint], cost: str = "gflops") -> list[MeasuredPoint]:
     """The points that no other beats: none is as cheap and more accurate; the cheapest first.
 
     cost  "gflops" or "ms"
     """
-    best: list[Point] = []
+    best: list[MeasuredPoint] = []
     for point in sorted(points, key=lambda p: (getattr(p, cost), -p.accuracy)):
         if not best or point.accuracy > best[-1].accuracy:
             best.append(point)
@@ -98,12 +106,12 @@ def frontier(points: Sequence[Point], cost: str = "gflops") -> list[Point]:
 
 
 def choose(
-    points: Sequence[Point],
+    points: Sequence[MeasuredPoint],
     *,
     max_ms: float | None = None,
     max_gflops: float | None = None,
     min_accuracy: float | None = None,
-) -> Point:
+) -> MeasuredPoint:
     """The most accurate point within the limits, or, of those accurate enough, the cheapest.
 
     Raises ValueError where none is within the limits, saying how near the nearest comes.
@@ -128,7 +136,9 @@ def choose(
     return min(enough, key=lambda p: (p.gflops, -p.accuracy))
 
 
-def gain_of_cascades(singles: Sequence[Point], cascades: Sequence[Point]) -> Point | None:
+def best_cascade_over_line(
+    singles: Sequence[MeasuredPoint], cascades: Sequence[MeasuredPoint]
+) -> MeasuredPoint | None:
     """The cascade that is most above what single budgets reach for its operations, if any is.
 
     Between two budgets the straight line counts: some images at one, the rest at the other.

@@ -19,7 +19,7 @@ from torch import Tensor
 from patchpack.metrics.calibration import Link, softmax
 
 
-class Answer(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a model makes of one batch."""
 
     logits: Float[Tensor, "image label"]
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Outputs:
+class Predictions:
     """What a model said of labelled images, in one way of showing them."""
 
     logits: Float[np.ndarray, "image label"]
@@ -46,12 +46,12 @@ class Outputs:
         return self.logits.argmax(1)
 
     @property
-    def right(self) -> Bool[np.ndarray, " image"]:
+    def correct(self) -> Bool[np.ndarray, " image"]:
         return self.predicted == self.labels
 
     @property
     def top1(self) -> float:
-        return float(self.right.mean()) if len(self) else 0.0
+        return float(self.correct.mean()) if len(self) else 0.0
 
     def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, "image label"]:
         return self.link(self.logits, temperature)
@@ -61,7 +61,7 @@ class Outputs:
         """The probability of the likeliest label."""
         return self.probabilities().max(1)
 
-    def sorted(self) -> "Outputs":
+    def sorted(self) -> "Predictions":
         """In the order of the keys: packs are made by length, which differs between budgets."""
         order = np.argsort(np.array(self.keys))
         return replace(
@@ -73,13 +73,13 @@ class Outputs:
         )
 
 
-def collect(
-    model: Callable[[Any], Answer | Tensor],
+def collect_predictions(
+    model: Callable[[Any], ModelOutput | Tensor],
     batches: Iterable[Any],
     *,
     label: str = "label",
     flops: Callable[[Any], float] = lambda batch: 0.0,
-) -> Outputs:
+) -> Predictions:
     """Ask a model about every batch; images without a label (-1) are left out.
 
     model   from a batch to logits [image, label], or to an Answer
@@ -100,7 +100,7 @@ def collect(
             continue
         began = time.perf_counter()
         found = model(batch)
-        answer = found if isinstance(found, Answer) else Answer(found)
+        answer = found if isinstance(found, ModelOutput) else ModelOutput(found)
         said = answer.logits.float().cpu().numpy()
         spent += time.perf_counter() - began
         images += len(truth)
@@ -113,7 +113,7 @@ def collect(
         keys += [key for key, kept in zip(getattr(batch, "keys", ()), known, strict=False) if kept]
     if not labels:
         raise ValueError("there are no labelled images to judge with")
-    return Outputs(
+    return Predictions(
         np.concatenate(logits),
         np.concatenate(labels).astype(np.int64),
         tuple(keys),

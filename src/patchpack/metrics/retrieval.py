@@ -17,7 +17,7 @@ from torch import Tensor
 from patchpack.batch import PackedTexts, pack_texts
 from patchpack.data.annotations.captions import Captions
 
-AT = (1, 5, 10)
+RECALL_AT = (1, 5, 10)
 TEXT_TOKENS = 16_384  # encoded at a time
 CELLS = 1 << 24  # of the matrix of scores at a time
 
@@ -26,7 +26,7 @@ def recalls(
     images: Float[Tensor, "image dim"],
     texts: Float[Tensor, "text dim"],
     pairs: Int[Tensor, "pair 2"],
-    at: Sequence[int] = AT,
+    at: Sequence[int] = RECALL_AT,
 ) -> dict[str, float]:
     """Shares of images with a right text among the k nearest, of texts with a right image, the
     mean of both, and `mean_recall`, their mean over k.
@@ -80,8 +80,8 @@ def encode_captions(
     numbers: dict[int, int] = {}
     texts: list[Tensor] = []
     pairs = []
-    for caption, image in enumerate(captions.owners):
-        number = numbers.setdefault(int(captions.same[caption]), len(texts))
+    for caption, image in enumerate(captions.image_ids):
+        number = numbers.setdefault(int(captions.text_ids[caption]), len(texts))
         if number == len(texts):
             texts.append(torch.from_numpy(captions.text(caption)))
         pairs.append((int(image), number))
@@ -98,7 +98,7 @@ def _portions(texts: list[Tensor]) -> list[PackedTexts]:
     ]
 
 
-def readable(
+def select_readable(
     vectors: Float[Tensor, "image dim"], texts: Tensor, pairs: Tensor, images: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `recalls` takes, of the images that could be read, and of the texts that have one."""

@@ -15,18 +15,18 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PixelCounts:
+class ConfusionMatrix:
     """What became of the pixels of each class."""
 
     confusion: Int[Tensor, "label label"]  # pixels [true, predicted]
     images: int = 0
 
     @staticmethod
-    def none(num_classes: int) -> "PixelCounts":
-        return PixelCounts(torch.zeros(num_classes, num_classes, dtype=torch.int64))
+    def none(num_classes: int) -> "ConfusionMatrix":
+        return ConfusionMatrix(torch.zeros(num_classes, num_classes, dtype=torch.int64))
 
-    def __add__(self, other: "PixelCounts") -> "PixelCounts":
-        return PixelCounts(self.confusion + other.confusion, self.images + other.images)
+    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+        return ConfusionMatrix(self.confusion + other.confusion, self.images + other.images)
 
     @property
     def iou(self) -> Float[Tensor, " label"]:
@@ -49,15 +49,15 @@ def count_pixels(
     mask: Int[Tensor, "height width"],
     num_classes: int,
     ignored: int,
-) -> PixelCounts:
+) -> ConfusionMatrix:
     """Counts of one image; `ignored` pixels of the mask are not counted."""
     known = mask != ignored
     cells = mask[known].long() * num_classes + found[known].long()
     confusion = torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
-    return PixelCounts(confusion.cpu(), 1)
+    return ConfusionMatrix(confusion.cpu(), 1)
 
 
-def table(counts: PixelCounts, classes: Sequence[str]) -> dict:
+def table(counts: ConfusionMatrix, classes: Sequence[str]) -> dict:
     """The figures as JSON."""
     per_class = {
         name: None if torch.isnan(value) else float(value)

@@ -58,7 +58,7 @@ def attend_tiled(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
                 outs.append(TiledAttention.apply(q[image], k[image], v[image], tokens))
             else:
                 outs.append(_attend_whole(q[image], k[image], v[image], segments.causal))
-    return outs[0] if len(outs) == 1 else torch.cat(outs) if outs else _nothing(q, k, v)
+    return outs[0] if len(outs) == 1 else torch.cat(outs) if outs else _empty_output(q, k, v)
 
 
 def _attend_whole(q: Stream, k: Stream, v: Stream, causal: bool) -> Stream:
@@ -67,7 +67,7 @@ def _attend_whole(q: Stream, k: Stream, v: Stream, causal: bool) -> Stream:
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)[0].transpose(0, 1)
 
 
-def _nothing(q: Stream, k: Stream, v: Stream) -> Stream:
+def _empty_output(q: Stream, k: Stream, v: Stream) -> Stream:
     """What attention makes of a pack without images: no token, but a gradient for every weight,
     which processes that share gradients wait for."""
     return q + k + v
@@ -78,7 +78,7 @@ def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream
     from torch.nn.attention.varlen import varlen_attn
 
     if not segments.lengths:
-        return _nothing(q, k, v)
+        return _empty_output(q, k, v)
     longest = max(segments.lengths)
     offsets = segments.offsets
     window = (-1, 0) if segments.causal else (-1, -1)  # tokens seen to the left, to the right
@@ -90,7 +90,7 @@ def attend_varlen(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream
 def attend_flex(q: Stream, k: Stream, v: Stream, segments: Segments) -> Stream:
     """FlexAttention with a block mask of the segments: CUDA, any precision."""
     if not segments.lengths:
-        return _nothing(q, k, v)
+        return _empty_output(q, k, v)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     return _compiled_flex()(q, k, v, block_mask=_block_mask(segments))[0].transpose(0, 1)
 
@@ -124,6 +124,6 @@ def _compiled_flex() -> Callable[..., Tensor]:
     return torch.compile(flex_attention, dynamic=True)
 
 
-def backend(device: torch.device) -> Attend:
+def select_attention(device: torch.device) -> Attend:
     """The fastest exact attention for a device."""
     return attend_cuda if device.type == "cuda" else attend_tiled

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from patchpack.batch import Segments
-from patchpack.model.attention import Attend, backend
+from patchpack.model.attention import Attend, select_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class EncoderConfig:
 
     dim: int  # width of a token
     depth: int  # blocks
-    heads: int
+    num_heads: int
     mlp_dim: int  # hidden width of the MLP
     bias: bool = False  # of every linear layer and norm (the paper: none; ViT, SigLIP: all)
     qk_norm: bool = True  # LayerNorm of queries and keys per head (ViT-22B, arXiv 2302.05442)
@@ -40,17 +40,17 @@ class EncoderConfig:
     drop_path: float = 0.0  # share of images that skip the last block; rises linearly from 0
 
     def __post_init__(self) -> None:
-        for name in ("dim", "depth", "heads", "mlp_dim"):
+        for name in ("dim", "depth", "num_heads", "mlp_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
 
 
-def image_noise(segments: Segments, width: int, rate: float) -> Float[Tensor, "token width"]:
+def per_image_dropout(segments: Segments, width: int, rate: float) -> Float[Tensor, "token width"]:
     """Multiplicative dropout noise, one draw of `width` values for each image."""
     keep = torch.full((segments.num_images, width), 1 - rate, device=segments.device)
     return (torch.bernoulli(keep) / (1 - rate))[segments.ids]
@@ -61,7 +61,7 @@ def norm(config: EncoderConfig, dim: int) -> nn.LayerNorm:
 
 
 @lru_cache(maxsize=8)
-def _kept_out(function: Callable) -> Callable:
+def _exclude_from_compile(function: Callable) -> Callable:
     """As it is, inside of compiled code; the compiler is imported only where it is used."""
     return torch.compiler.disable(function)
 
@@ -84,10 +84,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.heads = config.num_heads
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.bias)
         self.out = nn.Linear(config.dim, config.dim, bias=config.bias)
-        head_norm = partial(norm, config, config.dim // config.heads)
+        head_norm = partial(norm, config, config.dim // config.num_heads)
         self.q_norm = head_norm() if config.qk_norm else nn.Identity()
         self.k_norm = head_norm() if config.qk_norm else nn.Identity()
 
@@ -105,7 +105,7 @@ class Block(nn.Module):
     def __init__(self, config: EncoderConfig, drop_path: float) -> None:
         super().__init__()
         self.dropout, self.drop_path = config.dropout, drop_path
-        self.noise = image_noise
+        self.noise = per_image_dropout
         self.attention_norm = norm(config, config.dim)
         self.attention = SelfAttention(config)
         self.mlp_norm = norm(config, config.dim)
@@ -126,13 +126,13 @@ class Block(nn.Module):
         attended = self.attention(self.attention_norm(x), segments, attend)
         if self.layer_scale is not None:
             attended = attended * self.attention_scale
-        x = x + self._noisy(attended, segments)
+        x = x + self._regularize(attended, segments)
         changed = self.mlp(self.mlp_norm(x))
         if self.layer_scale is not None:
             changed = changed * self.mlp_scale
-        return x + self._noisy(changed, segments)
+        return x + self._regularize(changed, segments)
 
-    def _noisy(self, branch: Tensor, segments: Segments) -> Tensor:
+    def _regularize(self, branch: Tensor, segments: Segments) -> Tensor:
         if self.training and self.dropout:
             branch = branch * self.noise(segments, branch.shape[-1], self.dropout)
         if self.training and self.drop_path:
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
         """Compile each block but for what follows the lengths of a pack: a new graph for each."""
         self.compiled = True
         for block in self.blocks:
-            block.noise = _kept_out(image_noise)  # pyrefly: ignore
+            block.noise = _exclude_from_compile(per_image_dropout)  # pyrefly: ignore
             block.compile(dynamic=True)
 
     def forward(
@@ -169,9 +169,9 @@ class Encoder(nn.Module):
         self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
     ) -> Iterator[Float[Tensor, "token dim"]]:
         """What each block leaves, first to last, and what the norm makes of the last."""
-        attend = attend or backend(x.device)
+        attend = attend or select_attention(x.device)
         if self.compiled:
-            attend = _kept_out(attend)
+            attend = _exclude_from_compile(attend)
         for block in self.blocks:
             if self.checkpoint_blocks and self.training:
                 x = checkpoint(block, x, segments, attend, use_reentrant=False)
@@ -193,7 +193,7 @@ def encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def init_parts(module: nn.Module) -> None:
+def init_submodules(module: nn.Module) -> None:
     """Set every parameter of a module's parts; one forgotten stays NaN and shows at once."""
     for parameter in module.parameters():
         parameter.fill_(torch.nan)

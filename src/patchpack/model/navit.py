@@ -19,11 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, Segments
-from patchpack.model.attention import Attend, backend
-from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_parts
+from patchpack.model.attention import Attend, select_attention
+from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
 from patchpack.model.pooling import build_pool, pool_flops
 from patchpack.model.positions import Factorized, Positions, Rotary
-from patchpack.model.rotary import Turned, rotary_angles
+from patchpack.model.rotary import RotaryAttention, rotary_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class NaViTConfig(EncoderConfig):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.registers < 0:
             raise ValueError(f"registers must be 0 or more, not {self.registers}")
-        head_dim = self.dim // self.heads
+        head_dim = self.dim // self.num_heads
         if isinstance(self.positions, Rotary) and head_dim % 4:
             raise ValueError(f"rotary positions need 4, 8, 12 … numbers a head, not {head_dim}")
         if not self.pixel_std > 0:
@@ -57,14 +57,14 @@ class NaViTConfig(EncoderConfig):
         return self.patch_size**2 * self.channels
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """What an encoder makes of a pack."""
 
     tokens: Float[Tensor, "token dim"]  # of patches only, registers removed, after the last norm
     pooled: Float[Tensor, "image dim"]
 
 
-class Stream(NamedTuple):
+class TokenStream(NamedTuple):
     """Tokens on their way through the blocks."""
 
     x: Float[Tensor, "token dim"]  # registers before the patches of each image
@@ -102,7 +102,7 @@ class NaViT(nn.Module):
     @torch.no_grad()
     def init_weights(self) -> None:
         """Set every parameter."""
-        init_parts(self)
+        init_submodules(self)
         self._init_embedding()
         if self.registers is not None:
             nn.init.normal_(self.registers, std=0.02)
@@ -110,11 +110,11 @@ class NaViT(nn.Module):
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
         return self.encode(batch).pooled
 
-    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
+    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
         """Tokens and pooled vectors; `attend` replaces the attention chosen for the device."""
         stream = self._stream(batch, attend)
         x = self.encoder(*stream[:3])
-        return Encoded(stream.patches_of(x), self.pool(x, stream.segments))
+        return EncoderOutput(stream.patches_of(x), self.pool(x, stream.segments))
 
     def layers(
         self, batch: PackedBatch, names: Collection[str], attend: Attend | None = None
@@ -132,18 +132,20 @@ class NaViT(nn.Module):
             if name in names
         }
 
-    def _stream(self, batch: PackedBatch, attend: Attend | None = None) -> "Stream":
+    def _stream(self, batch: PackedBatch, attend: Attend | None = None) -> "TokenStream":
         """What goes through the blocks, and with which attention."""
         segments = batch.segments
         x, angles = self.embed(batch), self._angles(batch)
         places = None
         if self.registers is not None:
-            x, places, _ = with_prefix(x, self.registers, segments)
-            segments = segments.with_prefix(len(self.registers))
-        attend = attend or backend(x.device)
+            x, places, _ = prepend_tokens(x, self.registers, segments)
+            segments = segments.prepend_tokens(len(self.registers))
+        attend = attend or select_attention(x.device)
         if angles is not None:
-            attend = Turned(attend, angles if places is None else _at(places, angles, len(x)))
-        return Stream(x, segments, attend, places)
+            attend = RotaryAttention(
+                attend, angles if places is None else _at(places, angles, len(x))
+            )
+        return TokenStream(x, segments, attend, places)
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
         """Normalise pixels, project patches, add positions; in the precision of the norms, which
@@ -154,7 +156,7 @@ class NaViT(nn.Module):
         return tokens.to(self.encoder.norm.weight.dtype)
 
     @property
-    def rotates(self) -> bool:
+    def uses_rotary(self) -> bool:
         """Whether places turn queries and keys instead of adding to tokens."""
         return isinstance(self.config.positions, Rotary)
 
@@ -163,7 +165,9 @@ class NaViT(nn.Module):
         c = self.config
         if not isinstance(c.positions, Rotary):
             return None
-        return rotary_angles(c.positions, batch.coords, _grid_of_tokens(batch), c.dim // c.heads)
+        return rotary_angles(
+            c.positions, batch.coords, _grid_of_tokens(batch), c.dim // c.num_heads
+        )
 
     def _check(self, batch: PackedBatch) -> None:
         if batch.patches.shape[-1] != self.config.patch_dim:
@@ -217,7 +221,7 @@ def _at(places: Tensor, angles: Tensor, tokens: int) -> Tensor:
     return angles.new_zeros(tokens, angles.shape[1]).index_copy(0, places, angles)
 
 
-def with_prefix(
+def prepend_tokens(
     x: Float[Tensor, "token dim"], prefix: Float[Tensor, "prefix dim"], segments: Segments
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Put the same tokens before each image; also the place in the new stream of every token that

@@ -19,7 +19,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from patchpack.batch import PackedBatch, Segments
-from patchpack.model.navit import Encoded, NaViT
+from patchpack.model.navit import EncoderOutput, NaViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,9 @@ class PaddedAttention:
         return out.transpose(1, 2).flatten(0, 1)
 
 
-def encode_padded(model: NaViT, batch: PackedBatch) -> Encoded:
+def encode_padded(model: NaViT, batch: PackedBatch) -> EncoderOutput:
     """What `model.encode` answers, computed in padded rows; raises ValueError for what it lacks."""
-    if model.registers is not None or model.rotates:
+    if model.registers is not None or model.uses_rotary:
         raise ValueError("padded rows know neither registers nor rotary positions")
     if not batch.num_images:
         return model.encode(batch)
@@ -48,4 +48,4 @@ def encode_padded(model: NaViT, batch: PackedBatch) -> Encoded:
     x = model.embed(batch)
     padded = x.new_zeros(rows.num_tokens, x.shape[-1]).index_copy(0, slots, x)
     encoded = model.encoder(padded, rows, PaddedAttention(used)).index_select(0, slots)
-    return Encoded(encoded, model.pool(encoded, batch.segments))
+    return EncoderOutput(encoded, model.pool(encoded, batch.segments))

@@ -83,7 +83,7 @@ class MapPool(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim, bias = config.dim, config.bias
-        self.heads = config.heads
+        self.heads = config.num_heads
         self.probe = nn.Parameter(torch.empty(dim))
         self.q = nn.Linear(dim, dim, bias=bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=bias)

@@ -16,54 +16,56 @@ from patchpack.model.video import VideoConfig
 PREFIX, TIME = "positions.", "time"
 
 
-class OtherPositions(ValueError):
+class IncompatiblePositions(ValueError):
     """Positions that cannot become those of another model, and why."""
 
 
-def carry_positions(
+def resize_positions(
     tensors: Mapping[str, Tensor], before: Positions, after: Positions
 ) -> dict[str, Tensor]:
     """A trunk's tensors with positions as `after` wants them; raises OtherPositions."""
-    carried = dict(tensors)
+    resized = dict(tensors)
     if before == after:
-        return carried
+        return resized
     if type(before) is not type(after):
-        raise OtherPositions(f"{type(before).__name__} cannot become {type(after).__name__}")
+        raise IncompatiblePositions(f"{type(before).__name__} cannot become {type(after).__name__}")
     match before, after:
         case Factorized(), Factorized():
             if (before.combine, before.coordinates) != (after.combine, after.coordinates):
-                raise OtherPositions(
+                raise IncompatiblePositions(
                     f"{before.combine} of {before.coordinates} coordinates cannot become "
                     f"{after.combine} of {after.coordinates} ones"
                 )
             for name in ("y", "x"):
                 rows = tensors[PREFIX + name]
-                carried[PREFIX + name] = _of_length(rows, before.coordinates, after.length)
+                resized[PREFIX + name] = _of_length(rows, before.coordinates, after.table_size)
         case Learned2D(), Learned2D():
-            n = before.length
+            n = before.table_size
             rows = tensors[PREFIX + "table"].unflatten(0, (n, n))
-            cut = _first(_first(rows, after.length).transpose(0, 1), after.length)
-            carried[PREFIX + "table"] = cut.transpose(0, 1).flatten(0, 1)
+            cut = _first(_first(rows, after.table_size).transpose(0, 1), after.table_size)
+            resized[PREFIX + "table"] = cut.transpose(0, 1).flatten(0, 1)
         case Interpolated(), Interpolated():
-            carried[PREFIX + "table"] = _resampled(
+            resized[PREFIX + "table"] = _resampled(
                 tensors[PREFIX + "table"], (after.side, after.side)
             )
         case _:
-            raise OtherPositions(f"{before} cannot become {after}")
-    return carried
+            raise IncompatiblePositions(f"{before} cannot become {after}")
+    return resized
 
 
-def carry_times(
+def resize_time(
     tensors: Mapping[str, Tensor], before: VideoConfig, after: VideoConfig
 ) -> dict[str, Tensor]:
     """A trunk's tensors with the table of time as `after` wants it; raises OtherPositions."""
     if before.time_coordinates != after.time_coordinates:
-        raise OtherPositions(
+        raise IncompatiblePositions(
             f"time_coordinates are {before.time_coordinates}, not {after.time_coordinates}"
         )
-    if before.times == after.times:
+    if before.time_table_size == after.time_table_size:
         return dict(tensors)
-    return dict(tensors) | {TIME: _of_length(tensors[TIME], before.time_coordinates, after.times)}
+    return dict(tensors) | {
+        TIME: _of_length(tensors[TIME], before.time_coordinates, after.time_table_size)
+    }
 
 
 def _of_length(rows: Tensor, coordinates: Coordinates, length: int) -> Tensor:
@@ -75,7 +77,7 @@ def _of_length(rows: Tensor, coordinates: Coordinates, length: int) -> Tensor:
 
 def _first(rows: Tensor, length: int) -> Tensor:
     if length > len(rows):
-        raise OtherPositions(
+        raise IncompatiblePositions(
             f"{len(rows)} learned places cannot become {length}: those beyond were never learned"
         )
     return rows[:length].contiguous()

@@ -33,11 +33,11 @@ from torch import Tensor, nn
 
 from patchpack.model.interpolation import Filter, resize_weights
 
-ANY = 2**31 - 1  # longest side of a grid where a method has no limit
+UNLIMITED = 2**31 - 1  # longest side of a grid where a method has no limit
 Coordinates = Literal["absolute", "fractional", "aspect"]
 
 
-def place(
+def table_coordinates(
     coords: Int[Tensor, "token axis"],
     grids: Num[Tensor, "token axis"],
     coordinates: Coordinates,
@@ -54,13 +54,13 @@ def place(
 class Factorized:
     """φ_y(y) and φ_x(x), two learned tables; their sum is the paper's choice (§3.2)."""
 
-    length: int = 128  # rows of each table; absolute coordinates end there
-    combine: Literal["sum", "stack", "product"] = "sum"
+    table_size: int = 128  # rows of each table; absolute coordinates end there
+    combine: Literal["sum", "concat", "product"] = "sum"
     coordinates: Coordinates = "absolute"  # the other two read between the rows
 
     @property
     def max_side(self) -> int:
-        return self.length if self.coordinates == "absolute" else ANY
+        return self.table_size if self.coordinates == "absolute" else UNLIMITED
 
     def flops(self, dim: int) -> int:
         """Operations of matrix products, for each token."""
@@ -74,11 +74,11 @@ class Factorized:
 class Learned2D:
     """A learned vector for every place (Pix2Struct, arXiv 2210.03347)."""
 
-    length: int = 64  # rows and columns of the table
+    table_size: int = 64  # rows and columns of the table
 
     @property
     def max_side(self) -> int:
-        return self.length
+        return self.table_size
 
     def flops(self, dim: int) -> int:
         return 0
@@ -97,7 +97,7 @@ class Interpolated:
 
     @property
     def max_side(self) -> int:
-        return ANY
+        return UNLIMITED
 
     def flops(self, dim: int) -> int:
         return 2 * self.side**2 * dim
@@ -111,12 +111,12 @@ class Sinusoidal:
     """Sines and cosines of y and of x, stacked (Vaswani et al., arXiv 1706.03762, §3.5)."""
 
     coordinates: Coordinates = "absolute"
-    length: int = 128  # patches that fractional coordinates span
+    table_size: int = 128  # patches that fractional coordinates span
     base: float = 10_000.0  # the longest wave is 2π · base patches
 
     @property
     def max_side(self) -> int:
-        return ANY
+        return UNLIMITED
 
     def flops(self, dim: int) -> int:
         return 0
@@ -130,12 +130,12 @@ class Fourier:
     """Sines and cosines of a learned linear map of (y, x) (Tancik et al., arXiv 2006.10739, §5)."""
 
     coordinates: Coordinates = "absolute"
-    length: int = 128  # patches that fractional coordinates span
+    table_size: int = 128  # patches that fractional coordinates span
     wavelength: float = 16.0  # patches, of the root mean square frequency at the start
 
     @property
     def max_side(self) -> int:
-        return ANY
+        return UNLIMITED
 
     def flops(self, dim: int) -> int:
         return 0
@@ -153,12 +153,12 @@ class Rotary:
     """
 
     coordinates: Coordinates = "absolute"
-    length: int = 128  # patches that fractional coordinates span
+    table_size: int = 128  # patches that fractional coordinates span
     base: float = 100.0  # the longest wave is 2π · base patches
 
     @property
     def max_side(self) -> int:
-        return ANY
+        return UNLIMITED
 
     def flops(self, dim: int) -> int:
         return 0
@@ -176,9 +176,9 @@ class FactorizedPositions(nn.Module):
     def __init__(self, config: Factorized, dim: int) -> None:
         super().__init__()
         self.config = config
-        width = _half(dim, config) if config.combine == "stack" else dim
-        self.y = nn.Parameter(torch.empty(config.length, width))
-        self.x = nn.Parameter(torch.empty(config.length, width))
+        width = _half(dim, config) if config.combine == "concat" else dim
+        self.y = nn.Parameter(torch.empty(config.table_size, width))
+        self.x = nn.Parameter(torch.empty(config.table_size, width))
 
     def init_weights(self) -> None:
         dim = self.y.shape[-1]
@@ -192,12 +192,12 @@ class FactorizedPositions(nn.Module):
         if self.config.coordinates == "absolute":
             y, x = (F.embedding(c, t) for c, t in zip(coords.long().T, self._tables(), strict=True))
         else:
-            rows = place(coords, grids, self.config.coordinates, self.config.length)
-            y, x = (between(r, t) for r, t in zip(rows.T, self._tables(), strict=True))
+            rows = table_coordinates(coords, grids, self.config.coordinates, self.config.table_size)
+            y, x = (interpolate_rows(r, t) for r, t in zip(rows.T, self._tables(), strict=True))
         match self.config.combine:
             case "sum":
                 return y + x
-            case "stack":
+            case "concat":
                 return torch.cat([y, x], dim=-1)
             case "product":
                 return y * x
@@ -206,7 +206,7 @@ class FactorizedPositions(nn.Module):
         return self.y, self.x
 
 
-def between(
+def interpolate_rows(
     rows: Float[Tensor, " token"], table: Float[Tensor, "row dim"]
 ) -> Float[Tensor, "token dim"]:
     """Rows of a table at fractions, linearly from the two around; at its ends, the last one."""
@@ -222,8 +222,8 @@ class Learned2DPositions(nn.Module):
 
     def __init__(self, config: Learned2D, dim: int) -> None:
         super().__init__()
-        self.length = config.length
-        self.table = nn.Parameter(torch.empty(config.length**2, dim))
+        self.length = config.table_size
+        self.table = nn.Parameter(torch.empty(config.table_size**2, dim))
 
     def init_weights(self) -> None:
         nn.init.normal_(self.table, std=self.table.shape[-1] ** -0.5)
@@ -272,7 +272,9 @@ class SinusoidalPositions(nn.Module):
         self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         c = self.config
-        angles = wave_angles(place(coords, grids, c.coordinates, c.length), self.waves, c.base)
+        angles = wave_angles(
+            table_coordinates(coords, grids, c.coordinates, c.table_size), self.waves, c.base
+        )
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
         return waves * (2 * self.waves) ** -0.5  # as long as learned ones are at the start
 
@@ -300,7 +302,7 @@ class FourierPositions(nn.Module):
         self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         c = self.config
-        rows = place(coords, grids, c.coordinates, c.length)
+        rows = table_coordinates(coords, grids, c.coordinates, c.table_size)
         # Written out: autocast would round a matrix product, and with it far away places.
         angles = rows[:, :1] * self.frequencies[0] + rows[:, 1:] * self.frequencies[1]
         return torch.cat([angles.sin(), angles.cos()], dim=-1) * angles.shape[-1] ** -0.5

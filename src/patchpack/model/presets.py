@@ -13,12 +13,12 @@ from patchpack.model.video import VideoConfig
 from patchpack.serialization import nearest, with_fields
 
 SIZES: dict[str, dict[str, int]] = {
-    "ti": {"dim": 192, "depth": 12, "heads": 3, "mlp_dim": 768},
-    "s": {"dim": 384, "depth": 12, "heads": 6, "mlp_dim": 1536},
-    "b": {"dim": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
-    "l": {"dim": 1024, "depth": 24, "heads": 16, "mlp_dim": 4096},
-    "so400m": {"dim": 1152, "depth": 27, "heads": 16, "mlp_dim": 4304},
-    "h": {"dim": 1280, "depth": 32, "heads": 16, "mlp_dim": 5120},
+    "ti": {"dim": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768},
+    "s": {"dim": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536},
+    "b": {"dim": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072},
+    "l": {"dim": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096},
+    "so400m": {"dim": 1152, "depth": 27, "num_heads": 16, "mlp_dim": 4304},
+    "h": {"dim": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120},
 }
 PATCH_SIZES = (8, 14, 16, 32)
 

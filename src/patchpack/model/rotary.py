@@ -15,18 +15,18 @@ from torch import Tensor
 
 from patchpack.batch import Segments
 from patchpack.model.attention import Attend
-from patchpack.model.positions import Rotary, place, wave_angles
+from patchpack.model.positions import Rotary, table_coordinates, wave_angles
 
 
 def rotary_angles(
     config: Rotary, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"], head_dim: int
 ) -> Float[Tensor, "token pair"]:
     """Radians that each pair is turned by."""
-    rows = place(coords, grids, config.coordinates, config.length)
+    rows = table_coordinates(coords, grids, config.coordinates, config.table_size)
     return wave_angles(rows, head_dim // 4, config.base).flatten(1)
 
 
-def turn(
+def apply_rotary(
     x: Float[Tensor, "token head head_dim"], angles: Float[Tensor, "token pair"]
 ) -> Float[Tensor, "token head head_dim"]:
     """Every head's pairs turned, computed in float32."""
@@ -36,11 +36,11 @@ def turn(
 
 
 @dataclass(frozen=True, eq=False)
-class Turned:
+class RotaryAttention:
     """An attention whose queries and keys are turned first."""
 
     attend: Attend
     angles: Float[Tensor, "token pair"]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
-        return self.attend(turn(q, self.angles), turn(k, self.angles), v, segments)
+        return self.attend(apply_rotary(q, self.angles), apply_rotary(k, self.angles), v, segments)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import PackedTexts, Segments
-from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_parts
+from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
 from patchpack.model.pooling import Pooling, build_pool, pool_flops
 
 
@@ -52,7 +52,7 @@ class TextTower(nn.Module):
     @torch.no_grad()
     def init_weights(self) -> None:
         """Set every parameter."""
-        init_parts(self)
+        init_submodules(self)
         for table in (self.vocabulary, self.positions):
             nn.init.normal_(table.weight, std=self.config.dim**-0.5)
 

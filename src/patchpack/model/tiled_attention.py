@@ -53,14 +53,14 @@ def tile_lengths(lengths: tuple[int, ...], overhead: int = OVERHEAD) -> list[tup
 
 
 @dataclass(frozen=True)
-class Tiling:
+class TileLayout:
     """Where every row of a stream lies in its tiles, and back."""
 
     shapes: tuple[tuple[int, int], ...]  # (images · heads, slots) of each tile
     # What to mask, [batch, 1, slot] or, in causal segments, [slot, slot]; None where all is seen.
-    hidden: tuple[Bool[Tensor, "..."] | None, ...]
+    masks: tuple[Bool[Tensor, "..."] | None, ...]
     sources: Int[Tensor, " row"]  # token · heads + head that each row is filled from
-    places: Int[Tensor, " token_head"]  # the row that holds each token and head
+    token_rows: Int[Tensor, " token_head"]  # the row that holds each token and head
     padding: Int[Tensor, " padded_row"]  # rows that hold nothing
 
     def split(self, rows: Float[Tensor, "row dim"]) -> Iterator[Float[Tensor, "batch slot dim"]]:
@@ -75,16 +75,16 @@ class Tiling:
 
     def empty(self, rows: Float[Tensor, "row dim"], heads: int) -> Float[Tensor, "token head dim"]:
         """Move tiles back into a stream."""
-        return rows.index_select(0, self.places).view(-1, heads, rows.shape[-1])
+        return rows.index_select(0, self.token_rows).view(-1, heads, rows.shape[-1])
 
 
 @lru_cache(maxsize=8)
-def tiling(segments: Segments, heads: int) -> Tiling:
+def tile_layout(segments: Segments, heads: int) -> TileLayout:
     """The tiles of a pack; all layers share them."""
     lengths = np.asarray(segments.lengths, dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
     head = np.arange(heads)[:, None]
-    shapes, hidden, sources, unused = [], [], [], []
+    shapes, masks, sources, unused = [], [], [], []
     for shortest, longest in tile_lengths(segments.lengths):
         images = np.flatnonzero((lengths >= shortest) & (lengths <= longest))
         length, slot = lengths[images, None, None], np.arange(longest)
@@ -95,14 +95,14 @@ def tiling(segments: Segments, heads: int) -> Tiling:
         unused.append(pad.ravel())
         mask = np.triu(np.ones((longest, longest), bool), 1) if segments.causal else pad
         shape = mask.shape if segments.causal else (-1, 1, longest)
-        hidden.append(_tensor(mask.reshape(shape), segments) if mask.any() else None)
+        masks.append(_tensor(mask.reshape(shape), segments) if mask.any() else None)
     source, empty = np.concatenate(sources), np.concatenate(unused)
-    places = np.empty(segments.num_tokens * heads, dtype=np.int64)
-    places[source[~empty]] = np.flatnonzero(~empty)
-    return Tiling(
+    token_rows = np.empty(segments.num_tokens * heads, dtype=np.int64)
+    token_rows[source[~empty]] = np.flatnonzero(~empty)
+    return TileLayout(
         tuple(shapes),
-        tuple(hidden),
-        *(_tensor(x, segments) for x in (source, places, np.flatnonzero(empty))),
+        tuple(masks),
+        *(_tensor(x, segments) for x in (source, token_rows, np.flatnonzero(empty))),
     )
 
 
@@ -120,17 +120,17 @@ class TiledAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
         heads, head_dim = q.shape[1:]
-        tiles = tiling(segments, heads)
+        tiles = tile_layout(segments, heads)
         queries, keys, values = (tiles.fill(x) for x in (q, k, v))
         queries *= head_dim**-0.5
         out = torch.empty_like(values)
         weights = []
         with torch.autocast(q.device.type, enabled=False):
             streams = zip(*map(tiles.split, (queries, keys, values, out)), strict=True)
-            for (query, key, value, mixed), hidden in zip(streams, tiles.hidden, strict=True):
+            for (query, key, value, mixed), masks in zip(streams, tiles.masks, strict=True):
                 scores = query @ key.mT
-                if hidden is not None:
-                    scores.masked_fill_(hidden, -torch.inf)
+                if masks is not None:
+                    scores.masked_fill_(masks, -torch.inf)
                 weights.append(scores.softmax(-1))
                 torch.bmm(weights[-1], value, out=mixed)
         ctx.save_for_backward(queries, keys, values, *weights)
@@ -140,7 +140,7 @@ class TiledAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore
-        tiles: Tiling = ctx.tiles
+        tiles: TileLayout = ctx.tiles
         queries, keys, values, *weights = ctx.saved_tensors
         grads = tiles.fill(grad).index_fill_(0, tiles.padding, 0)
         d_queries, d_keys, d_values = (torch.empty_like(x) for x in (queries, keys, values))

@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from patchpack.batch import PackedBatch, PackedClips, Tubelet
 from patchpack.model.interpolation import resize_matrix
 from patchpack.model.navit import NaViT, NaViTConfig
-from patchpack.model.positions import Coordinates, Factorized, Rotary, between, place
+from patchpack.model.positions import (
+    Coordinates,
+    Factorized,
+    Rotary,
+    interpolate_rows,
+    table_coordinates,
+)
 
 Inflation = Literal["central", "average"]
 
@@ -34,12 +40,12 @@ class VideoConfig(NaViTConfig):
     """A vision transformer over clips."""
 
     tubelets: tuple[Tubelet, ...] = (Tubelet(2, 16, 16),)  # the first decides the grid in space
-    times: int = 32  # rows of the table of time; absolute coordinates end there
+    time_table_size: int = 32  # rows of the table of time; absolute coordinates end there
     time_coordinates: Coordinates = "absolute"
 
     def __post_init__(self) -> None:
         NaViTConfig.__post_init__(self)
-        if not self.tubelets or self.times < 1:
+        if not self.tubelets or self.time_table_size < 1:
             raise ValueError("a model of clips needs a tubelet and a row of time")
         if self.time_coordinates == "aspect":
             raise ValueError("time has no aspect: its coordinates are absolute or fractional")
@@ -72,7 +78,7 @@ class VideoNaViT(NaViT):
             nn.Linear(shape.pixels * config.channels, config.dim, bias=config.bias)
             for shape in config.tubelets
         )
-        self.time = nn.Parameter(torch.empty(config.times, config.dim))
+        self.time = nn.Parameter(torch.empty(config.time_table_size, config.dim))
 
     @torch.no_grad()
     def _init_embedding(self) -> None:
@@ -87,17 +93,19 @@ class VideoNaViT(NaViT):
         config = self.config
         assert isinstance(config, VideoConfig)
         pixels = (batch.patches.float() - config.pixel_mean) / config.pixel_std
-        coords, spans = batch.coords, batch.spans
-        tokens = self._project(pixels, batch) + self.positions(coords[:, 1:], spans[:, 1:])
-        rows = place(coords[:, :1], spans[:, :1], config.time_coordinates, config.times)
-        tokens = tokens + between(rows[:, 0], self.time)
+        coords, grid_extents = batch.coords, batch.grid_extents
+        tokens = self._project(pixels, batch) + self.positions(coords[:, 1:], grid_extents[:, 1:])
+        rows = table_coordinates(
+            coords[:, :1], grid_extents[:, :1], config.time_coordinates, config.time_table_size
+        )
+        tokens = tokens + interpolate_rows(rows[:, 0], self.time)
         return tokens.to(self.encoder.norm.weight.dtype)
 
     def _project(self, pixels: Tensor, batch: PackedClips) -> Float[Tensor, "token dim"]:
         layers = list(self.embedding.children())
         if len(layers) == 1:
             return layers[0](pixels)
-        rows = [batch.rows_of(kind) for kind in range(len(layers))]
+        rows = [batch.token_indices(kind) for kind in range(len(layers))]
         parts = [layer(pixels.index_select(0, mine)[:, : layer.in_features])
                  for layer, mine in zip(layers, rows, strict=True)]  # fmt: skip
         stream = torch.cat(parts)
@@ -108,9 +116,9 @@ class VideoNaViT(NaViT):
         config = self.config
         assert isinstance(config, VideoConfig)
         longest = int(batch.grids[:, 0].max()) if batch.num_images else 0
-        if config.time_coordinates == "absolute" and longest > config.times:
+        if config.time_coordinates == "absolute" and longest > config.time_table_size:
             raise ValueError(
-                f"a clip is {longest} tubelets long, but the learned times end at {config.times}"
+                f"a clip is {longest} tubelets long, but the learned times end at {config.time_table_size}"
             )
 
 
@@ -133,7 +141,7 @@ def inflate(
             f"patches of {weight.shape[1]} numbers cannot become tubelets {config.tubelets}"
         )
     found = {name: t for name, t in tensors.items() if not name.startswith("embedding.")}
-    found["time"] = weight.new_zeros(config.times, config.dim)
+    found["time"] = weight.new_zeros(config.time_table_size, config.dim)
     kernel = weight.unflatten(1, (p, p, config.channels))
     for number, shape in enumerate(config.tubelets):
         frame = _resized(kernel, shape.height, shape.width).flatten(1)

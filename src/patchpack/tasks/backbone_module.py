@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from patchpack.batch import PackedBatch
 from patchpack.model.attention import Attend
 from patchpack.model.navit import (
-    Encoded,
+    EncoderOutput,
     NaViT,
     NaViTConfig,
     forward_flops,
@@ -25,7 +25,7 @@ from patchpack.model.pooling import segment_mean
 from patchpack.model.video import VideoConfig, VideoNaViT
 
 
-def check_names(classes: Sequence[str]) -> None:
+def check_unique_class_names(classes: Sequence[str]) -> None:
     """Raise ValueError where two classes have one name: results go by it."""
     if twice := sorted(name for name, count in Counter(classes).items() if count > 1):
         raise ValueError(
@@ -33,60 +33,60 @@ def check_names(classes: Sequence[str]) -> None:
         )
 
 
-class TrunkTask(nn.Module):
+class BackboneModule(nn.Module):
     """A module whose images go through `trunk`."""
 
     def __init__(self, model: NaViTConfig) -> None:
         super().__init__()
-        self.trunk = VideoNaViT(model) if isinstance(model, VideoConfig) else NaViT(model)
-        self.locked = False
+        self.backbone = VideoNaViT(model) if isinstance(model, VideoConfig) else NaViT(model)
+        self.frozen = False
 
-    def lock(self) -> None:
+    def freeze(self) -> None:
         """Train what is on the trunk alone: no gradient reaches it, no noise of training either."""
-        self.trunk.requires_grad_(False)
-        self.locked = True
+        self.backbone.requires_grad_(False)
+        self.frozen = True
         self.train(self.training)
 
-    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_text_tower(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what else, beside the trunk, another task's weights have for this one; raises
         KeyError for what they lack."""
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.locked:
-            self.trunk.eval()
+        if self.frozen:
+            self.backbone.eval()
         return self
 
-    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
-        return self.trunk.encode(batch, attend)
+    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
+        return self.backbone.encode(batch, attend)
 
-    def trunk_flops(self, lengths: Sequence[int]) -> int:
+    def backbone_flops(self, lengths: Sequence[int]) -> int:
         """Operations of the trunk's forward pass, as far as this task needs it."""
-        return forward_flops(self.trunk.config, lengths)
+        return forward_flops(self.backbone.config, lengths)
 
-    def trunk_training_flops(self, lengths: Sequence[int]) -> int:
+    def backbone_training_flops(self, lengths: Sequence[int]) -> int:
         """Operations of the trunk's forward pass, and of its backward pass where there is one."""
-        forward = self.trunk_flops(lengths)
-        return forward if self.locked else 3 * forward - input_flops(self.trunk.config, lengths)
+        forward = self.backbone_flops(lengths)
+        return forward if self.frozen else 3 * forward - input_flops(self.backbone.config, lengths)
 
 
-class TokenTask(TrunkTask):
+class DenseBackboneModule(BackboneModule):
     """A task of every token. Nothing is pooled for it, and so no pooling is learned: the vector of
     an image is the mean of its tokens."""
 
     def __init__(self, model: NaViTConfig) -> None:
         super().__init__(model)
-        self.trunk.pool.requires_grad_(False)
+        self.backbone.pool.requires_grad_(False)
 
     def tokens(
         self, batch: PackedBatch, attend: Attend | None = None
     ) -> Float[Tensor, "token dim"]:
         """What the trunk makes of every token."""
-        return self.trunk.layers(batch, ("norm",), attend)["norm"]
+        return self.backbone.layers(batch, ("norm",), attend)["norm"]
 
-    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> Encoded:
+    def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
         tokens = self.tokens(batch, attend)
-        return Encoded(tokens, segment_mean(tokens, batch.segments))
+        return EncoderOutput(tokens, segment_mean(tokens, batch.segments))
 
-    def trunk_flops(self, lengths: Sequence[int]) -> int:
-        return token_flops(self.trunk.config, lengths)
+    def backbone_flops(self, lengths: Sequence[int]) -> int:
+        return token_flops(self.backbone.config, lengths)

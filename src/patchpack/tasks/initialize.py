@@ -8,25 +8,25 @@ from typing import Any
 
 from torch import Tensor
 
-from patchpack.checkpoint import CheckpointError, candidates, load_into, load_newest
+from patchpack.checkpoint import CheckpointError, list_checkpoints, load_into, load_newest
 from patchpack.model.navit import NaViTConfig
-from patchpack.model.position_resize import OtherPositions, carry_positions, carry_times
+from patchpack.model.position_resize import IncompatiblePositions, resize_positions, resize_time
 from patchpack.model.positions import Positions, Rotary
 from patchpack.model.video import Inflation, VideoConfig, inflate
 from patchpack.serialization import from_json
-from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.backbone_module import BackboneModule
 
-TRUNK = "trunk."
+BACKBONE = "backbone."
 SAME = (  # what must be the same of two models, for weights to mean the same
-    "patch_size", "channels", "dim", "depth", "heads", "mlp_dim", "bias", "qk_norm", "norm_eps",
+    "patch_size", "channels", "dim", "depth", "num_heads", "mlp_dim", "bias", "qk_norm", "norm_eps",
     "activation", "registers", "pooling",
 )  # fmt: skip
 
 
-def begin_with(
-    task: TrunkTask,
+def initialize_from_run(
+    task: BackboneModule,
     folder: Path,
-    continues: Callable[[dict[str, Any]], bool],
+    head_matches: Callable[[dict[str, Any]], bool],
     how: Inflation = "central",
 ) -> bool:
     """Copy a run's best weights into a task: the trunk, and all the rest where that continues it.
@@ -42,29 +42,29 @@ def begin_with(
     belongs to the data.
     """
     checkpoints = folder / "checkpoints"
-    if not candidates(checkpoints, "best"):
+    if not list_checkpoints(checkpoints, "best"):
         raise CheckpointError(f"{folder} holds no weights to begin with: it is not a finished run")
     checkpoint = load_newest(checkpoints, "best")
-    tensors, card = checkpoint.tensors["model"], checkpoint.state["card"]
-    before = from_json(NaViTConfig | VideoConfig, card["model"])  # pyrefly: ignore
-    after = task.trunk.config
+    tensors, spec = checkpoint.tensors["model"], checkpoint.state["model_spec"]
+    before = from_json(NaViTConfig | VideoConfig, spec["model"])  # pyrefly: ignore
+    after = task.backbone.config
     _check_same(before, after, folder)
-    trunk = {n.removeprefix(TRUNK): t for n, t in tensors.items() if n.startswith(TRUNK)}
+    backbone = {n.removeprefix(BACKBONE): t for n, t in tensors.items() if n.startswith(BACKBONE)}
     try:
-        trunk = carry_positions(trunk, before.positions, after.positions)
-    except OtherPositions as error:
+        backbone = resize_positions(backbone, before.positions, after.positions)
+    except IncompatiblePositions as error:
         raise CheckpointError(
             f"{folder} has other positions than this model: {error}; give "
             f"{_options(before.positions)}"
         ) from error
-    trunk = _for_clips(trunk, before, after, how, folder)
-    if continues(card):
-        rest = {name: t for name, t in tensors.items() if not name.startswith(TRUNK)}
-        load_into(task, rest | {TRUNK + name: t for name, t in trunk.items()}, str(folder))
+    backbone = _for_clips(backbone, before, after, how, folder)
+    if head_matches(spec):
+        rest = {name: t for name, t in tensors.items() if not name.startswith(BACKBONE)}
+        load_into(task, rest | {BACKBONE + name: t for name, t in backbone.items()}, str(folder))
         return True
-    load_into(task.trunk, trunk, str(folder))
+    load_into(task.backbone, backbone, str(folder))
     try:
-        task.adopt(tensors)
+        task.load_text_tower(tensors)
     except KeyError as error:
         raise CheckpointError(f"{folder} lacks {error}, which this model needs of it") from error
     return False
@@ -106,20 +106,24 @@ def _options(positions: Positions) -> str:
 
 
 def _for_clips(
-    trunk: dict[str, Tensor], before: NaViTConfig, after: NaViTConfig, how: Inflation, folder: Path
+    backbone: dict[str, Tensor],
+    before: NaViTConfig,
+    after: NaViTConfig,
+    how: Inflation,
+    folder: Path,
 ) -> Mapping[str, Tensor]:
     """A trunk of images as one of clips, where that is what it is to become."""
     if not isinstance(after, VideoConfig):
-        return trunk
+        return backbone
     if isinstance(before, VideoConfig):
         try:
-            return carry_times(trunk, before, after)
-        except OtherPositions as error:
+            return resize_time(backbone, before, after)
+        except IncompatiblePositions as error:
             raise CheckpointError(
-                f"{folder} tells time otherwise: {error}; give --model.times {before.times} "
+                f"{folder} tells time otherwise: {error}; give --model.time-table-size {before.time_table_size} "
                 f"--model.time-coordinates {before.time_coordinates}"
             ) from error
     try:
-        return inflate(trunk, after, how)
+        return inflate(backbone, after, how)
     except ValueError as error:
         raise CheckpointError(f"{folder} cannot become a model of clips: {error}") from error

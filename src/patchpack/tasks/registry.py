@@ -10,7 +10,7 @@ from patchpack.tasks.detection.model import DetectionConfig
 from patchpack.tasks.detection.task import Detection
 from patchpack.tasks.segmentation.model import SegmentationConfig
 from patchpack.tasks.segmentation.task import Segmentation
-from patchpack.tasks.task import Job
+from patchpack.tasks.task import TaskRun
 from patchpack.train.config import RunConfig, Task
 
 JOBS = {
@@ -21,7 +21,7 @@ JOBS = {
 }
 
 
-def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = False) -> Job:
+def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = False) -> TaskRun:
     """The job of a config on these data; raises BadDataset where they do not serve.
 
     resumed  whether the run's folder holds what the job wrote there

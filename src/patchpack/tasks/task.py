@@ -15,9 +15,9 @@ from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
-from patchpack.inference.model_spec import ModelCard
+from patchpack.inference.model_spec import ModelSpec
 from patchpack.serialization import to_json
-from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.train.config import RunConfig, Task
 
 
@@ -28,20 +28,20 @@ class Judged(NamedTuple):
     bad: list[BadImage]  # images that could not
 
 
-class Job(Protocol):
+class TaskRun(Protocol):
     """A task on the data of one run."""
 
     metric: str  # of an evaluation's values, decides which weights are best; higher is better
     train: Index
     val: Index
-    left_out: list[BadImage]  # images that the task has no use for, and why
-    notes: list[str]  # what else is to be told of the data
+    skipped: list[BadImage]  # images that the task has no use for, and why
+    messages: list[str]  # what else is to be told of the data
 
-    def build(self) -> TrunkTask:
+    def build(self) -> BackboneModule:
         """The module, with new weights."""
         ...
 
-    def continues(self, card: dict[str, Any]) -> bool:
+    def head_matches(self, spec: dict[str, Any]) -> bool:
         """Whether the head of a model with this card answers the same question."""
         ...
 
@@ -49,7 +49,7 @@ class Job(Protocol):
         """Judge a module on the validation split; all processes get the same values."""
         ...
 
-    def card(self, dtype: str) -> ModelCard:
+    def spec(self, dtype: str) -> ModelSpec:
         """What the weights need beside them to be used."""
         ...
 
@@ -65,21 +65,21 @@ def same_fields(kept: Mapping[str, Any], task: Task, names: Sequence[str]) -> bo
     return kept.get("type") == type(task).__name__ and same
 
 
-def card_of(
+def build_spec(
     config: RunConfig,
     dtype: str,
     *,
     classes: tuple[str, ...] = (),
     tokenizer: Tokenizer | None = None,
-) -> ModelCard:
+) -> ModelSpec:
     """The card of a model trained by a config: shown images as it was when it was judged."""
-    return ModelCard(
+    return ModelSpec(
         model=config.model,
         task=config.task,
         classes=classes,
         tokenizer=tokenizer,
         resolution=config.data.resolution,
-        frames=config.data.frames if config.showing else None,
+        frames=config.data.frames if config.clip_sampling else None,
         eval_tokens=config.evaluation_tokens,
         dtype=dtype,
     )

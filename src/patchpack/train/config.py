@@ -12,7 +12,7 @@ from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import Dropping, NoDrop
 from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.transforms.augment import Augment
-from patchpack.data.video.frame_sampling import FrameSampling, Showing, Spread
+from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling, UniformFrames
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.model.video import Inflation, VideoConfig
@@ -37,18 +37,18 @@ class DataConfig:
     max_tokens: int = 4096  # tokens of a pack, on each device
     max_text_tokens: int | None = None  # of the texts that go with a pack's images
     tokenizer: Path | None = None  # of the texts; None: one trained on those of the training split
-    frames: FrameSampling = field(default_factory=Spread)  # of clips: which are shown
+    frames: FrameSampling = field(default_factory=UniformFrames)  # of clips: which are shown
     resolution: Resolution = field(default_factory=Native)  # sizes in training, also of frames
     eval_tokens: int | None = None  # most of an image or clip in evaluation; None: as in training
     dropping: Dropping = field(default_factory=NoDrop)  # tokens left out in training
     augment: Augment = field(default_factory=Augment)
-    fill: bool = True  # trim the last image of a pack so that no slot stays empty
-    window: int = 4096  # images looked at ahead when packing
+    trim_to_fill: bool = True  # trim the last image of a pack so that no slot stays empty
+    packing_window: int = 4096  # images looked at ahead when packing
     max_bad_fraction: float = 0.01  # share of unreadable images that stops the run
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_text_tokens", "eval_tokens", "window"):
+        for name in ("max_tokens", "max_text_tokens", "eval_tokens", "packing_window"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.max_bad_fraction <= 1:
@@ -62,19 +62,21 @@ class TrainConfig:
     steps: int = 1000  # optimizer steps, where neither of the next two is given
     flops: float | None = None  # ends the run once it has spent so many operations
     seconds: float | None = None  # ends the run after so long, evaluation included
-    accumulate: int = 1  # packs per optimizer step and device
+    grad_accumulation: int = 1  # packs per optimizer step and device
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where it is fast
-    lock_trunk: bool = False  # train the head alone on the trunk of `init`: a probe, or LiT's text
+    freeze_backbone: bool = (
+        False  # train the head alone on the trunk of `init`: a probe, or LiT's text
+    )
     ema: float = 0.0  # decay of the averaged weights that are evaluated and kept; 0 for none
-    checkpoint_blocks: bool = False  # recompute activations: less memory, a third more time
-    compile_blocks: bool = False  # torch.compile each block
+    activation_checkpointing: bool = False  # recompute activations: less memory, a third more time
+    compile: bool = False  # torch.compile each block
     eval_every: int = 200  # steps
     save_every: int = 200  # steps
     log_every: int = 10  # steps
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "eval_every", "save_every", "log_every"):
+        for name in ("steps", "grad_accumulation", "eval_every", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("flops", "seconds"):
@@ -98,23 +100,23 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @property
-    def showing(self) -> Showing | None:
+    def clip_sampling(self) -> ClipSampling | None:
         """How clips are shown in evaluation; None for a model of images."""
         if not isinstance(self.model, VideoConfig):
             return None
-        return Showing(self.data.frames, self.model.tubelets)
+        return ClipSampling(self.data.frames, self.model.tubelets)
 
     @property
     def evaluation_tokens(self) -> int:
         """Most tokens of an image, or clip, in evaluation: as told, or the most of training."""
-        data, showing = self.data, self.showing
-        patches = data.resolution.most_tokens(self.model.patch_size)
+        data, clip_sampling = self.data, self.clip_sampling
+        patches = data.resolution.max_tokens_per_image(self.model.patch_size)
         if data.eval_tokens or not patches:
             return data.eval_tokens or data.max_tokens
-        return showing.needed(patches) if showing else patches
+        return clip_sampling.tokens_for_patches(patches) if clip_sampling else patches
 
     def __post_init__(self) -> None:
-        if self.showing and not isinstance(self.task, ClassificationConfig):
+        if self.clip_sampling and not isinstance(self.task, ClassificationConfig):
             raise ValueError("clips are classified only: task must be a ClassificationConfig")
         if isinstance(self.model, VideoConfig):
             self._check_times(self.model)
@@ -122,18 +124,18 @@ class RunConfig:
             self.task, DetectionConfig | SegmentationConfig
         ):
             raise ValueError("data.augment.mosaic is for boxes and masks: labels would be wrong")
-        if self.train.lock_trunk and self.init is None:
+        if self.train.freeze_backbone and self.init is None:
             raise ValueError("train.lock_trunk needs init: a run whose trunk is worth keeping")
 
     def _check_times(self, model: VideoConfig) -> None:
         """Raise ValueError for more frames than the model has learned times for, or than there is
         room for."""
-        showing = self.showing
-        assert showing is not None
-        tubelets = showing.most // model.tubelets[0].frames
-        if model.time_coordinates == "absolute" and tubelets > model.times:
+        clip_sampling = self.clip_sampling
+        assert clip_sampling is not None
+        tubelets = clip_sampling.most // model.tubelets[0].frames
+        if model.time_coordinates == "absolute" and tubelets > model.time_table_size:
             raise ValueError(
-                f"{showing.most} frames are {tubelets} tubelets, but model.times is {model.times}: "
+                f"{clip_sampling.most} frames are {tubelets} tubelets, but model.time_table_size is {model.time_table_size}: "
                 "raise it, or lower data.frames.frames"
             )
-        showing.room(self.evaluation_tokens)
+        clip_sampling.patches_for_tokens(self.evaluation_tokens)

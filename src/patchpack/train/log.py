@@ -38,11 +38,11 @@ class RunLog:
         self, folder: Path | None, *, resume_step: int, resume_done: float, live: bool
     ) -> None:
         """`folder` is None in the processes that keep no record; `done` is the share of the run."""
-        self._speaks = folder is not None
+        self._is_writer = folder is not None
         self.console = Console(stderr=True, markup=False, highlight=False)
         path = folder / "log.jsonl" if folder else Path(os.devnull)
         if folder and resume_step:
-            _forget_after(path, resume_step)
+            _truncate_after(path, resume_step)
         self._file: TextIO = path.open("a" if resume_step else "w")
         self._board = _tensorboard(folder) if folder else None
         self._latest: dict[str, float] = {}
@@ -71,14 +71,14 @@ class RunLog:
 
     def message(self, text: str) -> None:
         """Something a person should read, above the live display; said by one process."""
-        if self._speaks:
+        if self._is_writer:
             self.console.print(text, soft_wrap=True)
 
     def note(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Something for the record only."""
         self._write(kind, step, values)
 
-    def left_out(self, step: int, errors: Sequence[BadImage]) -> None:
+    def log_unreadable(self, step: int, errors: Sequence[BadImage]) -> None:
         """Images that could not be read."""
         for error in errors:
             self.message(f"left out: {error}")
@@ -131,7 +131,7 @@ def read_log(path: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in records if record["kind"] == kind]
 
 
-def _forget_after(path: Path, step: int) -> None:
+def _truncate_after(path: Path, step: int) -> None:
     """Drop the lines that a resumed run will write again."""
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)

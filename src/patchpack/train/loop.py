@@ -35,18 +35,18 @@ from patchpack.checkpoint import (
     save,
 )
 from patchpack.data.bad_images import BadImages
-from patchpack.data.loader import Loaded
+from patchpack.data.loader import LoadedPack
 from patchpack.distributed import (
     World,
-    gather_over_ranks,
-    prepare,
-    reduce_over_ranks,
-    sum_over_ranks,
+    all_gather_objects,
+    all_reduce_floats,
+    all_reduce_tensor,
+    parallelize,
 )
 from patchpack.losses import Loss
 from patchpack.train.config import RunConfig
 from patchpack.train.log import RunLog
-from patchpack.train.meter import Meter, Sums
+from patchpack.train.meter import Meter, StepTotals
 from patchpack.train.optim import build_optimizers, learning_rate
 from patchpack.train.precision import autocast
 from patchpack.train.progress import Progress
@@ -91,20 +91,20 @@ class Trainer:
         self.lag = 1 if world.device.type == "cuda" else 0
         self._unchecked: deque[Step] = deque()
         objective = Objective(task)
-        self.objective = prepare(
+        self.objective = parallelize(
             objective,
             task,
             world,
-            checkpoint_blocks=config.train.checkpoint_blocks,
-            compile_blocks=config.train.compile_blocks,
+            checkpoint_blocks=config.train.activation_checkpointing,
+            compile_blocks=config.train.compile,
         )
 
     @property
-    def best_module(self) -> nn.Module:
+    def eval_module(self) -> nn.Module:
         """The weights to evaluate and keep: the averaged ones where there are any."""
         return self.average or self.task
 
-    def step(self, loaded: list[Loaded], stop: bool, seconds: float = 0.0) -> Sums:
+    def step(self, loaded: list[LoadedPack], stop: bool, seconds: float = 0.0) -> StepTotals:
         """One optimizer step over these packs; raises TrainingError before a bad update.
 
         seconds  passed since the last step: ranks agree on their mean
@@ -119,17 +119,17 @@ class Trainer:
             optimizer.zero_grad()
         batches = [pack.batch.to(self.world.device) for pack in loaded]
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
-        loss = reduce_over_ranks(torch.stack([loss.sum.detach() for loss in losses]).sum())
+        loss = all_reduce_tensor(torch.stack([loss.sum.detach() for loss in losses]).sum())
         local = [
             sum(loss.count for loss in losses),
             sum(batch.num_images for batch in batches),
             sum(batch.num_tokens for batch in batches),
             float(sum(self.flops(batch) for batch in batches)),
             float(stop),
-            sum(len(pack.bad) for pack in loaded),
+            sum(len(pack.unreadable) for pack in loaded),
             seconds,
         ]
-        sums = Sums(loss.double(), *sum_over_ranks(local, self.world))
+        sums = StepTotals(loss.double(), *all_reduce_floats(local, self.world))
         if sums.count:
             self._update(loss, sums.count, batches)
         self._advance(loaded[-1], sums)
@@ -149,9 +149,11 @@ class Trainer:
         scale = self.world.size / count
         self.grad_norm = get_total_norm(grads) * scale
         finite = self.grad_norm.isfinite() & loss.isfinite()
-        self._unchecked.append(Step(self.progress.step + 1, Late(finite), Late(loss), batches))
+        self._unchecked.append(
+            Step(self.progress.step + 1, DeferredScalar(finite), DeferredScalar(loss), batches)
+        )
         self.check(self.lag)
-        clip = self.config.optim.clip or torch.inf
+        clip = self.config.optim.grad_clip_norm or torch.inf
         torch._foreach_mul_(grads, scale * (clip / (self.grad_norm + 1e-6)).clamp(max=1))
         if self.lag:  # so that weights are still good when the host hears of it
             for grad in grads:
@@ -159,9 +161,9 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.step()
         if self.average:
-            self._follow(self.average)
+            self._update_ema(self.average)
 
-    def _follow(self, average: nn.Module) -> None:
+    def _update_ema(self, average: nn.Module) -> None:
         """Move the averaged weights on, quicker at first so that they forget their start."""
         n = self.progress.step
         share = 1 - min(self.config.train.ema, n / (n + 9))
@@ -173,9 +175,9 @@ class Trainer:
         while len(self._unchecked) > lag:
             step = self._unchecked.popleft()
             if not step.finite.read():
-                raise TrainingError(self._blame(step))
+                raise TrainingError(self._find_nonfinite_images(step))
 
-    def _advance(self, last: Loaded, sums: Sums) -> None:
+    def _advance(self, last: LoadedPack, sums: StepTotals) -> None:
         progress = self.progress
         progress.step += 1
         progress.epoch, progress.pack = last.epoch, last.step + 1
@@ -184,7 +186,7 @@ class Trainer:
         progress.flops += sums.flops
         progress.seconds += sums.seconds / self.world.size
 
-    def _blame(self, step: "Step") -> str:
+    def _find_nonfinite_images(self, step: "Step") -> str:
         """Which images of this rank's packs, each alone, give a loss that is not finite."""
         self.task.eval()
         guilty, total = [], 0
@@ -205,7 +207,7 @@ class Trainer:
 
     def save(self, parent: Path, name: str, extra: dict, keep: int) -> None:
         """Publish a checkpoint; `best` holds only the weights to use, `last` all that resumes."""
-        tensors: dict[str, dict[str, Tensor]] = {"model": self.best_module.state_dict()}
+        tensors: dict[str, dict[str, Tensor]] = {"model": self.eval_module.state_dict()}
         if name == "last":
             tensors["model"] = self.task.state_dict()
             for kind, optimizer in self.optimizers.items():
@@ -230,7 +232,7 @@ class Trainer:
         self.progress = Progress(**checkpoint.state["progress"])
 
 
-class Late:
+class DeferredScalar:
     """A number on a device, for the host to read once the device has come that far.
 
     Reading it waits for what was queued before it, and not for what was queued since.
@@ -252,13 +254,13 @@ class Step(NamedTuple):
     """A step that the host has queued, and does not know the numbers of."""
 
     number: int
-    finite: Late
-    loss: Late
+    finite: DeferredScalar
+    loss: DeferredScalar
     batches: list[PackedBatch]
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
+def catch_stop_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them; a second one kills at once."""
     received: list[int] = []
 
@@ -278,7 +280,7 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 def fit(
     trainer: Trainer,
-    packs: Iterator[Loaded],
+    packs: Iterator[LoadedPack],
     log: RunLog,
     bad_images: BadImages,
     *,
@@ -297,7 +299,7 @@ def fit(
     BadDataset when too many images cannot be used.
     """
     train, progress, world = trainer.config.train, trainer.progress, trainer.world
-    slots = trainer.config.data.max_tokens * train.accumulate * world.size
+    slots = trainer.config.data.max_tokens * train.grad_accumulation * world.size
     meter = Meter()
 
     def save(name: str) -> None:
@@ -305,18 +307,18 @@ def fit(
             state = {**extra, "bad_images": bad_images.reasons}
             trainer.save(checkpoints, name, state, keep=2 if name == "last" else 1)
 
-    with asked_to_stop() as received:
-        while progress.done(train) < 1:
+    with catch_stop_signals() as received:
+        while progress.fraction_done(train) < 1:
             with meter.waiting():
-                loaded = [next(packs) for _ in range(train.accumulate)]
+                loaded = [next(packs) for _ in range(train.grad_accumulation)]
             sums = trainer.step(loaded, stop=bool(received), seconds=meter.lap())
             meter.add(sums, slots)
-            step, done = progress.step, progress.done(train)
+            step, fraction_done = progress.step, progress.fraction_done(train)
             if sums.bad:
-                errors = [error for pack in loaded for error in pack.bad]
-                log.left_out(step, bad_images.add(gather_over_ranks(errors, world)))
+                errors = [error for pack in loaded for error in pack.unreadable]
+                log.log_unreadable(step, bad_images.add(all_gather_objects(errors, world)))
             logs, evaluates, saves = (
-                step % every == 0 or done >= 1
+                step % every == 0 or fraction_done >= 1
                 for every in (train.log_every, train.eval_every, train.save_every)
             )
             if logs or evaluates or saves or sums.stop:
@@ -325,10 +327,10 @@ def fit(
                 extras = {"grad_norm": float(trainer.grad_norm), "epoch": progress.epoch}
                 seen = {name: getattr(progress, name) for name in ("images", "tokens", "flops")}
                 values = {"lr": trainer.learning_rate, **extras, **seen, **meter.read()}
-                log.train(step, done, values)
+                log.train(step, fraction_done, values)
             if evaluates:
                 with meter.pausing():
-                    values = evaluate(trainer.best_module)
+                    values = evaluate(trainer.eval_module)
                     log.evaluation(step, values)
                     if values[metric] > progress.best:
                         progress.best, progress.best_step = values[metric], step
@@ -336,7 +338,7 @@ def fit(
             if saves or sums.stop:
                 with meter.pausing():
                     save("last")
-            if sums.stop and done < 1:
+            if sums.stop and fraction_done < 1:
                 number = received[0] if received else signal.SIGTERM
                 raise Stopped(number, step, trainer.config.out)
     progress.seconds += meter.lap()  # the last step's; ranks need no longer agree

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-class Sums(NamedTuple):
+class StepTotals(NamedTuple):
     """What steps add up, over packs and ranks; the loss stays on its device until it is logged."""
 
     loss: Float[Tensor, ""]
@@ -32,7 +32,7 @@ class Meter:
     def _reset(self) -> None:
         self._since = time.perf_counter()
         self._waited = self._slots = 0.0
-        self._steps: list[Sums] = []
+        self._steps: list[StepTotals] = []
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -54,7 +54,7 @@ class Meter:
         self._lap, spent = now, now - self._lap
         return spent
 
-    def add(self, sums: Sums, slots: int) -> None:
+    def add(self, sums: StepTotals, slots: int) -> None:
         self._steps.append(sums)
         self._slots += slots
 

@@ -17,14 +17,14 @@ from typing import Literal
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-TABLES = ("registers", "class_tokens", "trunk.time")
+EMBEDDING_TABLES = ("registers", "class_tokens", "backbone.time")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """What steps the weights, and the schedule; steps count optimizer steps."""
 
-    body: Literal["adamw", "muon"] = "adamw"  # steps the body's matrices; AdamW all the rest
+    optimizer: Literal["adamw", "muon"] = "adamw"  # steps the body's matrices; AdamW all the rest
     lr: float = 1e-3  # highest learning rate
     schedule: Literal["rsqrt", "cosine"] = "rsqrt"
     warmup: int = 100  # steps of linear warm-up
@@ -34,11 +34,13 @@ class OptimConfig:
     head_weight_decay: float = 0.03  # of the head's (the paper: 100 times the body's)
     layer_decay: float = 1.0  # of the rate from each block to the one before, in fine-tuning
     betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
-    clip: float = 1.0  # largest norm of the gradient; 0 for none
+    grad_clip_norm: float = 1.0  # largest norm of the gradient; 0 for none
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.warmup < 0 or self.timescale < 1 or self.clip < 0:
-            raise ValueError("lr and timescale must be positive; warmup and clip not negative")
+        if self.lr <= 0 or self.warmup < 0 or self.timescale < 1 or self.grad_clip_norm < 0:
+            raise ValueError(
+                "lr and timescale must be positive; warmup and grad_clip_norm not negative"
+            )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1], not {self.layer_decay}")
         if not 0 <= self.cooldown <= 1:
@@ -64,11 +66,11 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimi
     Every group has a `scale` that its learning rate is multiplied by.
     """
     parts: dict[tuple[str, float], list[nn.Parameter]] = {}
-    depth = len(module.trunk.encoder.blocks)  # pyrefly: ignore
+    depth = len(module.backbone.encoder.blocks)  # pyrefly: ignore
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            scale = config.layer_decay ** (depth + 1 - level(name, depth))
-            parts.setdefault((_part(name, parameter), scale), []).append(parameter)
+            scale = config.layer_decay ** (depth + 1 - layer_depth(name, depth))
+            parts.setdefault((_param_group(name, parameter), scale), []).append(parameter)
     decays = {"body": config.weight_decay, "head": config.head_weight_decay, "rest": 0.0}
     groups = {
         part: [
@@ -79,7 +81,7 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimi
         for part, decay in decays.items()
     }
     optimizers: dict[str, Optimizer] = {}
-    if config.body == "muon" and groups["body"]:
+    if config.optimizer == "muon" and groups["body"]:
         optimizers["muon"] = Muon(groups.pop("body"), lr=config.lr, adjust_lr_fn="match_rms_adamw")
     optimizers["adamw"] = AdamW(
         [group for many in groups.values() for group in many],
@@ -90,17 +92,17 @@ def build_optimizers(module: nn.Module, config: OptimConfig) -> dict[str, Optimi
     return optimizers
 
 
-def level(name: str, depth: int) -> int:
+def layer_depth(name: str, depth: int) -> int:
     """How far from the pixels a parameter lies: 0 for what embeds patches, 1 for the first block,
     depth + 1 for what comes after the last, and for all that is not of the trunk."""
-    inputs = "trunk.embedding.", "trunk.positions.", "trunk.time", "trunk.registers"
+    inputs = "backbone.embedding.", "backbone.positions.", "backbone.time", "backbone.registers"
     if name.startswith(inputs):
         return 0
-    block = re.match(r"trunk\.encoder\.blocks\.(\d+)\.", name)
+    block = re.match(r"backbone\.encoder\.blocks\.(\d+)\.", name)
     return int(block[1]) + 1 if block else depth + 1
 
 
-def _part(name: str, parameter: nn.Parameter) -> str:
+def _param_group(name: str, parameter: nn.Parameter) -> str:
     """Matrices of the body and of the head, and the rest: norms, biases, tables, scales."""
     if parameter.ndim < 2 or _is_table(name):
         return "rest"
@@ -109,4 +111,4 @@ def _part(name: str, parameter: nn.Parameter) -> str:
 
 def _is_table(name: str) -> bool:
     """Whether a parameter is looked up or broadcast rather than multiplied with."""
-    return ".positions." in name or ".vocabulary." in name or name.endswith(TABLES)
+    return ".positions." in name or ".vocabulary." in name or name.endswith(EMBEDDING_TABLES)

@@ -19,7 +19,7 @@ class Progress:
     best: float = -1.0  # best metric so far
     best_step: int = 0
 
-    def done(self, config: TrainConfig) -> float:
+    def fraction_done(self, config: TrainConfig) -> float:
         """The share of a run that lies behind; 1 or more at its end."""
         if config.flops is None and config.seconds is None:
             return self.step / config.steps
@@ -31,5 +31,5 @@ class Progress:
         """Steps of the whole run: as told, or as those so far let expect."""
         if config.flops is None and config.seconds is None:
             return config.steps
-        done = self.done(config)
-        return self.step / done if done else float("inf")
+        fraction_done = self.fraction_done(config)
+        return self.step / fraction_done if fraction_done else float("inf")

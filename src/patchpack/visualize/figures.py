@@ -18,7 +18,7 @@ from patchpack.batch import PackedBatch
 from patchpack.data.patchify import unpatchify
 
 Record = Mapping[str, Any]  # a line of a run's log
-COLOURS = ("#1b6ca8", "#d1603d", "#4f9d69", "#8a5a9e", "#b8912f", "#5b6770")
+COLORS = ("#1b6ca8", "#d1603d", "#4f9d69", "#8a5a9e", "#b8912f", "#5b6770")
 SHARES = (  # of what evaluations find
     "top1", "top5", "recall@1", "recall@5", "recall@10", "ap", "ap50", "mean_iou", "pixel_accuracy",
 )  # fmt: skip
@@ -36,7 +36,7 @@ def png_of(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     return stream.getvalue()
 
 
-def tidy(axes: Axes, x: str, y: str) -> None:
+def style_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
@@ -48,21 +48,21 @@ def draw_curves(train: Sequence[Record], evals: Sequence[Record]) -> bytes:
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     loss, accuracy, speed = figure.subplots(1, 3)
     steps = [record["step"] for record in train]
-    loss.plot(steps, [record["loss"] for record in train], color=COLOURS[0], lw=1, label="train")
+    loss.plot(steps, [record["loss"] for record in train], color=COLORS[0], lw=1, label="train")
     if evals:
         at = [record["step"] for record in evals]
         if "nll" in evals[0]:
             nll = [record["nll"] for record in evals]
-            loss.plot(at, nll, color=COLOURS[1], marker=".", label="validation")
+            loss.plot(at, nll, color=COLORS[1], marker=".", label="validation")
         shown = [name for name in SHARES if name in evals[0]]
-        for name, colour in zip(shown, COLOURS[1:], strict=False):
+        for name, colour in zip(shown, COLORS[1:], strict=False):
             accuracy.plot(at, [r[name] for r in evals], color=colour, marker=".", label=name)
         accuracy.legend(frameon=False)
     loss.legend(frameon=False)
-    speed.plot(steps, [record["images_per_s"] for record in train], color=COLOURS[0], lw=1)
-    tidy(loss, "step", "loss (nats)")
-    tidy(accuracy, "step", "share of the validation split")
-    tidy(speed, "step", "images/s")
+    speed.plot(steps, [record["images_per_s"] for record in train], color=COLORS[0], lw=1)
+    style_axes(loss, "step", "loss (nats)")
+    style_axes(accuracy, "step", "share of the validation split")
+    style_axes(speed, "step", "images/s")
     speed.set_ylim(bottom=0)
     return png(figure)
 
@@ -94,12 +94,12 @@ def draw_budgets(
     """One line per model: accuracy against cost."""
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (name, points), colour in zip(curves.items(), COLOURS, strict=False):
+    for (name, points), colour in zip(curves.items(), COLORS, strict=False):
         xs, ys = zip(*points, strict=True)
         axes.plot(xs, ys, marker="o", ms=4, color=colour, label=name)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    tidy(axes, x, y)
+    style_axes(axes, x, y)
     return png(figure)
 
 
@@ -127,7 +127,7 @@ def draw_pack(
         for tile in row:
             canvas.paste(Image.fromarray(tile), (x, y))
             box = (x - 2, y - 2, x + tile.shape[1] + 1, y + tile.shape[0] + 1)
-            draw.rectangle(box, outline=COLOURS[1], width=2)
+            draw.rectangle(box, outline=COLORS[1], width=2)
             x += tile.shape[1] + gap
         y += max((t.shape[0] for t in row), default=0) + gap
     return np.asarray(canvas)

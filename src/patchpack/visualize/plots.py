@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from patchpack.metrics.calibration import even_bins
-from patchpack.metrics.operating_points import Point, frontier
-from patchpack.metrics.outputs import Outputs
-from patchpack.visualize.figures import COLOURS, png, tidy
+from patchpack.metrics.operating_points import MeasuredPoint, frontier
+from patchpack.metrics.outputs import Predictions
+from patchpack.visualize.figures import COLORS, png, style_axes
 from patchpack.visualize.html import Picture
 
 
@@ -22,7 +22,7 @@ def _logarithmic(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def draw_reliability(outputs: Mapping[str, Outputs], temperature: float | None) -> Picture:
+def draw_reliability(outputs: Mapping[str, Predictions], temperature: float | None) -> Picture:
     """Accuracy over confidence, in ten bins, a line for each budget."""
     kinds = {"as trained": 1.0} | ({"with the temperature": temperature} if temperature else {})
     figure = Figure(figsize=(4.6 * len(kinds), 4), layout="constrained")
@@ -31,47 +31,47 @@ def draw_reliability(outputs: Mapping[str, Outputs], temperature: float | None) 
     ):
         axes.plot([0, 1], [0, 1], color="#888", lw=1, ls=":")
         for number, (name, o) in enumerate(outputs.items()):
-            bins = even_bins(o.probabilities(sharpness).max(1), o.right, 10)
+            bins = even_bins(o.probabilities(sharpness).max(1), o.correct, 10)
             axes.plot(bins.confidence, bins.accuracy, marker="o", ms=4, label=name,
-                      color=COLOURS[number % len(COLOURS)])  # fmt: skip
+                      color=COLORS[number % len(COLORS)])  # fmt: skip
         axes.set_title(title, fontsize=10)
-        tidy(axes, "confidence", "")
+        style_axes(axes, "confidence", "")
     figure.axes[0].set_ylabel("accuracy")
     figure.axes[0].legend(frameon=False, fontsize=8)
     return Picture(png(figure), "Reliability: on the dotted line a model is as right as it says.")
 
 
-def draw_ways(ways: Mapping[str, Sequence[Outputs]]) -> Picture:
+def draw_ways(conditions: Mapping[str, Sequence[Predictions]]) -> Picture:
     """Accuracy over operations, a line for each way to spend them."""
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, many) in zip(COLOURS, ways.items(), strict=False):
+    for colour, (name, many) in zip(COLORS, conditions.items(), strict=False):
         ordered = sorted(many, key=lambda o: o.gflops)
         axes.plot([o.gflops for o in ordered], [100 * o.top1 for o in ordered], marker="o", ms=4,
                   color=colour, label=name)  # fmt: skip
     _logarithmic(axes)
-    tidy(axes, "GFLOP an image", "top-1 (%)")
+    style_axes(axes, "GFLOP an image", "top-1 (%)")
     axes.legend(frameon=False)
     return Picture(png(figure), "One checkpoint, shown images in different ways.")
 
 
-def draw_cascades(singles: Sequence[Point], cascades: Sequence[Point]) -> Picture:
+def draw_cascades(singles: Sequence[MeasuredPoint], cascades: Sequence[MeasuredPoint]) -> Picture:
     """Single budgets, cascades of two, and the frontier of all."""
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axes = figure.subplots()
     if cascades:
         axes.scatter([p.gflops for p in cascades], [100 * p.accuracy for p in cascades], s=8,
-                     color=COLOURS[0], alpha=0.35, label="cascades")  # fmt: skip
+                     color=COLORS[0], alpha=0.35, label="cascades")  # fmt: skip
     line = frontier([*singles, *cascades])
-    axes.plot([p.gflops for p in line], [100 * p.accuracy for p in line], color=COLOURS[0], lw=1,
+    axes.plot([p.gflops for p in line], [100 * p.accuracy for p in line], color=COLORS[0], lw=1,
               label="frontier")  # fmt: skip
     axes.plot([p.gflops for p in singles], [100 * p.accuracy for p in singles], marker="o",
-              color=COLOURS[1], label="single budgets")  # fmt: skip
+              color=COLORS[1], label="single budgets")  # fmt: skip
     for p in singles:
         axes.annotate(str(p.tokens), (p.gflops, 100 * p.accuracy), fontsize=8,
                       xytext=(3, -10), textcoords="offset points")  # fmt: skip
     _logarithmic(axes)
-    tidy(axes, "GFLOP an image", "top-1 (%)")
+    style_axes(axes, "GFLOP an image", "top-1 (%)")
     axes.legend(frameon=False)
     return Picture(png(figure), "Asking the least sure again, with more tokens.")
 
@@ -88,11 +88,11 @@ def draw_bars(
     for number, kind in enumerate(series):
         places = np.arange(len(names)) + (number - (len(series) - 1) / 2) * width
         axes.bar(places, [100 * values[name].get(kind, np.nan) for name in names], width,
-                 color=COLOURS[number % len(COLOURS)], label=kind)  # fmt: skip
+                 color=COLORS[number % len(COLORS)], label=kind)  # fmt: skip
     if baseline is not None:
         axes.axhline(100 * baseline, color="#888", lw=1, ls=":")
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-    tidy(axes, "", y)
+    style_axes(axes, "", y)
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=8, ncols=min(5, len(series)))
     return Picture(png(figure), caption)
@@ -103,23 +103,23 @@ def draw_gaps(rows: Mapping[str, tuple[float, float, float]], caption: str) -> P
     figure = Figure(figsize=(6.5, 0.8 + 0.28 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (value, low, high) in enumerate(rows.values()):
-        axes.plot([100 * low, 100 * high], [place, place], color=COLOURS[0], lw=2, alpha=0.5)
-        axes.plot(100 * value, place, marker="o", color=COLOURS[0])
+        axes.plot([100 * low, 100 * high], [place, place], color=COLORS[0], lw=2, alpha=0.5)
+        axes.plot(100 * value, place, marker="o", color=COLORS[0])
     axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
     axes.invert_yaxis()
-    tidy(axes, "accuracy (%)", "")
+    style_axes(axes, "accuracy (%)", "")
     return Picture(png(figure), caption)
 
 
-def draw_pareto(runs: Mapping[str, Sequence[Point]], cost: str, x: str) -> Picture:
+def draw_pareto(runs: Mapping[str, Sequence[MeasuredPoint]], cost: str, x: str) -> Picture:
     """Accuracy over cost, a line for each run."""
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, points) in zip(COLOURS * 4, runs.items(), strict=False):
+    for colour, (name, points) in zip(COLORS * 4, runs.items(), strict=False):
         ordered = sorted(points, key=lambda p: getattr(p, cost))
         axes.plot([getattr(p, cost) for p in ordered], [100 * p.accuracy for p in ordered],
                   marker="o", ms=4, color=colour, label=name)  # fmt: skip
     _logarithmic(axes)
-    tidy(axes, x, "top-1 (%)")
+    style_axes(axes, x, "top-1 (%)")
     axes.legend(frameon=False, fontsize=8)
     return Picture(png(figure), f"Accuracy over {x}, at the same token budgets.")

@@ -17,7 +17,7 @@ def cost_of(result: Cost) -> dict[str, Any]:
     }
 
 
-def rows_of(*titles: str) -> Table:
+def new_table(*titles: str) -> Table:
     """A table without lines, its numbers to the right."""
     rows = Table(box=None, padding=(0, 1), header_style="dim")
     for title in titles:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from patchpack.data.annotations.boxes import Located, Objects
+from patchpack.data.annotations.boxes import BoxAnnotations, Boxes
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
@@ -30,7 +30,7 @@ EXPECTED = (
 
 
 @dataclass(frozen=True)
-class Faults:
+class AnnotationIssues:
     """Boxes that are not as they should be, and the first few by the name of their image."""
 
     counts: Counter[str]
@@ -42,7 +42,7 @@ class Faults:
     def left_out(self) -> int:
         return sum(count for reason, count in self.counts.items() if reason != CLIPPED)
 
-    def notes(self) -> list[str]:
+    def messages(self) -> list[str]:
         """What is to be told of them; nothing where there are none."""
         if not self.counts:
             return []
@@ -57,9 +57,9 @@ BROKEN = "are no boxes and are left out"
 NAMED = 5
 
 
-def with_objects(
+def attach_boxes(
     index: Index, classes: tuple[str, ...], max_bad_fraction: float
-) -> tuple[Index, Faults]:
+) -> tuple[Index, AnnotationIssues]:
     """The images with their boxes; images without any are kept, as examples of nothing. A size in
     the columns height and width is that of the image that the boxes were told of.
 
@@ -102,18 +102,20 @@ def with_objects(
                 named.append(index.keys[image])
         inside = inside.astype(np.float32)
         one = kept & ~crowd
-        found.append(Located(inside[one], labels[one]))
-        crowds.append(Located(inside[kept & crowd], labels[kept & crowd]))
+        found.append(Boxes(inside[one], labels[one]))
+        crowds.append(Boxes(inside[kept & crowd], labels[kept & crowd]))
         around = (inside[one, 2:] - inside[one, :2]).prod(1)
         areas.append(np.where(np.isfinite(covered[one]), covered[one], around))
-    faults = Faults(+counts, tuple(named), sum(len(said.boxes) for said in parsed), foreign_sizes)
+    faults = AnnotationIssues(
+        +counts, tuple(named), sum(len(said.boxes) for said in parsed), foreign_sizes
+    )
     if faults.left_out > max_bad_fraction * faults.boxes:
         raise BadDataset(
             f"{index.root}: {faults.left_out} of {faults.boxes} boxes cannot be used "
-            f"(max_bad_fraction is {max_bad_fraction:g}): {faults.notes()[0]}"
+            f"(max_bad_fraction is {max_bad_fraction:g}): {faults.messages()[0]}"
         )
-    objects = Objects(tuple(found), names, tuple(areas), tuple(crowds))
-    return replace(index, objects=objects), faults
+    objects = BoxAnnotations(tuple(found), names, tuple(areas), tuple(crowds))
+    return replace(index, boxes=objects), faults
 
 
 def _of_their_size(index: Index) -> tuple[Index, tuple[BadImage, ...]]:
@@ -130,7 +132,7 @@ def _of_their_size(index: Index) -> tuple[Index, tuple[BadImage, ...]]:
     return index.select(kept), tuple(others)
 
 
-class Said(NamedTuple):
+class ParsedBoxes(NamedTuple):
     """What a cell says of the objects of an image."""
 
     boxes: Float[np.ndarray, "object 4"]  # (top, left, bottom, right), NaN where one is none
@@ -139,7 +141,7 @@ class Said(NamedTuple):
     crowd: Bool[np.ndarray, " object"]
 
 
-def _parse(cell: str) -> Said:
+def _parse(cell: str) -> ParsedBoxes:
     try:
         items = json.loads(cell) if cell.strip() else []
     except (ValueError, RecursionError):
@@ -155,7 +157,7 @@ def _parse(cell: str) -> Said:
             (areas[number],) = _numbers([said.get("area")])
         except (TypeError, ValueError, OverflowError):
             continue
-    return Said(
+    return ParsedBoxes(
         boxes,
         [name if isinstance(name, str) else "" for name in categories],
         np.where(areas > 0, areas, np.nan),

@@ -25,7 +25,9 @@ EXPECTED = (
 )
 
 
-def with_masks(index: Index, num_classes: int, ignore: int | None) -> tuple[Index, list[BadImage]]:
+def attach_masks(
+    index: Index, num_classes: int, ignore: int | None
+) -> tuple[Index, list[BadImage]]:
     """The images that have a mask, and those that have none; raises BadDataset if none has."""
     check_masks(index)
     cells = index.columns[COLUMN]

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageOps
 
-from patchpack.batch import IGNORED
-from patchpack.data.images import FORMATS, BadImage, read_file, reason_of
+from patchpack.batch import IGNORE_INDEX
+from patchpack.data.images import FORMATS, BadImage, explain_error, read_file
 from patchpack.data.transforms.sample import Mask
 
 MODES = ("1", "L", "P", "I", "I;16")
@@ -26,7 +26,7 @@ class MaskSpec:
 
     path: Path
     num_classes: int
-    ignore: int | None
+    ignore_index: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,11 @@ class Masks:
 
     keys: tuple[str, ...]  # paths relative to the index's root
     num_classes: int
-    ignore: int | None  # the number of pixels that have no class
+    ignore_index: int | None  # the number of pixels that have no class
 
     def spec(self, root: Path, number: int) -> MaskSpec:
         """What is to be read for one image of the index, which lies in `root`."""
-        return MaskSpec(root / self.keys[number], self.num_classes, self.ignore)
+        return MaskSpec(root / self.keys[number], self.num_classes, self.ignore_index)
 
     def select(self, numbers: Int[np.ndarray, " image"]) -> "Masks":
         return replace(self, keys=tuple(self.keys[i] for i in numbers))
@@ -63,8 +63,8 @@ def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
     except BadImage as error:
         raise BadImage(key, error.reason) from error
     except Exception as error:
-        raise BadImage(key, f"its mask {mask.path.name}: {reason_of(error)}") from error
-    ignored = values == mask.ignore
+        raise BadImage(key, f"its mask {mask.path.name}: {explain_error(error)}") from error
+    ignored = values == mask.ignore_index
     wrong = np.unique(values[~ignored & ((values < 0) | (values >= mask.num_classes))])
     if len(wrong):
         raise BadImage(
@@ -72,4 +72,4 @@ def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
             f"its mask holds {wrong[:5].tolist()}, but classes are numbered 0 to "
             f"{mask.num_classes - 1}; a number of pixels that have no class goes into task.ignore",
         )
-    return np.where(ignored, IGNORED, values).astype(np.uint8)
+    return np.where(ignored, IGNORE_INDEX, values).astype(np.uint8)

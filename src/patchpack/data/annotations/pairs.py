@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from patchpack.data.annotations.captions import lay_out
+from patchpack.data.annotations.captions import build_captions
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import Tokenizer
@@ -77,13 +77,13 @@ def _cell(cell: str) -> Sequence[str]:
     return (cell,)
 
 
-def pair_up(
+def attach_captions(
     index: Index, texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, max_length: int
 ) -> Pairs:
     """Keep the images with a text, and tokenize what `read_captions` gave of them."""
     flat = [text for many in texts for text in many]
     encoded = tokenizer.encode(flat, max_length)
-    images, tokens, counts, same, cut = [], [], [], [], 0
+    images, tokens, counts, text_ids, cut = [], [], [], [], 0
     numbers: dict[str, int] = {}  # of distinct texts
     alone: dict[str, str] = {}
     done = 0
@@ -96,6 +96,8 @@ def pair_up(
         images.append(image)
         counts.append(len(kept))
         tokens += [encoded.tokens[i] for i in kept]
-        same += [numbers.setdefault(flat[i], len(numbers)) for i in kept]
+        text_ids += [numbers.setdefault(flat[i], len(numbers)) for i in kept]
         cut += sum(encoded.cut[i] for i in kept)
-    return Pairs(replace(index.select(images), captions=lay_out(tokens, counts, same)), alone, cut)
+    return Pairs(
+        replace(index.select(images), captions=build_captions(tokens, counts, text_ids)), alone, cut
+    )

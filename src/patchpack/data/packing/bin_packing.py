@@ -26,10 +26,10 @@ from jaxtyping import Bool, Int
 
 CLOSING = 4  # mean lengths of room from which on closing is tried
 TRIES = 8  # images ahead that are considered for one pack's end
-LEAST_KEPT = 0.5  # share of an image's length that trimming leaves at least
+MIN_KEPT_FRACTION = 0.5  # share of an image's length that trimming leaves at least
 
 Counts = Int[np.ndarray, " length"]
-Present = Int[np.ndarray, " present"]
+LengthsPresent = Int[np.ndarray, " present"]
 
 
 class Packing(NamedTuple):
@@ -40,7 +40,7 @@ class Packing(NamedTuple):
     offsets: Int[np.ndarray, " pack_plus_1"]
 
 
-class _Closing(NamedTuple):
+class _PackEnd(NamedTuple):
     """A way to end a pack; less is better."""
 
     empty: int  # slots
@@ -77,7 +77,7 @@ def pack_lengths(
             room -= queue.lengths[oldest]
         taken, closing = _best_closing(queue, room, fill, rng)
         order += [queue.take(position) for position in taken]
-        order += [queue.take_length(length) for length in closing.lengths if length]
+        order += [queue.pop_length(length) for length in closing.lengths if length]
         kept += [queue.lengths[position] for position in order[begun:]]
         if closing.trimmed:
             kept[-1 if closing.lengths[1] == 0 else -2] -= closing.trimmed
@@ -114,7 +114,7 @@ class _Window:
         self._admit()
         return position
 
-    def take_length(self, length: int) -> int:
+    def pop_length(self, length: int) -> int:
         """Remove any position of this length; one must be present."""
         stack = self._stacks[length]
         while self._taken[stack[-1]]:
@@ -131,7 +131,7 @@ class _Window:
 
 def _best_closing(
     queue: _Window, room: int, fill: bool, rng: np.random.Generator
-) -> tuple[list[int], _Closing]:
+) -> tuple[list[int], _PackEnd]:
     """How many of the oldest images to take yet, as positions, and the closing after them."""
     counts = queue.counts.copy()
     passed: list[int] = []
@@ -149,7 +149,7 @@ def _best_closing(
     return passed[:best_after], best
 
 
-def _closing(counts: Counts, room: int, fill: bool, rng: np.random.Generator) -> _Closing:
+def _closing(counts: Counts, room: int, fill: bool, rng: np.random.Generator) -> _PackEnd:
     """The best way to fill the room with at most two of the lengths present."""
     present = counts.nonzero()[0]
     shorter, longer = _pair_below(present, counts, room, rng)
@@ -157,47 +157,47 @@ def _closing(counts: Counts, room: int, fill: bool, rng: np.random.Generator) ->
     if fill and empty and (pair := _pair_above(present, counts, room, rng)):
         beside, above = sorted(pair)
         excess = above + beside - room
-        if above - excess >= above * LEAST_KEPT:
-            return _Closing(0, excess, (above, beside))
-    return _Closing(empty, 0, (longer, shorter))
+        if above - excess >= above * MIN_KEPT_FRACTION:
+            return _PackEnd(0, excess, (above, beside))
+    return _PackEnd(empty, 0, (longer, shorter))
 
 
 def _pair_below(
-    present: Present, counts: Counts, room: int, rng: np.random.Generator
+    present: LengthsPresent, counts: Counts, room: int, rng: np.random.Generator
 ) -> tuple[int, int]:
     """The two lengths present, shorter first, with the largest sum that does not pass the room."""
     first = present[: present.searchsorted(room // 2, "right")]  # the shorter is no longer
     partner = present.searchsorted(room - first, "right") - 1
-    partner -= _is_alone(present, counts, partner)
+    partner -= _single_copy(present, counts, partner)
     sums = first + present[partner]
-    choice = _any((sums == sums.max()).nonzero()[0], rng)
+    choice = _random_choice((sums == sums.max()).nonzero()[0], rng)
     shorter, longer = sorted((int(first[choice]), int(present[partner[choice]])))
     return shorter, longer
 
 
 def _pair_above(
-    present: Present, counts: Counts, room: int, rng: np.random.Generator
+    present: LengthsPresent, counts: Counts, room: int, rng: np.random.Generator
 ) -> tuple[int, int] | None:
     """Two lengths present with the least sum that reaches the room; None if there are none."""
     # Of the lengths over half of the room, none but the least can be the shorter of the best two.
     first = present[: present.searchsorted(room // 2, "right") + 1]
     partner = present.searchsorted(room - first)
-    partner += _is_alone(present, counts, partner)
+    partner += _single_copy(present, counts, partner)
     there = partner < len(present)
     first, partner = first[there], partner[there]
     if not len(first):
         return None
     sums = first + present[partner]
-    choice = _any((sums == sums.min()).nonzero()[0], rng)
+    choice = _random_choice((sums == sums.min()).nonzero()[0], rng)
     return int(first[choice]), int(present[partner[choice]])
 
 
-def _any(ties: Int[np.ndarray, " tie"], rng: np.random.Generator) -> int:
+def _random_choice(ties: Int[np.ndarray, " tie"], rng: np.random.Generator) -> int:
     return int(ties[int(rng.random() * len(ties))])
 
 
-def _is_alone(
-    present: Present, counts: Counts, partner: Int[np.ndarray, " first"]
+def _single_copy(
+    present: LengthsPresent, counts: Counts, partner: Int[np.ndarray, " first"]
 ) -> Bool[np.ndarray, " first"]:
     """Whether a length is its own partner, but is present only once."""
     own = partner == np.arange(len(partner))

@@ -22,7 +22,7 @@ Rates = Float[np.ndarray, " image"]
 class NoDrop:
     """Every token is kept."""
 
-    def rates(self, tokens: Counts, seen: Counts, rng: np.random.Generator) -> Rates:
+    def rates(self, tokens: Counts, images_seen: Counts, rng: np.random.Generator) -> Rates:
         return np.zeros(len(tokens))
 
 
@@ -36,7 +36,7 @@ class ConstantDrop:
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate must lie in [0, 1), not {self.rate}")
 
-    def rates(self, tokens: Counts, seen: Counts, rng: np.random.Generator) -> Rates:
+    def rates(self, tokens: Counts, images_seen: Counts, rng: np.random.Generator) -> Rates:
         return np.full(len(tokens), self.rate)
 
 
@@ -56,7 +56,7 @@ class BetaDrop:
                 f"rates need 0 < mean < max <= 1, not mean {self.mean} and max {self.max}"
             )
 
-    def rates(self, tokens: Counts, seen: Counts, rng: np.random.Generator) -> Rates:
+    def rates(self, tokens: Counts, images_seen: Counts, rng: np.random.Generator) -> Rates:
         u_mean = self.mean / self.max
         concentration = 1 / 0.3 - 1
         alpha, beta = concentration * u_mean, concentration * (1 - u_mean)
@@ -88,7 +88,7 @@ class ResolutionDrop:
                 f"tokens must rise from at least 1, not {self.min_tokens} to {self.max_tokens}"
             )
 
-    def rates(self, tokens: Counts, seen: Counts, rng: np.random.Generator) -> Rates:
+    def rates(self, tokens: Counts, images_seen: Counts, rng: np.random.Generator) -> Rates:
         share = (tokens - self.min_tokens) / (self.max_tokens - self.min_tokens)
         mean = self.low + (self.high - self.low) * share.clip(0, 1)
         return mean + 0.02 * truncated_normal(rng.random(len(tokens)), 0.0, -2, 2)
@@ -113,8 +113,8 @@ class ScheduledDrop:
         if not self.timescale:
             raise ValueError("timescale must not be 0: positive for a rising rate, else negative")
 
-    def rates(self, tokens: Counts, seen: Counts, rng: np.random.Generator) -> Rates:
-        sigmoid = 0.5 * (1 + np.tanh((seen - self.midpoint) / (2 * self.timescale)))
+    def rates(self, tokens: Counts, images_seen: Counts, rng: np.random.Generator) -> Rates:
+        sigmoid = 0.5 * (1 + np.tanh((images_seen - self.midpoint) / (2 * self.timescale)))
         return self.low + (self.high - self.low) * sigmoid
 
 

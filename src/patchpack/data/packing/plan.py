@@ -22,10 +22,10 @@ from jaxtyping import Int
 from patchpack.data.packing.bin_packing import Packing, pack_lengths
 from patchpack.data.packing.dropping import Dropping, kept_counts
 from patchpack.data.packing.resolution import MAX_SIDE, Resolution
-from patchpack.data.packing.text_budget import keep_within
-from patchpack.data.video.frame_sampling import Shown
+from patchpack.data.packing.text_budget import enforce_text_budget
+from patchpack.data.video.frame_sampling import SampledFrames
 
-BALANCED = 64  # steps of packs that are sorted by cost together
+BALANCE_CHUNK = 64  # steps of packs that are sorted by cost together
 
 
 class Pack(NamedTuple):
@@ -94,7 +94,7 @@ def make_plan(
     shuffle: bool = True,
     texts: Int[np.ndarray, " image"] | None = None,
     max_text_tokens: int | None = None,
-    clips: Shown | None = None,
+    clips: SampledFrames | None = None,
 ) -> Plan:
     """Plan one epoch: every image exactly once, no pack over `max_tokens`.
 
@@ -130,26 +130,28 @@ def make_plan(
     tokens = grids.prod(1) if clips is None else clips.tokens(grids)
     _check_tokens(tokens, max_tokens)
     images = order_rng.permutation(len(tokens)) if shuffle else np.arange(len(tokens))
-    seen = np.empty(len(tokens), np.int64)  # but for packing, which moves an image within a window
-    seen[images] = epoch * len(tokens) + np.arange(len(tokens))
-    kept = kept_counts(tokens, dropping.rates(tokens, seen, drop_rng))
+    images_seen = np.empty(
+        len(tokens), np.int64
+    )  # but for packing, which moves an image within a window
+    images_seen[images] = epoch * len(tokens) + np.arange(len(tokens))
+    kept = kept_counts(tokens, dropping.rates(tokens, images_seen, drop_rng))
     packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=pack_rng)
     if texts is not None and max_text_tokens is not None:
-        packing = keep_within(packing, texts[images], max_text_tokens, max_tokens)
+        packing = enforce_text_budget(packing, texts[images], max_text_tokens, max_tokens)
         weights, most = texts[images][packing.order], max_text_tokens
     else:
         weights, most = np.zeros_like(packing.lengths), 0
-    packing = _whole_steps(packing, [(packing.lengths, max_tokens), (weights, most)], world_size)
+    packing = _pad_last_step(packing, [(packing.lengths, max_tokens), (weights, most)], world_size)
     if shuffle:
         packing = _balance(packing, world_size, order_rng)
-    packing = _shortest_first(packing)
+    packing = _sort_by_length(packing)
     images = images[packing.order]
     return Plan(images, grids[images], packing.lengths, packing.offsets, max_tokens, world_size)
 
 
-def _room(max_tokens: int, clips: Shown | None) -> int:
+def _room(max_tokens: int, clips: SampledFrames | None) -> int:
     """Most patches of an image, or of each frame of a clip."""
-    return max_tokens if clips is None else clips.showing.room(max_tokens)
+    return max_tokens if clips is None else clips.clip_sampling.patches_for_tokens(max_tokens)
 
 
 def _check_tokens(tokens: Int[np.ndarray, " image"], max_tokens: int) -> None:
@@ -167,7 +169,7 @@ def _costs(
     return np.diff(total[offsets])
 
 
-def _whole_steps(
+def _pad_last_step(
     packing: Packing, limits: Sequence[tuple[Int[np.ndarray, " image"], int]], world_size: int
 ) -> Packing:
     """Spread what the last, incomplete step holds over one pack for each rank.
@@ -217,7 +219,7 @@ def _balance(packing: Packing, world_size: int, rng: np.random.Generator) -> Pac
     """Put packs of like cost into the same step, and the steps into a random order."""
     costs = _costs(packing.lengths, packing.offsets)
     # Sorted by cost within chunks of steps, so that packs of one time stay mixed.
-    chunk = np.arange(len(costs)) // (BALANCED * world_size)
+    chunk = np.arange(len(costs)) // (BALANCE_CHUNK * world_size)
     steps = np.lexsort((costs, chunk)).reshape(-1, world_size)
     packs = rng.permutation(steps).ravel()
     sizes = np.diff(packing.offsets)[packs]
@@ -226,7 +228,7 @@ def _balance(packing: Packing, world_size: int, rng: np.random.Generator) -> Pac
     return Packing(packing.order[places], packing.lengths[places], offsets)
 
 
-def _shortest_first(packing: Packing) -> Packing:
+def _sort_by_length(packing: Packing) -> Packing:
     """Sort each pack by length."""
     pack = np.repeat(np.arange(len(packing.offsets) - 1), np.diff(packing.offsets))
     places = np.lexsort((packing.lengths, pack))

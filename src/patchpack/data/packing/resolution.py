@@ -77,17 +77,17 @@ class Native:
         tokens = np.minimum(_native_tokens(heights, widths, patch_size), cap)
         return fit_grids(heights, widths, tokens, max_side=max_side)
 
-    def most_tokens(self, patch_size: int) -> int | None:
+    def max_tokens_per_image(self, patch_size: int) -> int | None:
         """Of an image; None where only the pack bounds it."""
         return self.max_tokens
 
-    def at(self, tokens: int) -> "Native":
+    def for_evaluation(self, tokens: int) -> "Native":
         """The rule to evaluate with, at most `tokens` an image."""
         return Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fixed:
+class FixedArea:
     """Every image resized to the same area, its aspect kept."""
 
     side: int  # √area in pixels
@@ -106,16 +106,16 @@ class Fixed:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
         return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
 
-    def most_tokens(self, patch_size: int) -> int:
+    def max_tokens_per_image(self, patch_size: int) -> int:
         return max(1, int((self.side / patch_size) ** 2))
 
-    def at(self, tokens: int) -> "Resolution":
+    def for_evaluation(self, tokens: int) -> "Resolution":
         """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
-        return Fit(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
+        return FitTokens(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled:
+class SampledArea:
     """A size drawn anew for each image and epoch (arXiv 2307.06304, §3.2 and Fig. 7).
 
     The draw u in [-1, 1] is uniform, or normal around `mean` with standard deviation 1 and
@@ -154,16 +154,16 @@ class Sampled:
             tokens = np.minimum(tokens, _native_tokens(heights, widths, patch_size))
         return fit_grids(heights, widths, np.minimum(tokens, max_tokens), max_side=max_side)
 
-    def most_tokens(self, patch_size: int) -> int:
+    def max_tokens_per_image(self, patch_size: int) -> int:
         return max(1, int((self.high / patch_size) ** 2))
 
-    def at(self, tokens: int) -> "Resolution":
+    def for_evaluation(self, tokens: int) -> "Resolution":
         """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
-        return Fit(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
+        return FitTokens(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class FitTokens:
     """Every image enlarged or shrunk to as near `tokens` as its aspect allows."""
 
     tokens: int
@@ -179,16 +179,16 @@ class Fit:
         tokens = np.full(len(heights), float(min(self.tokens, max_tokens)))
         return fit_grids(heights, widths, tokens, max_side=max_side)
 
-    def most_tokens(self, patch_size: int) -> int:
+    def max_tokens_per_image(self, patch_size: int) -> int:
         return self.tokens
 
-    def at(self, tokens: int) -> "Fit":
+    def for_evaluation(self, tokens: int) -> "FitTokens":
         """The rule to evaluate with: `tokens` an image."""
-        return Fit(tokens=tokens)
+        return FitTokens(tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class SquareResize:
     """Every image squashed or stretched to one square: the plain ViT."""
 
     grid: int  # patches on a side
@@ -208,20 +208,20 @@ class Square:
             )
         return np.full((len(heights), 2), self.grid, np.int32)
 
-    def most_tokens(self, patch_size: int) -> int:
+    def max_tokens_per_image(self, patch_size: int) -> int:
         return self.grid**2
 
-    def at(self, tokens: int) -> "Square":
+    def for_evaluation(self, tokens: int) -> "SquareResize":
         """The rule to evaluate with: the largest square of at most `tokens`."""
-        return Square(grid=isqrt(tokens))
+        return SquareResize(grid=isqrt(tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixed:
     """Each image by one of two rules, drawn anew each epoch: some native, say, and some sampled."""
 
-    first: "Native | Fixed | Sampled | Fit"
-    second: "Native | Fixed | Sampled | Fit"
+    first: "Native | FixedArea | SampledArea | FitTokens"
+    second: "Native | FixedArea | SampledArea | FitTokens"
     share: float = 0.5  # of images that the first rule decides
 
     def __post_init__(self) -> None:
@@ -240,13 +240,15 @@ class Mixed:
         )  # fmt: skip
         return np.where(by_first[:, None], first, second)
 
-    def most_tokens(self, patch_size: int) -> int | None:
-        first, second = (rule.most_tokens(patch_size) for rule in (self.first, self.second))
+    def max_tokens_per_image(self, patch_size: int) -> int | None:
+        first, second = (
+            rule.max_tokens_per_image(patch_size) for rule in (self.first, self.second)
+        )
         return None if first is None or second is None else max(first, second)
 
-    def at(self, tokens: int) -> "Resolution":
+    def for_evaluation(self, tokens: int) -> "Resolution":
         """The first rule's."""
-        return self.first.at(tokens)
+        return self.first.for_evaluation(tokens)
 
 
-Resolution = Native | Fixed | Sampled | Fit | Square | Mixed
+Resolution = Native | FixedArea | SampledArea | FitTokens | SquareResize | Mixed

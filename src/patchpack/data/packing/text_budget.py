@@ -13,7 +13,7 @@ from jaxtyping import Int
 from patchpack.data.packing.bin_packing import Packing
 
 
-def keep_within(
+def enforce_text_budget(
     packing: Packing, texts: Int[np.ndarray, " image"], max_text_tokens: int, max_tokens: int
 ) -> Packing:
     """The packing, no pack of it with more than `max_text_tokens` of texts.

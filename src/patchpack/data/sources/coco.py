@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from patchpack.data.records import BadDataset, File, split_name
+from patchpack.data.records import BadDataset, Record, split_name
 
 SUFFIX = ".json"
 SIZE = ("height", "width")  # px, that an image says it has
@@ -38,25 +38,25 @@ def coco_files(root: Path) -> dict[Path, tuple[str, str]]:
     return found
 
 
-def read_coco(parts: Mapping[Path, tuple[str, str]], root: Path) -> list[File]:
+def read_coco(parts: Mapping[Path, tuple[str, str]], root: Path) -> list[Record]:
     """The images of some files, each with its objects in a column; keys are relative to `root`.
 
     What cannot be used comes as a file with a fault: an image without an id, or with one that
     another has, an image that is listed twice, and the objects of images that are not listed.
     """
-    files: list[File] = []
+    files: list[Record] = []
     listed: set[str] = set()
     for path, (split, folder) in parts.items():
         for file, number in _read(path, root, split, folder):
-            if not file.fault and file.key in listed:
-                fault = "is listed already"
-                file = replace(file, key=f"{file.key} (id {number} in {path.name})", fault=fault)
+            if not file.error and file.key in listed:
+                error = "is listed already"
+                file = replace(file, key=f"{file.key} (id {number} in {path.name})", error=error)
             listed.add(file.key)
             files.append(file)
     return files
 
 
-def _read(path: Path, root: Path, split: str, folder: str) -> Iterator[tuple[File, Id]]:
+def _read(path: Path, root: Path, split: str, folder: str) -> Iterator[tuple[Record, Id]]:
     """The images of one file with their ids."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -75,18 +75,18 @@ def _read(path: Path, root: Path, split: str, folder: str) -> Iterator[tuple[Fil
     keys: dict[Id, str] = {None: ""}
     for image in images:
         number, key = _id(image.get("id")), _key(image, root, places, path)
-        own, fault = split or split_name(str(image.get("split", ""))), ""
+        own, error = split or split_name(str(image.get("split", ""))), ""
         if number in keys:
-            fault = f"has the id {number!r} of {keys[number]}" if keys[number] else "has no id"
+            error = f"has the id {number!r} of {keys[number]}" if keys[number] else "has no id"
         keys.setdefault(number, key)
         columns = {name: _whole(image[name]) for name in SIZE if name in image}
         columns["objects"] = json.dumps(objects.get(number, []))
-        yield File(key=key, split=own, columns=columns, fault=fault), number
+        yield Record(key=key, split=own, columns=columns, error=error), number
     del keys[None]
     if strangers := sorted(objects.keys() - keys.keys(), key=repr):
         count = sum(len(objects[number]) for number in strangers)
-        fault = f"{count} are of images that are not listed: ids {str(strangers[:5])[1:-1]}"
-        yield File(key=f"boxes of {path.name}", split=split, fault=fault), None
+        error = f"{count} are of images that are not listed: ids {str(strangers[:5])[1:-1]}"
+        yield Record(key=f"boxes of {path.name}", split=split, error=error), None
 
 
 def _id(value: object) -> Id:

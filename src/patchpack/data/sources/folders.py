@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, File, Kind, split_name
+from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
 from patchpack.data.sources.coco import SUFFIX, coco_files, read_coco
 
 MASK_FOLDERS = ("masks", "annotations")
@@ -33,50 +33,52 @@ HIDDEN = (".", "__MACOSX")  # the second is what archives of macOS bring along
 MANIFESTS = (".csv", ".jsonl")
 
 
-def list_files(source: Path, seed: int, kind: Kind = IMAGES) -> tuple[Path, list[File]]:
+def list_files(
+    source: Path, seed: int, media_type: MediaType = IMAGES
+) -> tuple[Path, list[Record]]:
     """The root that keys are relative to, and all files in the order of their keys."""
     try:
         if source.suffix.lower() in MANIFESTS and source.is_file():
-            root, files = source.parent, _read_manifest(source, kind)
-        elif kind == IMAGES and source.suffix.lower() == SUFFIX and source.is_file():
+            root, files = source.parent, _read_manifest(source, media_type)
+        elif media_type == IMAGES and source.suffix.lower() == SUFFIX and source.is_file():
             root, files = source.parent, read_coco({source: ("", "")}, source.parent)
-        elif kind == IMAGES and source.is_dir() and (parts := coco_files(source)):
+        elif media_type == IMAGES and source.is_dir() and (parts := coco_files(source)):
             root, files = source, read_coco(parts, source)
         elif source.is_dir():
-            root, files = source, _scan(source, kind)
+            root, files = source, _scan(source, media_type)
         else:
-            raise BadDataset(f"{source} is neither a folder nor a manifest: {kind.expected}")
+            raise BadDataset(f"{source} is neither a folder nor a manifest: {media_type.expected}")
     except OSError as error:
         raise BadDataset(f"{error.filename or source} cannot be read: {error.strerror}") from error
     if not files:
-        raise BadDataset(f"{source} holds no {kind.name}: {_instead(source, kind)}")
+        raise BadDataset(f"{source} holds no {media_type.name}: {_hint(source, media_type)}")
     files.sort(key=lambda file: file.key)
     return root, _assign_splits(files, seed)
 
 
-def _instead(source: Path, kind: Kind) -> str:
+def _hint(source: Path, media_type: MediaType) -> str:
     """What to do about a dataset that holds nothing of a kind."""
     videos = replace(CLIPS, folders=False)
-    if kind == IMAGES and source.is_dir() and (clips := len(_scan(source, videos))):
+    if media_type == IMAGES and source.is_dir() and (clips := len(_scan(source, videos))):
         return (
             f"but {clips:,} clips, which a model of clips takes, as --preset navit_s16x2 "
-            "(and inspect, with frames:spread)"
+            "(and inspect, with frames:uniform-frames)"
         )
-    return kind.expected
+    return media_type.expected
 
 
-def _scan(root: Path, kind: Kind) -> list[File]:
+def _scan(root: Path, media_type: MediaType) -> list[Record]:
     entries = _visible(root)
     folders = [e.name for e in entries if _is_folder(e)]
-    if kind == IMAGES and (masks := _mask_folder(entries)):
-        return [_masked(root, key, masks) for key in _below(root, "images", kind)]
+    if media_type == IMAGES and (masks := _mask_folder(entries)):
+        return [_masked(root, key, masks) for key in _below(root, "images", media_type)]
     if "train" in map(split_name, folders):
-        return [_of_split(key) for split in folders for key in _below(root, split, kind)]
-    found = [(key, name) for name in folders for key in _below(root, name, kind)]
+        return [_of_split(key) for split in folders for key in _below(root, split, media_type)]
+    found = [(key, name) for name in folders for key in _below(root, name, media_type)]
     if any(key != name for key, name in found):  # a folder of frames is a clip and no class
-        return [File(key=key, label=name if key != name else None) for key, name in found]
-    loose = [e.name for e in entries if _is_one(e, kind)]
-    return [File(key=key, split="all") for key in [*loose, *(key for key, _ in found)]]
+        return [Record(key=key, label=name if key != name else None) for key, name in found]
+    loose = [e.name for e in entries if _matches_media(e, media_type)]
+    return [Record(key=key, split="all") for key in [*loose, *(key for key, _ in found)]]
 
 
 def _mask_folder(entries: Sequence[os.DirEntry[str]]) -> str | None:
@@ -86,22 +88,22 @@ def _mask_folder(entries: Sequence[os.DirEntry[str]]) -> str | None:
     return found if "images" in folders else None
 
 
-def _masked(root: Path, key: str, masks: str) -> File:
+def _masked(root: Path, key: str, masks: str) -> Record:
     """An image with its mask, if there is one; the folder that it lies in may name its split."""
     _, *below, _ = key.split("/")
     split = split_name(below[0]) if below else ""
     beside = Path(masks, *below, Path(key).name)
     found = next((p for p in (beside.with_suffix(".png"), beside) if (root / p).exists()), None)
     columns = {"mask": found.as_posix()} if found else {}
-    return File(key=key, split=split if split in PARTS else "", columns=columns)
+    return Record(key=key, split=split if split in PARTS else "", columns=columns)
 
 
-def _of_split(key: str) -> File:
+def _of_split(key: str) -> Record:
     split, *below = key.split("/")
-    return File(key=key, split=split_name(split), label=below[0] if len(below) > 1 else None)
+    return Record(key=key, split=split_name(split), label=below[0] if len(below) > 1 else None)
 
 
-def _below(root: Path, top: str, kind: Kind) -> Iterator[str]:
+def _below(root: Path, top: str, media_type: MediaType) -> Iterator[str]:
     """Keys of the images, or clips, in a folder of the root and at any depth below it."""
     entered = {os.path.realpath(root)}
     ahead = [top]
@@ -111,39 +113,39 @@ def _below(root: Path, top: str, kind: Kind) -> Iterator[str]:
             continue
         entered.add(real)
         entries = _visible(root / folder)
-        if kind.folders and _holds_frames(entries):
+        if media_type.folders and _holds_frames(entries):
             yield folder
             continue
         for entry in entries:
             if _is_folder(entry):
                 ahead.append(f"{folder}/{entry.name}")
-            elif _is_one(entry, kind):
+            elif _matches_media(entry, media_type):
                 yield f"{folder}/{entry.name}"
 
 
-def files_in(folder: Path, kind: Kind = IMAGES) -> list[Path]:
+def files_in(folder: Path, media_type: MediaType = IMAGES) -> list[Path]:
     """The images, or clips, in a folder and at any depth below it, by name; masks of images that
     lie beside them are none."""
     entries = _visible(folder)
-    if kind.folders and _holds_frames(entries):
+    if media_type.folders and _holds_frames(entries):
         return [folder]
-    if kind == IMAGES and _mask_folder(entries):
-        return files_in(folder / "images", kind)
-    keys = [entry.name for entry in entries if _is_one(entry, kind)]
+    if media_type == IMAGES and _mask_folder(entries):
+        return files_in(folder / "images", media_type)
+    keys = [entry.name for entry in entries if _matches_media(entry, media_type)]
     for entry in entries:
         if _is_folder(entry):
-            keys += _below(folder, entry.name, kind)
+            keys += _below(folder, entry.name, media_type)
     return [folder / key for key in sorted(keys)]
 
 
 def _holds_frames(entries: Sequence[os.DirEntry[str]]) -> bool:
     """Whether a folder of these is a clip: it holds images, and neither videos nor folders of
     either, beside which an image is only a picture."""
-    if not any(_is_one(entry, IMAGES) for entry in entries):
+    if not any(_matches_media(entry, IMAGES) for entry in entries):
         return False
     inside = [e for entry in entries if _is_folder(entry) for e in _visible(Path(entry.path))]
-    return not any(_is_one(e, CLIPS) for e in [*entries, *inside]) and not any(
-        _is_one(e, IMAGES) for e in inside
+    return not any(_matches_media(e, CLIPS) for e in [*entries, *inside]) and not any(
+        _matches_media(e, IMAGES) for e in inside
     )
 
 
@@ -159,15 +161,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir()
 
 
-def _is_one(entry: os.DirEntry[str], kind: Kind) -> bool:
+def _matches_media(entry: os.DirEntry[str], media_type: MediaType) -> bool:
     """By its name; dangling links count, so that they are reported, and pipes do not."""
-    if os.path.splitext(entry.name)[1].lower() not in kind.suffixes:
+    if os.path.splitext(entry.name)[1].lower() not in media_type.suffixes:
         return False
     return entry.is_symlink() or entry.is_file()
 
 
-def _read_manifest(path: Path, kind: Kind) -> list[File]:
-    files: list[File] = []
+def _read_manifest(path: Path, media_type: MediaType) -> list[Record]:
+    files: list[Record] = []
     lines: dict[str, int] = {}  # where each file was first named
     for number, row in _rows(path):
         if not row.get("path"):
@@ -176,15 +178,15 @@ def _read_manifest(path: Path, kind: Kind) -> list[File]:
         key = os.path.normpath(row.pop("path"))
         place = os.path.normpath(path.parent / key)
         if place in lines:
-            fault = f"is on line {lines[place]} already"
-            files.append(File(key=f"{key} (line {number})", fault=fault))
+            error = f"is on line {lines[place]} already"
+            files.append(Record(key=f"{key} (line {number})", error=error))
             continue
         lines[place] = number
         split = row.pop("split", "")
         label = row.pop("label", "") or None
-        files.append(File(key=key, split=split_name(split), label=label, columns=row))
+        files.append(Record(key=key, split=split_name(split), label=label, columns=row))
     if not files:
-        raise BadDataset(f"{path} is empty: {kind.expected}")
+        raise BadDataset(f"{path} is empty: {media_type.expected}")
     return files
 
 
@@ -231,27 +233,29 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _assign_splits(files: list[File], seed: int) -> list[File]:
+def _assign_splits(files: list[Record], seed: int) -> list[Record]:
     """Give files without a split one: 80/10/10 within each class, by a hash of seed and key.
 
     A class of three images or more has at least one for validation and one for test. Where files
     are split into `train` and others, but none is for validation, a tenth of `train` is.
     """
     files = _hold_out(files, seed)
-    groups: dict[str | None, list[File]] = defaultdict(list)
+    groups: dict[str | None, list[Record]] = defaultdict(list)
     for file in files:
         if not file.split:
             groups[file.label].append(file)
     splits: dict[str, str] = {}
     for group in groups.values():
-        group.sort(key=lambda file: _lot(seed, file.key))
-        held = max(1, round(len(group) / 10)) if len(group) >= 3 else 0
+        group.sort(key=lambda file: _hash_key(seed, file.key))
+        held_out = max(1, round(len(group) / 10)) if len(group) >= 3 else 0
         for place, file in enumerate(group):
-            splits[file.key] = "val" if place < held else "test" if place < 2 * held else "train"
+            splits[file.key] = (
+                "val" if place < held_out else "test" if place < 2 * held_out else "train"
+            )
     return [replace(file, split=file.split or splits[file.key]) for file in files]
 
 
-def _hold_out(files: list[File], seed: int) -> list[File]:
+def _hold_out(files: list[Record], seed: int) -> list[Record]:
     """A tenth of each class of `train` becomes `val`, where there is none; files that share a
     value in a column `group` stay together."""
     there = {file.split for file in files}
@@ -261,32 +265,32 @@ def _hold_out(files: list[File], seed: int) -> list[File]:
     for file in files:
         if file.split == "train":
             groups[file.label].add(_group(file))
-    held: set[str] = set()
+    held_out: set[str] = set()
     for group in groups.values():
-        order = sorted(group, key=lambda name: _lot(seed, name))
-        held |= set(order[: max(1, round(len(order) / 10))]) if len(order) >= 3 else set()
+        order = sorted(group, key=lambda name: _hash_key(seed, name))
+        held_out |= set(order[: max(1, round(len(order) / 10))]) if len(order) >= 3 else set()
     return [
-        replace(file, split="val", held=True)
-        if file.split == "train" and _group(file) in held
+        replace(file, split="val", held_out=True)
+        if file.split == "train" and _group(file) in held_out
         else file
         for file in files
     ]
 
 
-def _group(file: File) -> str:
+def _group(file: Record) -> str:
     return file.columns.get("group") or file.key
 
 
-def share_out(keys: Sequence[str], seed: int = 0) -> dict[str, list[int]]:
+def split_by_hash(keys: Sequence[str], seed: int = 0) -> dict[str, list[int]]:
     """Numbers of files that no layout splits, 80/10/10 by a hash of seed and key."""
-    order = sorted(range(len(keys)), key=lambda number: _lot(seed, keys[number]))
-    held = max(1, round(len(keys) / 10)) if len(keys) >= 3 else 0
+    order = sorted(range(len(keys)), key=lambda number: _hash_key(seed, keys[number]))
+    held_out = max(1, round(len(keys) / 10)) if len(keys) >= 3 else 0
     return {
-        "val": sorted(order[:held]),
-        "test": sorted(order[held : 2 * held]),
-        "train": sorted(order[2 * held :]),
+        "val": sorted(order[:held_out]),
+        "test": sorted(order[held_out : 2 * held_out]),
+        "train": sorted(order[2 * held_out :]),
     }
 
 
-def _lot(seed: int, key: str) -> bytes:
+def _hash_key(seed: int, key: str) -> bytes:
     return hashlib.blake2b(f"{seed}\0{key}".encode("utf-8", "surrogatepass")).digest()

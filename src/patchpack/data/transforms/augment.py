@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from patchpack.data.images import Pixels
-from patchpack.data.transforms.sample import Affine, Scene
+from patchpack.data.transforms.sample import Affine, Sample
 
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601)
 
@@ -25,73 +25,73 @@ LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601)
 class Augment:
     """What may happen to a training image; every default leaves it alone."""
 
-    symmetry: Literal["none", "flip", "dihedral"] = "none"  # left-right, or all 8 of a square
-    crop: float = 1.0  # smallest area of a random crop, as a share of the image
-    crop_aspect: float = 1.0  # largest factor between a crop's aspect and its image's own
-    colour: float = 0.0  # largest relative change of brightness, contrast and saturation
-    operations: int = 0  # random operations, as in RandAugment
-    magnitude: float = 0.5  # their strength, 0 to 1
-    erase: float = 0.0  # probability that a random rectangle is filled with noise
+    flip: Literal["none", "horizontal", "dihedral"] = "none"  # left-right, or all 8 of a square
+    min_crop_area: float = 1.0  # smallest area of a random crop, as a share of the image
+    max_crop_aspect: float = 1.0  # largest factor between a crop's aspect and its image's own
+    color_jitter: float = 0.0  # largest relative change of brightness, contrast and saturation
+    randaugment_ops: int = 0  # random operations, as in RandAugment
+    randaugment_magnitude: float = 0.5  # their strength, 0 to 1
+    random_erasing: float = 0.0  # probability that a random rectangle is filled with noise
     mosaic: float = 0.0  # probability that four images share one canvas, for masks and boxes
 
     def __post_init__(self) -> None:
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
-        if self.crop_aspect < 1:
-            raise ValueError(f"crop_aspect must be at least 1, not {self.crop_aspect}")
-        for name in ("colour", "magnitude", "erase", "mosaic"):
+        if not 0 < self.min_crop_area <= 1:
+            raise ValueError(f"min_crop_area must lie in (0, 1], not {self.min_crop_area}")
+        if self.max_crop_aspect < 1:
+            raise ValueError(f"max_crop_aspect must be at least 1, not {self.max_crop_aspect}")
+        for name in ("color_jitter", "randaugment_magnitude", "random_erasing", "mosaic"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
-        if self.operations < 0:
-            raise ValueError(f"operations must be 0 or more, not {self.operations}")
+        if self.randaugment_ops < 0:
+            raise ValueError(f"randaugment_ops must be 0 or more, not {self.randaugment_ops}")
 
 
-def random_crop(scene: Scene, config: Augment, rng: np.random.Generator) -> Scene:
+def random_crop(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample:
     """A window of an area uniform in [crop, 1] of the image, its aspect changed log-uniformly.
 
     With crop 0.08 and crop_aspect 4/3 the inception crop of a square (Szegedy et al., arXiv
     1409.4842, §6); a window that would not fit is made as large as fits.
     """
-    if config.crop == 1 and config.crop_aspect == 1:
-        return scene
-    height, width = scene.size
-    side = rng.uniform(config.crop, 1) ** 0.5
-    stretch = np.exp(rng.uniform(-1, 1) * np.log(config.crop_aspect) / 2)
+    if config.min_crop_area == 1 and config.max_crop_aspect == 1:
+        return sample
+    height, width = sample.size
+    side = rng.uniform(config.min_crop_area, 1) ** 0.5
+    stretch = np.exp(rng.uniform(-1, 1) * np.log(config.max_crop_aspect) / 2)
     h = int(np.clip(round(height * side * stretch), 1, height))
     w = int(np.clip(round(width * side / stretch), 1, width))
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-    return scene.window(int(top), int(left), h, w)
+    return sample.crop(int(top), int(left), h, w)
 
 
-def augment(scene: Scene, config: Augment, rng: np.random.Generator) -> Scene:
+def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample:
     """Symmetry, pixel operations and erasing of a resized image; new arrays or views."""
-    scene = _symmetry(scene, config.symmetry, rng)
-    if config.colour:
-        scene = scene.coloured(_jitter(scene.pixels, config.colour, rng))
-    names = (*WARPS, *COLOURS)
-    for _ in range(config.operations):
+    sample = _symmetry(sample, config.flip, rng)
+    if config.color_jitter:
+        sample = sample.with_pixels(_jitter(sample.pixels, config.color_jitter, rng))
+    names = (*GEOMETRIC_OPS, *PHOTOMETRIC_OPS)
+    for _ in range(config.randaugment_ops):
         name = names[rng.integers(len(names))]
-        strength = config.magnitude * rng.uniform()
+        strength = config.randaugment_magnitude * rng.uniform()
         sign = 1 if rng.uniform() < 0.5 else -1
-        if name in WARPS:
-            matrix = WARPS[name](*scene.size, strength * sign)
-            scene = scene.warped(matrix, _background(scene.pixels))
+        if name in GEOMETRIC_OPS:
+            matrix = GEOMETRIC_OPS[name](*sample.size, strength * sign)
+            sample = sample.affine(matrix, _background(sample.pixels))
         else:
-            image = COLOURS[name](Image.fromarray(scene.pixels), strength, sign)
-            scene = scene.coloured(np.asarray(image))
-    if config.erase and rng.uniform() < config.erase:
-        scene = scene.coloured(_erase(scene.pixels, rng))
-    return scene
+            image = PHOTOMETRIC_OPS[name](Image.fromarray(sample.pixels), strength, sign)
+            sample = sample.with_pixels(np.asarray(image))
+    if config.random_erasing and rng.uniform() < config.random_erasing:
+        sample = sample.with_pixels(_erase(sample.pixels, rng))
+    return sample
 
 
-def _symmetry(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
+def _symmetry(sample: Sample, kind: str, rng: np.random.Generator) -> Sample:
     if kind == "none":
-        return scene
+        return sample
     if rng.uniform() < 0.5:
-        scene = scene.mirrored()
+        sample = sample.hflip()
     if kind == "dihedral":
-        scene = scene.turned(int(rng.integers(4)))
-    return scene
+        sample = sample.rot90(int(rng.integers(4)))
+    return sample
 
 
 def _jitter(pixels: Pixels, most: float, rng: np.random.Generator) -> Pixels:
@@ -127,7 +127,7 @@ def _background(pixels: Pixels) -> tuple[int, ...]:
     return tuple(int(c) for c in corners.reshape(-1, pixels.shape[2]).mean(0))
 
 
-def _about_centre(height: int, width: int, a: float, b: float, d: float, e: float) -> Affine:
+def _about_center(height: int, width: int, a: float, b: float, d: float, e: float) -> Affine:
     """A linear map that leaves the middle of the image where it is."""
     y, x = height / 2, width / 2
     return a, b, x - a * x - b * y, d, e, y - d * x - e * y
@@ -136,20 +136,20 @@ def _about_centre(height: int, width: int, a: float, b: float, d: float, e: floa
 def _rotation(height: int, width: int, amount: float) -> Affine:
     angle = -np.pi / 2 * amount
     cos, sin = round(float(np.cos(angle)), 15), round(float(np.sin(angle)), 15)
-    return _about_centre(height, width, cos, sin, -sin, cos)
+    return _about_center(height, width, cos, sin, -sin, cos)
 
 
 # Cubuk et al., RandAugment (arXiv 1909.13719), of an image of (height, width) by an amount in
 # [-1, 1], or at strength s in [0, 1] and sign ±1.
-WARPS: dict[str, Callable[[int, int, float], Affine]] = {
+GEOMETRIC_OPS: dict[str, Callable[[int, int, float], Affine]] = {
     "rotate": _rotation,
     "shear_x": lambda h, w, amount: (1, 0.5 * amount, -0.25 * amount * h, 0, 1, 0),
     "shear_y": lambda h, w, amount: (1, 0, 0, 0.5 * amount, 1, -0.25 * amount * w),
     "translate_x": lambda h, w, amount: (1, 0, 0.5 * amount * w, 0, 1, 0),
     "translate_y": lambda h, w, amount: (1, 0, 0, 0, 1, 0.5 * amount * h),
-    "zoom": lambda h, w, amount: _about_centre(h, w, 2**amount, 0, 0, 2**amount),
+    "zoom": lambda h, w, amount: _about_center(h, w, 2**amount, 0, 0, 2**amount),
 }
-COLOURS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
+PHOTOMETRIC_OPS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
     "brightness": lambda im, s, sign: ImageEnhance.Brightness(im).enhance(1 + 0.9 * s * sign),
     "contrast": lambda im, s, sign: ImageEnhance.Contrast(im).enhance(1 + 0.9 * s * sign),
     "saturation": lambda im, s, sign: ImageEnhance.Color(im).enhance(1 + 0.9 * s * sign),

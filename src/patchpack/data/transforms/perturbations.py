@@ -17,7 +17,7 @@ from patchpack.data.transforms.corruptions import CORRUPTIONS, SEVERITIES
 Sides = Int[np.ndarray, " image"]
 
 
-class Alteration(Protocol):
+class Perturbation(Protocol):
     """One way to change images."""
 
     @property
@@ -33,7 +33,7 @@ class Alteration(Protocol):
 
 
 @dataclass(frozen=True)
-class CentreCrop:
+class CenterCrop:
     """The middle of an image: so large a share of each side."""
 
     share: float = 0.875  # the paper: 0.875, and 0.75 for ObjectNet and ImageNet-A (App. F)
@@ -55,7 +55,7 @@ class CentreCrop:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class AspectChange:
     """Another aspect ratio, the area kept: `factor` times as wide for its height."""
 
     factor: float
@@ -74,7 +74,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class LoseDetail:
+class Downsample:
     """The detail of an image of a smaller side √area, at the size that it had."""
 
     side: int  # pixels; images that are no larger stay as they are

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from patchpack.batch import IGNORED
-from patchpack.data.annotations.boxes import Located
+from patchpack.batch import IGNORE_INDEX
+from patchpack.data.annotations.boxes import Boxes
 from patchpack.data.images import Pixels, mirror, resize
 
 Mask = UInt8[np.ndarray, "height width"]
@@ -22,12 +22,12 @@ Affine = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Sample:
     """One image."""
 
     pixels: Pixels
     mask: Mask | None = None  # the class of every pixel, of the same size
-    objects: Located | None = None  # in these pixels
+    objects: Boxes | None = None  # in these pixels
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.mask.shape != self.size:
@@ -38,50 +38,50 @@ class Scene:
         """(height, width)"""
         return self.pixels.shape[:2]
 
-    def window(self, top: int, left: int, height: int, width: int) -> "Scene":
+    def crop(self, top: int, left: int, height: int, width: int) -> "Sample":
         """A part; objects of which too little lies in it are gone."""
         cut = np.s_[top : top + height, left : left + width]
-        return Scene(
+        return Sample(
             self.pixels[cut],
             None if self.mask is None else self.mask[cut],
             self.objects and self.objects.shifted(top, left).within((height, width)),
         )
 
-    def resized(self, size: tuple[int, int]) -> "Scene":
+    def resized(self, size: tuple[int, int]) -> "Sample":
         """To (height, width): pixels antialiased, the nearest class of a mask."""
         mask = self.mask
         if mask is not None and mask.shape != size:
             image = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
             mask = np.asarray(image)
         y, x = size[0] / self.size[0], size[1] / self.size[1]
-        return Scene(resize(self.pixels, size), mask, self.objects and self.objects.scaled(y, x))
+        return Sample(resize(self.pixels, size), mask, self.objects and self.objects.scaled(y, x))
 
-    def mirrored(self) -> "Scene":
+    def hflip(self) -> "Sample":
         """Left and right exchanged."""
-        return Scene(
+        return Sample(
             mirror(self.pixels),
             None if self.mask is None else self.mask[:, ::-1],
             self.objects and self.objects.mapped((-1, 0, self.size[1], 0, 1, 0)),
         )
 
-    def turned(self, quarters: int) -> "Scene":
+    def rot90(self, quarters: int) -> "Sample":
         """Counterclockwise."""
         objects, width = self.objects, self.size[1]
         for side in (width, self.size[0], width, self.size[0])[: quarters % 4]:
             objects = objects and objects.mapped((0, 1, 0, -1, 0, side))
         mask = None if self.mask is None else np.rot90(self.mask, quarters)
-        return Scene(np.rot90(self.pixels, quarters), mask, objects)
+        return Sample(np.rot90(self.pixels, quarters), mask, objects)
 
-    def warped(self, matrix: Affine, fill: tuple[int, ...]) -> "Scene":
+    def affine(self, matrix: Affine, fill: tuple[int, ...]) -> "Sample":
         """What comes from outside is of the colour `fill` and of no class."""
         pixels = _warp(self.pixels, matrix, fill, Image.Resampling.BILINEAR)
         mask, objects = self.mask, self.objects
         if mask is not None:
             plain = np.ascontiguousarray(mask)
-            mask = _warp(plain, matrix, (IGNORED,), Image.Resampling.NEAREST)
-        return Scene(pixels, mask, objects and objects.mapped(_inverse(matrix)).within(self.size))
+            mask = _warp(plain, matrix, (IGNORE_INDEX,), Image.Resampling.NEAREST)
+        return Sample(pixels, mask, objects and objects.mapped(_inverse(matrix)).within(self.size))
 
-    def coloured(self, pixels: Pixels) -> "Scene":
+    def with_pixels(self, pixels: Pixels) -> "Sample":
         """The same places in other colours."""
         return replace(self, pixels=pixels)
 

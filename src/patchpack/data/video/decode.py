@@ -29,9 +29,9 @@ from patchpack.data.images import (
     BadImage,
     Pixels,
     decode,
+    explain_error,
     read_size,
-    reason_of,
-    refuse_streams,
+    require_regular_file,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ SAME_RATE = 0.02  # by how much a measured rate may differ from the one that a f
 MISSING = "videos are read with PyAV: pip install 'patchpack[video]'"
 
 
-class Header(NamedTuple):
+class VideoHeader(NamedTuple):
     """What a clip's file says of it."""
 
     height: int  # px, upright, of square pixels
@@ -59,13 +59,13 @@ class Header(NamedTuple):
     rate: Fraction  # frames a second
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: str | os.PathLike[str]) -> VideoHeader:
     """Size, length and rate of a clip, its first frame decoded; raises BadImage, and ImportError
     for a video file without PyAV."""
     key = os.fspath(path)
     if os.path.isdir(path):
         frames = frames_in(Path(path), key)
-        return Header(*read_size(frames[0]), len(frames), FOLDER_RATE)
+        return VideoHeader(*read_size(frames[0]), len(frames), FOLDER_RATE)
     _need_av()
     try:
         with _open(path) as container:
@@ -79,7 +79,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         if not frames:
             with _open(path) as container:
                 frames, rate = _count_packets(container, _stream(container), rate)
-        return Header(*size, max(1, frames), rate)
+        return VideoHeader(*size, max(1, frames), rate)
     except Exception as error:
         raise BadImage(key, _reason(error)) from error
 
@@ -115,7 +115,7 @@ def frames_in(folder: Path, key: str) -> list[Path]:
     try:
         names = [n for n in os.listdir(folder) if os.path.splitext(n)[1].lower() in SUFFIXES]
     except OSError as error:
-        raise BadImage(key, reason_of(error)) from error
+        raise BadImage(key, explain_error(error)) from error
     names = [name for name in names if not name.startswith(".")]
     if not names:
         raise BadImage(key, "has no frames")
@@ -141,7 +141,7 @@ def _need_av() -> None:
 def _open(path: str | os.PathLike[str]) -> "InputContainer":
     import av
 
-    refuse_streams(path)
+    require_regular_file(path)
     if os.path.splitext(path)[1].lower() in SUFFIXES:
         raise BadImage("", "is an image, not a clip")
     # An absolute path: so no name is taken for the address of a server.
@@ -167,10 +167,10 @@ def _count_packets(
     tells, unless the times of its frames say otherwise."""
     times = list(_times(container, stream))
     known = [time for time in times if time is not None]
-    spans = max(known, default=0) - min(known, default=0)
-    if not spans or not stream.time_base:
+    grid_extents = max(known, default=0) - min(known, default=0)
+    if not grid_extents or not stream.time_base:
         return len(times), told
-    measured = Fraction(len(known) - 1) / (spans * stream.time_base)
+    measured = Fraction(len(known) - 1) / (grid_extents * stream.time_base)
     if abs(measured / told - 1) < SAME_RATE:
         return len(times), told
     return len(times), measured.limit_denominator(10_000)
@@ -203,13 +203,13 @@ def _shown_at(
     container: "InputContainer", stream: "VideoStream", times: Sequence[float]
 ) -> Iterator["VideoFrame"]:
     """The frame that is shown at each of these times, ascending, in seconds from the start."""
-    walk = _Walk(container, stream)
+    walk = _FrameReader(container, stream)
     start = (stream.start_time or 0) * walk.tick
     for time in times:
         yield walk.to(start + time)
 
 
-class _Walk:
+class _FrameReader:
     """A way through a video: the frame that was reached, and the one after it."""
 
     def __init__(self, container: "InputContainer", stream: "VideoStream") -> None:
@@ -270,4 +270,4 @@ def _reason(error: Exception) -> str:
         return error.reason
     if type(error).__name__ in ("InvalidDataError", "EOFError", "ArgumentError"):
         return "is not a video, or is empty or damaged"
-    return reason_of(error)
+    return explain_error(error)

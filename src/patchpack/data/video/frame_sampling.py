@@ -25,7 +25,7 @@ Lengths = Int[np.ndarray, " clip"]
 Rates = Float[np.ndarray, " clip"]
 
 
-class Drawn(NamedTuple):
+class FrameCounts(NamedTuple):
     """How many frames are shown of each clip, and how far apart."""
 
     counts: Int[np.ndarray, " clip"]
@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class UniformFrames:
     """So many frames, evenly over the whole clip, however long it is."""
 
     frames: int = 16  # fewer of a clip that has fewer
@@ -41,13 +41,13 @@ class Spread:
     def __post_init__(self) -> None:
         _possible(frames=self.frames)
 
-    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> Drawn:
-        counts = whole(np.minimum(self.frames, lengths), unit)
-        return Drawn(counts, lengths / counts)
+    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
+        counts = round_to_tubelets(np.minimum(self.frames, lengths), unit)
+        return FrameCounts(counts, lengths / counts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtRate:
+class FixedFps:
     """So many frames a second, whatever the rate of the file: longer clips have more tokens."""
 
     rate: float  # frames a second; the file's where that is lower
@@ -58,12 +58,12 @@ class AtRate:
         if not self.rate > 0:
             raise ValueError(f"rate must be more than 0 frames a second, not {self.rate}")
 
-    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> Drawn:
+    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
         return _window(lengths, np.maximum(1, rates / self.rate), self.frames, unit)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Every:
+class StridedFrames:
     """Every second, third … frame, whatever the rate of the file."""
 
     step: int = 2  # frames
@@ -72,11 +72,11 @@ class Every:
     def __post_init__(self) -> None:
         _possible(step=self.step, frames=self.frames)
 
-    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> Drawn:
+    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
         return _window(lengths, np.full(len(lengths), float(self.step)), self.frames, unit)
 
 
-FrameSampling = Spread | AtRate | Every
+FrameSampling = UniformFrames | FixedFps | StridedFrames
 
 
 def _possible(**numbers: int) -> None:
@@ -85,23 +85,27 @@ def _possible(**numbers: int) -> None:
             raise ValueError(f"{name} must lie between 1 and {MOST:,}, not {number}")
 
 
-def _window(lengths: Lengths, steps: Float[np.ndarray, " clip"], most: int, unit: int) -> Drawn:
+def _window(
+    lengths: Lengths, steps: Float[np.ndarray, " clip"], most: int, unit: int
+) -> FrameCounts:
     fitting = np.ceil(lengths / steps).astype(np.int64)
-    return Drawn(whole(np.minimum(most, fitting), unit), steps)
+    return FrameCounts(round_to_tubelets(np.minimum(most, fitting), unit), steps)
 
 
-def whole(counts: Int[np.ndarray, " clip"], unit: int) -> Int[np.ndarray, " clip"]:
+def round_to_tubelets(counts: Int[np.ndarray, " clip"], unit: int) -> Int[np.ndarray, " clip"]:
     """Rounded down to whole tubelets of `unit` frames, but to one at least."""
     return np.maximum(1, counts // unit) * unit
 
 
-def frame_numbers(length: int, count: int, step: float, place: float) -> Int[np.ndarray, " frame"]:
+def frame_numbers(
+    length: int, count: int, step: float, start_fraction: float
+) -> Int[np.ndarray, " frame"]:
     """The frames that are shown of one clip, ascending; a short one repeats its last.
 
     place  where the first of them lies, in [0, 1)
     """
     slack = max(1.0, length - step * (count - 1))
-    found = np.floor(place * slack + step * np.arange(count) + 1e-9).astype(np.int64)
+    found = np.floor(start_fraction * slack + step * np.arange(count) + 1e-9).astype(np.int64)
     return np.minimum(found, length - 1)
 
 
@@ -117,23 +121,27 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Showing:
+class ClipSampling:
     """How clips are shown to a model."""
 
     frames: FrameSampling
     tubelets: tuple[Tubelet, ...]
-    place: float | None = 0.5  # of the first frame, in [0, 1); drawn anew each epoch when None
+    start_fraction: float | None = (
+        0.5  # of the first frame, in [0, 1); drawn anew each epoch when None
+    )
 
-    def of(self, clips: Clips | None) -> "Shown":
+    def of(self, clips: Clips | None) -> "SampledFrames":
         """What is shown of each; raises ValueError for images."""
         if clips is None:
             raise ValueError("a model of clips cannot be shown images")
-        return Shown(*self.frames.draw(clips.lengths, clips.rates, self.tubelets[0].frames), self)
+        return SampledFrames(
+            *self.frames.draw(clips.lengths, clips.rates, self.tubelets[0].frames), self
+        )
 
     @property
     def most(self) -> int:
         """Frames of the clip of which most are shown."""
-        return int(whole(np.array([self.frames.frames]), self.tubelets[0].frames)[0])
+        return int(round_to_tubelets(np.array([self.frames.frames]), self.tubelets[0].frames)[0])
 
     @property
     def _per_patch(self) -> float:
@@ -141,37 +149,37 @@ class Showing:
         area = self.tubelets[0].height * self.tubelets[0].width
         return self.most * area * sum(1 / shape.pixels for shape in self.tubelets)
 
-    def room(self, tokens: int) -> int:
+    def patches_for_tokens(self, tokens: int) -> int:
         """Patches of a frame that so many tokens of a clip have room for, the longest clip's.
 
         Raises ValueError where they have none for one.
         """
         if not (found := int(tokens / self._per_patch + 1e-9)):
             raise ValueError(
-                f"{self.most} frames have no room in {tokens} tokens: {self.needed(1)} is the "
+                f"{self.most} frames have no room in {tokens} tokens: {self.tokens_for_patches(1)} is the "
                 "least, or show fewer frames"
             )
         return found
 
-    def needed(self, patches: int) -> int:
+    def tokens_for_patches(self, patches: int) -> int:
         """Tokens that have room for a clip, the longest, of so many patches a frame."""
         return ceil(patches * self._per_patch - 1e-9)
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class SampledFrames:
     """What is shown of each of some clips."""
 
     counts: Int[np.ndarray, " clip"]  # frames
     steps: Float[np.ndarray, " clip"]
-    showing: Showing
+    clip_sampling: ClipSampling
 
     def tokens(self, grids: Int[np.ndarray, "clip 2"]) -> Int[np.ndarray, " clip"]:
         """Of clips whose frames have these grids of the first shape, all shapes together."""
-        return count_tubelets(self.counts, grids, self.showing.tubelets)
+        return count_tubelets(self.counts, grids, self.clip_sampling.tubelets)
 
 
-def views_of(count: int) -> Sequence[float]:
+def view_positions(count: int) -> Sequence[float]:
     """Places of several views of a clip, evenly spread: one is the middle."""
     if count < 1:
         raise ValueError(f"there must be at least one view, not {count}")

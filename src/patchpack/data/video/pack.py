@@ -16,8 +16,13 @@ from torch import Tensor
 from patchpack.batch import ClipPatches, PackedClips, Tubelet, collate_clips
 from patchpack.data.images import resize
 from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
-from patchpack.data.video.decode import FOLDER_RATE, Header, decode_frames, read_header
-from patchpack.data.video.frame_sampling import Every, FrameSampling, Showing, frame_numbers
+from patchpack.data.video.decode import FOLDER_RATE, VideoHeader, decode_frames, read_header
+from patchpack.data.video.frame_sampling import (
+    ClipSampling,
+    FrameSampling,
+    StridedFrames,
+    frame_numbers,
+)
 from patchpack.data.video.tubelets import Frames, cut_tubelets
 
 AnyClip = np.ndarray | Tensor | str | os.PathLike
@@ -50,8 +55,10 @@ def pack_clips(
     cut = []
     for number, clip in enumerate(clips):
         name = f"clip {number}"
-        showing = Showing(frames or Every(step=1, frames=_length(clip, name)), tuple(tubelets))
-        cut.append(to_clip_patches(clip, name, showing, most, rule, max_side))
+        clip_sampling = ClipSampling(
+            frames or StridedFrames(step=1, frames=_length(clip, name)), tuple(tubelets)
+        )
+        cut.append(to_clip_patches(clip, name, clip_sampling, most, rule, max_side))
     return collate_clips(cut, tubelets)
 
 
@@ -62,42 +69,53 @@ def check_clips(clips: object) -> None:
 
 
 def to_clip_patches(
-    clip: AnyClip, name: str, showing: Showing, tokens: int, resolution: Resolution, max_side: int
+    clip: AnyClip,
+    name: str,
+    clip_sampling: ClipSampling,
+    tokens: int,
+    resolution: Resolution,
+    max_side: int,
 ) -> ClipPatches:
     """One clip, of at most so many tokens, shown as told and cut up.
 
     name        its key, and stands in errors
     resolution  of frames; it is asked for no more than the room that `tokens` leave one
     """
-    if showing.place is None:
+    if clip_sampling.start_fraction is None:
         raise ValueError("where a clip is looked at must be told: showing.place")
-    first = showing.tubelets[0]
+    first = clip_sampling.tubelets[0]
     if first.height != first.width:
         raise ValueError(f"the first tubelet must be square, not {first.height} x {first.width}")
     header = _header(clip, name)
-    counts, steps = showing.frames.draw(
+    counts, steps = clip_sampling.frames.draw(
         np.array([header.frames]), np.array([float(header.rate)]), first.frames
     )
-    numbers = frame_numbers(header.frames, int(counts[0]), float(steps[0]), showing.place)
+    numbers = frame_numbers(
+        header.frames, int(counts[0]), float(steps[0]), clip_sampling.start_fraction
+    )
     ((h, w),) = resolution.grids(
-        np.array([header.height]), np.array([header.width]), patch_size=first.height,
-        max_tokens=showing.room(tokens), rng=np.random.default_rng(0), max_side=max_side,
-    )  # fmt: skip
+        np.array([header.height]),
+        np.array([header.width]),
+        patch_size=first.height,
+        max_tokens=clip_sampling.patches_for_tokens(tokens),
+        rng=np.random.default_rng(0),
+        max_side=max_side,
+    )
     size = int(h) * first.height, int(w) * first.width
     if isinstance(clip, np.ndarray | Tensor):
         shown = (frame for frame in _frames(clip, name)[numbers])
     else:
         shown = decode_frames(clip, numbers.tolist(), header.rate, key=name)
     return cut_tubelets(
-        np.stack([resize(frame, size) for frame in shown]), showing.tubelets, key=name
+        np.stack([resize(frame, size) for frame in shown]), clip_sampling.tubelets, key=name
     )
 
 
-def _header(clip: AnyClip, name: str) -> Header:
+def _header(clip: AnyClip, name: str) -> VideoHeader:
     if not isinstance(clip, np.ndarray | Tensor):
         return read_header(clip)
     length, height, width = _frames(clip, name).shape[:3]
-    return Header(height, width, length, FOLDER_RATE)
+    return VideoHeader(height, width, length, FOLDER_RATE)
 
 
 def _length(clip: AnyClip, name: str) -> int:

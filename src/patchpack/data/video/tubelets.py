@@ -54,24 +54,26 @@ def cut_tubelets(
             f"of {first.frames} frames of {first.height} x {first.width} px"
         )
     grids = [tubelet_grid((time, height, width), shape) for shape in shapes]
-    spans = [(time / s.frames, height / s.height, width / s.width) for s in shapes]
+    grid_extents = [(time / s.frames, height / s.height, width / s.width) for s in shapes]
     cells = [_cells(frames, shape, grid) for shape, grid in zip(shapes, grids, strict=True)]
     coords = [np.indices(grid).reshape(3, -1).T for grid in grids]
     counts = [len(c) for c in coords]
     ends = np.cumsum(counts)
     numbers = np.arange(ends[-1]) if kept is None else kept
-    kinds = np.searchsorted(ends, numbers, side="right")
+    tokens_per_tubelet = np.searchsorted(ends, numbers, side="right")
     longest = max(shape.pixels for shape in shapes) * channels
     patches = np.zeros((len(numbers), longest), np.uint8)
     for kind, (values, end, count) in enumerate(zip(cells, ends, counts, strict=True)):
-        mine = kinds == kind
+        mine = tokens_per_tubelet == kind
         patches[mine, : values.shape[1]] = values[numbers[mine] - (end - count)]
     return ClipPatches(
         patches=torch.from_numpy(patches),
         coords=torch.from_numpy(np.concatenate(coords)[numbers].astype(np.int32)),
-        spans=torch.from_numpy(np.array(spans, np.float32)[kinds]),
+        grid_extents=torch.from_numpy(np.array(grid_extents, np.float32)[tokens_per_tubelet]),
         grid=grids[0],
-        kinds=tuple(int((kinds == kind).sum()) for kind in range(len(shapes))),
+        tokens_per_tubelet=tuple(
+            int((tokens_per_tubelet == kind).sum()) for kind in range(len(shapes))
+        ),
         key=key,
         targets=targets or {},
     )

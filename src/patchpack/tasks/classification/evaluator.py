@@ -11,33 +11,33 @@ from patchpack.batch import PackedBatch
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.run_data import Cost, Data, judged
-from patchpack.inference.predictor import ImageModel
-from patchpack.metrics.classification import Counts, classify, classify_views
-from patchpack.tasks.classification.predictor import Predictor
-from patchpack.tasks.contrastive.predictor import Matcher
+from patchpack.inference.predictor import Predictor
+from patchpack.metrics.classification import ClassificationCounts, classify, classify_views
+from patchpack.tasks.classification.predictor import ClassificationPredictor
+from patchpack.tasks.contrastive.predictor import ImageTextPredictor
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetResult(Cost):
     """How well images were classified at one token budget."""
 
-    counts: Counts
+    counts: ClassificationCounts
 
 
 def classify_at(
-    model: Predictor, data: Data, budgets: Sequence[int], views: int = 1
+    model: ClassificationPredictor, data: Data, budgets: Sequence[int], views: int = 1
 ) -> list[BudgetResult]:
     """Accuracy of a classifier at each budget; of clips, over so many views of each.
 
     The classes of the data must all be known to the model; raises BadDataset where one is not,
     and where too many images cannot be used.
     """
-    index = relabel(data.index, model.card.classes)
+    index = relabel(data.index, model.spec.classes)
     return _count_at(model, model.logits, replace(data, index=index), budgets, views)
 
 
 def zero_shot_at(
-    model: Matcher, data: Data, templates: Sequence[str], budgets: Sequence[int]
+    model: ImageTextPredictor, data: Data, templates: Sequence[str], budgets: Sequence[int]
 ) -> list[BudgetResult]:
     """Accuracy at each budget of telling classes by the nearest of their names."""
     classes = torch.from_numpy(model.embed_classes(data.index.classes, templates))
@@ -47,7 +47,7 @@ def zero_shot_at(
 
 
 def _count_at(
-    model: ImageModel,
+    model: Predictor,
     logits: Callable[[PackedBatch], Tensor],
     data: Data,
     budgets: Sequence[int],
@@ -57,7 +57,7 @@ def _count_at(
     judge = classify if views == 1 else classify_views
     results = []
     for tokens in budgets:
-        found: list[Counts] = []
+        found: list[ClassificationCounts] = []
 
         def count(packs: Iterator[PackedBatch], found=found) -> None:
             found.append(judge(logits, packs, len(index.classes)))
@@ -65,7 +65,7 @@ def _count_at(
         cost = judged(model, data, tokens, bad, count, views)
         if not found[0].images:
             raise BadDataset(
-                f"none of the {index.noun} of {index.root} has a label that could be judged"
+                f"none of the {index.item_name} of {index.root} has a label that could be judged"
             )
         results.append(BudgetResult(**cost, counts=found[0]))
     return results

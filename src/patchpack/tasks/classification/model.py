@@ -14,7 +14,7 @@ from patchpack.batch import PackedBatch
 from patchpack.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
-from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.backbone_module import BackboneModule
 
 LABEL = "label"  # the target this task reads: one class number per image
 
@@ -31,7 +31,7 @@ class ClassificationConfig:
             raise ValueError(f"label_smoothing must lie in [0, 1), not {self.label_smoothing}")
 
 
-class Classifier(TrunkTask):
+class Classifier(BackboneModule):
     """Packed images in, one logit per image and class out; features where there are no classes."""
 
     def __init__(
@@ -53,16 +53,16 @@ class Classifier(TrunkTask):
             nn.init.constant_(self.head.bias, prior)
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image label"]:
-        return self.head(self.trunk(batch))
+        return self.head(self.backbone(batch))
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`forward_flops`)."""
-        return self.trunk_flops(lengths) + self._head_flops(len(lengths))
+        return self.backbone_flops(lengths) + self._head_flops(len(lengths))
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""
-        trunk = self.trunk_training_flops(batch.lengths)
-        return trunk + 3 * self._head_flops(batch.num_images)
+        backbone = self.backbone_training_flops(batch.lengths)
+        return backbone + 3 * self._head_flops(batch.num_images)
 
     def _head_flops(self, images: int) -> int:
         return 2 * self.head.weight.numel() * images if isinstance(self.head, nn.Linear) else 0

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
-from patchpack.inference.predictor import ImageModel
-from patchpack.metrics.outputs import Answer
+from patchpack.inference.predictor import Predictor
+from patchpack.metrics.outputs import ModelOutput
 from patchpack.tasks.classification.model import ClassificationConfig
 
 
@@ -37,7 +37,7 @@ class Prediction:
         return self.probabilities[0]
 
 
-class Predictor(ImageModel):
+class ClassificationPredictor(Predictor):
     """A classifier ready for use, on one device."""
 
     kind, kinds = "a classifier", "classifiers"
@@ -52,12 +52,12 @@ class Predictor(ImageModel):
         for anything else wrong.
         """
         logits = self.as_chosen(self._logits, images, max_tokens)
-        return likeliest(self.probabilities(logits), self.card.classes, top)
+        return top_predictions(self.probabilities(logits), self.spec.classes, top)
 
     @property
     def sigmoids(self) -> bool:
         """Whether each label has a probability of its own: how the model was trained."""
-        task = self.card.task
+        task = self.spec.task
         return isinstance(task, ClassificationConfig) and task.loss == "sigmoid"
 
     def probabilities(self, logits: Float[Tensor, "image label"]) -> Float[Tensor, "image label"]:
@@ -68,15 +68,15 @@ class Predictor(ImageModel):
     ) -> Float[Tensor, "image label"]:
         """The logits of images, in one pass over them."""
         found = [self.logits(batch) for batch in self.packs(images, max_tokens)]
-        return torch.cat(found) if found else torch.empty(0, len(self.card.classes))
+        return torch.cat(found) if found else torch.empty(0, len(self.spec.classes))
 
     @torch.inference_mode()
-    def answer(self, batch: PackedBatch) -> Answer:
+    def answer(self, batch: PackedBatch) -> ModelOutput:
         """Logits and pooled features of a pack, float32 on the host."""
         with self.precision():
             pooled = self.model.encode(batch.to(self.device)).pooled
             logits = self.model.head(pooled)
-        return Answer(logits.float().cpu(), pooled.float().cpu())
+        return ModelOutput(logits.float().cpu(), pooled.float().cpu())
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch) -> Float[Tensor, "image label"]:
@@ -85,7 +85,7 @@ class Predictor(ImageModel):
             return self.model(batch.to(self.device)).float().cpu()
 
 
-def likeliest(
+def top_predictions(
     probabilities: Float[Tensor, "image label"], names: Sequence[str], top: int
 ) -> list[Prediction]:
     """The `top` likeliest labels of each image; raises ValueError for less than one."""

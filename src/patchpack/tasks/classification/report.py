@@ -6,13 +6,15 @@ from PIL import Image
 from patchpack.data.images import BadImage
 from patchpack.data.video.decode import decode_frames
 from patchpack.evaluation.run_data import Data
-from patchpack.tasks.classification.video_predictor import ClipPredictor
+from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 
 FRAMES = 8  # of a clip
 
 
-def draw_clips(model: ClipPredictor, data: Data, tokens: int, views: int) -> Image.Image:
+def draw_clips(
+    model: VideoClassificationPredictor, data: Data, tokens: int, views: int
+) -> Image.Image:
     """Clips as strips of frames, each below what was said of it and what is true."""
     index, rows = data.index, []
     clips = index.clips

@@ -14,18 +14,18 @@ from patchpack.data.annotations.mask_files import COLUMN as MASK
 from patchpack.data.annotations.pairs import COLUMNS as TEXTS
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_packs
+from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import CLIPS, IMAGES, BadDataset
-from patchpack.distributed import World, gather_over_ranks, sum_over_ranks
-from patchpack.inference.model_spec import ModelCard
+from patchpack.distributed import World, all_gather_objects, all_reduce_floats
+from patchpack.inference.model_spec import ModelSpec
 from patchpack.metrics.classification import classify
-from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.classification.model import ClassificationConfig, Classifier
-from patchpack.tasks.task import Judged, card_of
+from patchpack.tasks.task import Judged, build_spec
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
-OTHERS = (  # what data without labels may have instead
+TASK_HINTS = (  # what data without labels may have instead
     ("texts", "contrastive-config", TEXTS),
     ("masks", "segmentation-config", (MASK,)),
     ("boxes", "detection-config", (OBJECTS,)),
@@ -42,10 +42,10 @@ class Classification:
         if not self.classes:
             hints = [
                 f"; to learn from its {what}, add task:{task}"
-                for what, task, columns in OTHERS
+                for what, task, columns in TASK_HINTS
                 if any(name in index.columns for name in columns)
             ]
-            expected = (CLIPS if config.showing else IMAGES).expected
+            expected = (CLIPS if config.clip_sampling else IMAGES).expected
             raise BadDataset(f"{index.root} has no labels to learn: {expected}{''.join(hints)}")
         if len(self.classes) == 1:
             raise BadDataset(
@@ -54,17 +54,17 @@ class Classification:
         train = index.split(config.data.train_split)
         self.train = _labelled(train, "training")
         self.val = _labelled(index.split(config.data.val_split), "validation")
-        self.left_out: list[BadImage] = []
+        self.skipped: list[BadImage] = []
         lost = len(train) - len(self.train)
-        self.notes = (
-            [f"left out: {lost:,} {index.noun} for training without a label"] if lost else []
+        self.messages = (
+            [f"left out: {lost:,} {index.item_name} for training without a label"] if lost else []
         )
 
-    def build(self) -> TrunkTask:
+    def build(self) -> BackboneModule:
         return Classifier(self.config.model, len(self.classes), self.task)
 
-    def continues(self, card: dict[str, Any]) -> bool:
-        return card.get("classes") == list(self.classes)
+    def head_matches(self, spec: dict[str, Any]) -> bool:
+        return spec.get("classes") == list(self.classes)
 
     def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
         """Accuracy on the validation split."""
@@ -77,19 +77,19 @@ class Classification:
                 return module(batch.to(world.device))
 
         def batches() -> Iterator[PackedBatch]:
-            for pack in validation_packs(self.val, self.config, world):
-                errors.extend(pack.bad)
+            for pack in validation_batches(self.val, self.config, world):
+                errors.extend(pack.unreadable)
                 yield pack.batch
 
         mine = classify(predict, batches(), len(self.classes))
-        sums = sum_over_ranks([mine.right, mine.in_top5, mine.nll, mine.images], world)
+        sums = all_reduce_floats([mine.correct, mine.in_top5, mine.nll, mine.images], world)
         images = sums.pop()
         means = [value / images for value in sums] if images else []
         values = dict(zip(("top1", "top5", "nll"), means, strict=False))
-        return Judged(values, gather_over_ranks(errors, world))
+        return Judged(values, all_gather_objects(errors, world))
 
-    def card(self, dtype: str) -> ModelCard:
-        return card_of(self.config, dtype, classes=self.classes)
+    def spec(self, dtype: str) -> ModelSpec:
+        return build_spec(self.config, dtype, classes=self.classes)
 
     def write(self, folder: Path) -> None:
         """Nothing: labels are read again with the data."""
@@ -99,6 +99,6 @@ def _labelled(split: Index, name: str) -> Index:
     found = split.select(np.flatnonzero(split.labels >= 0).tolist())
     if not len(found):
         raise BadDataset(
-            f"none of the {split.noun} of the {name} split of {split.root} has a label"
+            f"none of the {split.item_name} of the {name} split of {split.root} has a label"
         )
     return found

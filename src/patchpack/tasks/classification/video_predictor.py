@@ -15,13 +15,17 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch, collate_clips
 from patchpack.data.packing.resolution import Resolution
-from patchpack.data.video.frame_sampling import views_of
+from patchpack.data.video.frame_sampling import view_positions
 from patchpack.data.video.pack import AnyClip, check_clips, to_clip_patches
 from patchpack.inference.predictor import in_packs
-from patchpack.tasks.classification.predictor import Prediction, Predictor, likeliest
+from patchpack.tasks.classification.predictor import (
+    ClassificationPredictor,
+    Prediction,
+    top_predictions,
+)
 
 
-class ClipPredictor(Predictor):
+class VideoClassificationPredictor(ClassificationPredictor):
     """A classifier of clips ready for use, on one device."""
 
     kind, kinds = "a classifier of clips", "classifiers of clips"
@@ -40,35 +44,39 @@ class ClipPredictor(Predictor):
 
         Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
         """
-        places = views_of(views)
+        places = view_positions(views)
 
         def logits_of(some: Sequence, tokens: int | None) -> Float[Tensor, "clip label"]:
-            rows = [self._at(some, tokens, place) for place in places]
+            rows = [self._at(some, tokens, start_fraction) for start_fraction in places]
             return torch.stack(rows).mean(0)
 
         logits = self.as_chosen(logits_of, clips, max_tokens)
-        return likeliest(self.probabilities(logits), self.card.classes, top)
+        return top_predictions(self.probabilities(logits), self.spec.classes, top)
 
     def _at(
-        self, clips: Sequence[AnyClip], tokens: int | None, place: float
+        self, clips: Sequence[AnyClip], tokens: int | None, start_fraction: float
     ) -> Float[Tensor, "clip label"]:
-        found = [self.logits(batch) for batch in self.packs(clips, tokens, place=place)]
-        return torch.cat(found) if found else torch.empty(0, len(self.card.classes))
+        found = [
+            self.logits(batch) for batch in self.packs(clips, tokens, start_fraction=start_fraction)
+        ]
+        return torch.cat(found) if found else torch.empty(0, len(self.spec.classes))
 
     def packs(  # pyrefly: ignore
         self,
         clips: Sequence[AnyClip],
         max_tokens: int | None,
         resolution: Resolution | None = None,
-        place: float = 0.5,
+        start_fraction: float = 0.5,
     ) -> Iterator[PackedBatch]:
         check_clips(clips)
-        tokens, showing = self.tokens_of(max_tokens), self.card.showing(place)
-        assert showing is not None
-        rule = resolution or self.card.resolution.at(showing.room(tokens))
-        reach = self.card.model.positions.max_side
+        tokens, clip_sampling = self.tokens_of(max_tokens), self.spec.clip_sampling(start_fraction)
+        assert clip_sampling is not None
+        rule = resolution or self.spec.resolution.for_evaluation(
+            clip_sampling.patches_for_tokens(tokens)
+        )
+        reach = self.spec.model.positions.max_side
         cut = (
-            to_clip_patches(clip, f"clip {i}", showing, tokens, rule, reach)
+            to_clip_patches(clip, f"clip {i}", clip_sampling, tokens, rule, reach)
             for i, clip in enumerate(clips)
         )
-        return (collate_clips(group, showing.tubelets) for group in in_packs(cut))
+        return (collate_clips(group, clip_sampling.tubelets) for group in in_packs(cut))

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
-from patchpack.data.annotations.pairs import Pairs, pair_up, read_captions
+from patchpack.data.annotations.pairs import Pairs, attach_captions, read_captions
 from patchpack.data.bad_images import BadImages
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.run_data import Cost, Data, judged
-from patchpack.metrics.retrieval import encode_captions, readable, recalls
-from patchpack.tasks.contrastive.predictor import Matcher
+from patchpack.metrics.retrieval import encode_captions, recalls, select_readable
+from patchpack.tasks.contrastive.predictor import ImageTextPredictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +24,18 @@ class RetrievalResult(Cost):
     texts: int  # distinct ones
 
 
-def pairs_of(model: Matcher, data: Data) -> Pairs:
+def pairs_of(model: ImageTextPredictor, data: Data) -> Pairs:
     """The images of the data that have texts, as the model reads them; raises BadDataset."""
-    assert model.card.tokenizer is not None
+    assert model.spec.tokenizer is not None
     most = model.model.config.text.max_length
-    pairs = pair_up(data.index, read_captions(data.index), model.card.tokenizer, most)
+    pairs = attach_captions(data.index, read_captions(data.index), model.spec.tokenizer, most)
     keys = dict.fromkeys(data.index.keys)  # of no class: a class may have no texts
     BadImages(data.index.root, keys, data.max_bad_fraction, pairs.alone).check()
     return pairs
 
 
 def retrieve_at(
-    model: Matcher, data: Data, pairs: Pairs, budgets: Sequence[int]
+    model: ImageTextPredictor, data: Data, pairs: Pairs, budgets: Sequence[int]
 ) -> list[RetrievalResult]:
     """Recall in both directions at each budget, over all texts of all images."""
     assert pairs.index.captions is not None
@@ -56,7 +56,7 @@ def retrieve_at(
         cost = judged(model, data, tokens, bad, lambda packs: [*map(keep, packs)])
         if not images:
             raise BadDataset(f"no image of {data.index.root} can be read")
-        sides = readable(torch.cat(vectors), texts.cpu(), owned, images)
+        sides = select_readable(torch.cat(vectors), texts.cpu(), owned, images)
         results.append(
             RetrievalResult(
                 **cost, recalls=recalls(*sides), images=len(images), texts=len(sides[1])

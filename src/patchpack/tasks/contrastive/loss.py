@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from patchpack.distributed import gather_rows, reduce_over_ranks
+from patchpack.distributed import all_gather_rows, all_reduce_tensor
 from patchpack.losses import Loss
 
 CELLS = 1 << 22  # of the matrix in a chunk: 16 MiB, a few times over
@@ -95,7 +95,7 @@ class _Chunked(torch.autograd.Function):
         ctx: Any, images: Vectors, texts: Vectors, scale: Scalar, bias: Scalar, kind: Kind
     ) -> Scalar:
         with torch.autocast(images.device.type, enabled=False):
-            everyone, own = gather_rows(texts)
+            everyone, own = all_gather_rows(texts)
             sides = _Sides(images, everyone, own, scale, bias)
             total, sums = _softmax(sides) if kind == "softmax" else _sigmoid(sides)
         ctx.save_for_backward(images, everyone, scale, bias, *sums)
@@ -124,7 +124,7 @@ class _Chunked(torch.autograd.Function):
                 d_bias += slopes.sum()
                 d_images[rows] = slopes @ everyone
                 d_texts.addmm_(slopes.T, images[rows])
-            d_texts = reduce_over_ranks(d_texts)[ctx.own]
+            d_texts = all_reduce_tensor(d_texts)[ctx.own]
         factor = grad * scale
         return d_images * factor, d_texts * factor, grad * d_scale, grad * d_bias, None
 
@@ -142,8 +142,8 @@ def _softmax(sides: _Sides) -> tuple[Scalar, list[Tensor]]:
         sums = sums * (highest - raised).exp() + (logits - raised).exp_().sum(0)
         highest = raised
         diagonal += sides.diagonal(rows).sum()
-    overall = reduce_over_ranks(highest.clone(), "max")
-    sums = reduce_over_ranks(sums * (highest - overall).exp())
+    overall = all_reduce_tensor(highest.clone(), "max")
+    sums = all_reduce_tensor(sums * (highest - overall).exp())
     by_column = overall + sums.log()
     total = 0.5 * (by_row.sum() + by_column[sides.own].sum()) - diagonal
     return total, [by_row, by_column]

@@ -21,7 +21,7 @@ from patchpack.losses import Loss
 from patchpack.model.encoder import init_linear
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig, TextTower, text_flops
-from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.contrastive.loss import sigmoid_contrastive, softmax_contrastive
 
 
@@ -35,22 +35,26 @@ class ContrastiveConfig:
     """
 
     text: TextConfig = field(
-        default_factory=lambda: TextConfig(dim=384, depth=6, heads=6, mlp_dim=1536)
+        default_factory=lambda: TextConfig(dim=384, depth=6, num_heads=6, mlp_dim=1536)
     )
     dim: int = 256  # of the vectors that images and texts share
     loss: Literal["softmax", "sigmoid"] = "softmax"  # of CLIP and the paper, or of SigLIP
-    scale: float = 14.3  # of the logits, 1 / temperature, at the start; learned (CLIP: 1 / 0.07)
-    bias: float = -10.0  # of the sigmoid's logits, at the start; learned (SigLIP, §3.2)
-    most_scale: float = 100.0  # that the scale may grow to (CLIP, §2.5)
+    init_logit_scale: float = (
+        14.3  # of the logits, 1 / temperature, at the start; learned (CLIP: 1 / 0.07)
+    )
+    init_logit_bias: float = -10.0  # of the sigmoid's logits, at the start; learned (SigLIP, §3.2)
+    max_logit_scale: float = 100.0  # that the scale may grow to (CLIP, §2.5)
 
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ValueError(f"dim must be at least 1, not {self.dim}")
-        if not 0 < self.scale <= self.most_scale:
-            raise ValueError(f"scale must lie in (0, {self.most_scale:g}], not {self.scale}")
+        if not 0 < self.init_logit_scale <= self.max_logit_scale:
+            raise ValueError(
+                f"scale must lie in (0, {self.max_logit_scale:g}], not {self.init_logit_scale}"
+            )
 
 
-class Contrastive(TrunkTask):
+class Contrastive(BackboneModule):
     """Packed images and packed texts in, vectors of length 1 out."""
 
     def __init__(self, model: NaViTConfig, config: ContrastiveConfig) -> None:
@@ -61,12 +65,12 @@ class Contrastive(TrunkTask):
         self.text_projection = nn.Linear(config.text.dim, config.dim, bias=False)
         for layer in (self.image_projection, self.text_projection):
             init_linear(layer)
-        self.log_scale = nn.Parameter(torch.tensor(log(config.scale)))
-        self.bias = nn.Parameter(torch.tensor(config.bias), config.loss == "sigmoid")
+        self.log_scale = nn.Parameter(torch.tensor(log(config.init_logit_scale)))
+        self.bias = nn.Parameter(torch.tensor(config.init_logit_bias), config.loss == "sigmoid")
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
         """The vectors of the images."""
-        return F.normalize(self.image_projection(self.trunk(batch)).float(), dim=-1)
+        return F.normalize(self.image_projection(self.backbone(batch)).float(), dim=-1)
 
     def encode_texts(self, texts: PackedTexts) -> Float[Tensor, "text dim"]:
         """The vectors of the texts."""
@@ -74,7 +78,7 @@ class Contrastive(TrunkTask):
 
     @property
     def scale(self) -> Float[Tensor, ""]:
-        return self.log_scale.exp().clamp(max=self.config.most_scale)
+        return self.log_scale.exp().clamp(max=self.config.max_logit_scale)
 
     def loss(self, batch: PackedBatch) -> Loss:
         texts = batch.texts
@@ -89,8 +93,8 @@ class Contrastive(TrunkTask):
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass, the loss over this pack's own pairs."""
-        c, model, n = self.config, self.trunk.config, batch.num_images
+        c, model, n = self.config, self.backbone.config, batch.num_images
         texts = text_flops(c.text, batch.texts.lengths) if batch.texts else 0
         projections = 2 * n * c.dim * (model.dim + c.text.dim)
         loss = 4 * 2 * n * n * c.dim  # logits, again in the backward pass, and two gradients
-        return self.trunk_training_flops(batch.lengths) + 3 * (texts + projections) + loss
+        return self.backbone_training_flops(batch.lengths) + 3 * (texts + projections) + loss

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
-from patchpack.data.tokenizer import read_texts
-from patchpack.inference.predictor import ImageModel
-from patchpack.tasks.classification.predictor import Prediction, likeliest
+from patchpack.data.tokenizer import tokenize_and_pack
+from patchpack.inference.predictor import Predictor
+from patchpack.tasks.classification.predictor import Prediction, top_predictions
 
 GROUP = 1024  # texts encoded at a time
 PLAIN = ("{}",)  # a class by its bare name
 
 
-class Matcher(ImageModel):
+class ImageTextPredictor(Predictor):
     """Two towers ready for use, on one device; all vectors have length 1."""
 
     kind, kinds = "a model of images and texts", "models of images and texts"
@@ -48,8 +48,8 @@ class Matcher(ImageModel):
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
         most = self.model.config.text.max_length
-        assert self.card.tokenizer is not None
-        packed = read_texts(texts, self.card.tokenizer, most)
+        assert self.spec.tokenizer is not None
+        packed = tokenize_and_pack(texts, self.spec.tokenizer, most)
         with self.precision():
             return self.model.encode_texts(packed.to(self.device)).float().cpu()
 
@@ -86,7 +86,7 @@ class Matcher(ImageModel):
             vectors = torch.from_numpy(self.embed(some, max_tokens=tokens))
             return self.scale * vectors @ classes.T
 
-        return likeliest(
+        return top_predictions(
             self.probabilities(self.as_chosen(logits_of, images, max_tokens)), names, top
         )
 

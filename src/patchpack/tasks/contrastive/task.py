@@ -11,25 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchpack.data.annotations.pairs import pair_up, read_captions
+from patchpack.data.annotations.pairs import attach_captions, read_captions
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_packs
+from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import (
     Tokenizer,
-    kept_tokenizer,
+    find_tokenizer,
     load_tokenizer,
     train_tokenizer,
     write_tokenizer,
 )
-from patchpack.distributed import World, gather_over_ranks, gather_rows
-from patchpack.inference.model_spec import ModelCard
-from patchpack.metrics.retrieval import encode_captions, readable, recalls
-from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.distributed import World, all_gather_objects, all_gather_rows
+from patchpack.inference.model_spec import ModelSpec
+from patchpack.metrics.retrieval import encode_captions, recalls, select_readable
+from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.contrastive.model import Contrastive, ContrastiveConfig
-from patchpack.tasks.task import Judged, card_of
+from patchpack.tasks.task import Judged, build_spec
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
@@ -57,10 +57,10 @@ class ContrastivePretraining:
                 f"the tokenizer has {size:,} tokens, but the model's vocabulary {most:,}: "
                 f"set task.text.vocab_size to {size}"
             )
-        pairs = pair_up(index, texts, self.tokenizer, task.text.max_length)
-        self.left_out = [BadImage(key, reason) for key, reason in pairs.alone.items()]
+        pairs = attach_captions(index, texts, self.tokenizer, task.text.max_length)
+        self.skipped = [BadImage(key, reason) for key, reason in pairs.alone.items()]
         bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
-        bad.add(self.left_out)
+        bad.add(self.skipped)
         longest, room = int(pairs.index.captions.lengths.max()), config.data.max_text_tokens  # pyrefly: ignore
         if room is not None and longest > room:
             raise BadDataset(
@@ -69,9 +69,9 @@ class ContrastivePretraining:
             )
         self.train = pairs.index.split(config.data.train_split)
         self.val = pairs.index.split(config.data.val_split)
-        self.notes = []
+        self.messages = []
         if pairs.cut:
-            self.notes.append(
+            self.messages.append(
                 f"{pairs.cut:,} of {len(pairs.index.captions.lengths):,} texts were "  # pyrefly: ignore
                 f"longer than {task.text.max_length} tokens, and are cut"
             )
@@ -81,20 +81,20 @@ class ContrastivePretraining:
         data = self.config.data
         path = data.tokenizer
         if self.resumed:
-            path = kept_tokenizer(self.config.out) or path
+            path = find_tokenizer(self.config.out) or path
         if path is not None:
             return load_tokenizer(path)
         names = set(index.split(data.train_split).keys)
         learned = [text for key, many in zip(index.keys, texts, strict=True) if key in names
                    for text in many]  # fmt: skip
         trained = [train_tokenizer(learned, self.task.text.vocab_size)] if world.is_main else []
-        return gather_over_ranks(trained, world)[0]
+        return all_gather_objects(trained, world)[0]
 
-    def build(self) -> TrunkTask:
+    def build(self) -> BackboneModule:
         return Contrastive(self.config.model, self.task)
 
-    def continues(self, card: dict[str, Any]) -> bool:
-        return (card.get("tokenizer") or {}).get("content") == self.tokenizer.content
+    def head_matches(self, spec: dict[str, Any]) -> bool:
+        return (spec.get("tokenizer") or {}).get("content") == self.tokenizer.content
 
     def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
         """Recall of the validation split's pairs, the mean of both directions."""
@@ -104,21 +104,21 @@ class ContrastivePretraining:
         bad: list[BadImage] = []
         numbers = {key: number for number, key in enumerate(self.val.keys)}
         with torch.inference_mode(), autocast(world.device, dtype):
-            for pack in validation_packs(self.val, self.config, world):
-                bad.extend(pack.bad)
+            for pack in validation_batches(self.val, self.config, world):
+                bad.extend(pack.unreadable)
                 encoded.append(module(pack.batch.to(world.device)))
                 numbered += [numbers[key] for key in pack.batch.keys]
             assert self.val.captions is not None
             texts, pairs = encode_captions(module, self.val.captions, world.device)
         mine = torch.cat(encoded) if encoded else texts.new_empty(0, texts.shape[1])
-        vectors, _ = gather_rows(mine)
-        images = gather_over_ranks(numbered, world)
-        found_at = recalls(*readable(vectors, texts, pairs, images)) if images else {}
+        vectors, _ = all_gather_rows(mine)
+        images = all_gather_objects(numbered, world)
+        found_at = recalls(*select_readable(vectors, texts, pairs, images)) if images else {}
         values = {name: share for name, share in found_at.items() if "recall" in name}
-        return Judged(values, gather_over_ranks(bad, world))
+        return Judged(values, all_gather_objects(bad, world))
 
-    def card(self, dtype: str) -> ModelCard:
-        return card_of(self.config, dtype, tokenizer=self.tokenizer)
+    def spec(self, dtype: str) -> ModelSpec:
+        return build_spec(self.config, dtype, tokenizer=self.tokenizer)
 
     def write(self, folder: Path) -> None:
         write_tokenizer(self.tokenizer, folder)

@@ -27,13 +27,13 @@ def iou_and_giou(
     return iou, iou - (around - either) / around.clamp(min=1e-9)
 
 
-def corners(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
+def to_corners(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
     """(top, left, bottom, right) of boxes given by centre and size (y, x, height, width)."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def suppress(
+def nms(
     boxes: Float[Tensor, "box 4"],
     scores: Float[Tensor, " box"],
     labels: Int[Tensor, " box"],

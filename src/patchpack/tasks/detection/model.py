@@ -24,10 +24,10 @@ from patchpack.losses import Loss, focal_terms
 from patchpack.model.attention import Attend
 from patchpack.model.encoder import init_linear
 from patchpack.model.navit import NaViTConfig
-from patchpack.tasks.backbone_module import TokenTask, check_names
+from patchpack.tasks.backbone_module import DenseBackboneModule, check_unique_class_names
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.tasks.detection.box_ops import corners, iou_and_giou
-from patchpack.tasks.detection.open_vocabulary import TextScores
+from patchpack.tasks.detection.box_ops import iou_and_giou, to_corners
+from patchpack.tasks.detection.open_vocabulary import TextClassifierHead
 
 BOXES, LABELS = "boxes", "box_labels"  # the targets this task reads, of one image each
 PRIOR = 0.01  # probability of every class at the start, as focal loss wants it
@@ -39,26 +39,33 @@ class DetectionConfig:
 
     classes: tuple[str, ...] = ()  # all categories of the data when empty
     open_vocabulary: bool = False  # classes by their names, as the two towers of `init` read them
-    focal: float = 2.0  # weight of the focal loss of classes (Deformable DETR, arXiv 2010.04159) …
-    l1: float = 5.0  # … of the distance of centres and sizes …
-    giou: float = 2.0  # … and of 1 − generalised IoU
-    alpha: float = 0.25  # of the focal loss: weight of what is there, beside 1 − α of what is not
-    gamma: float = 2.0  # of the focal loss: how little what is easy counts
+    class_weight: float = (
+        2.0  # weight of the focal loss of classes (Deformable DETR, arXiv 2010.04159) …
+    )
+    l1_weight: float = 5.0  # … of the distance of centres and sizes …
+    giou_weight: float = 2.0  # … and of 1 − generalised IoU
+    focal_alpha: float = (
+        0.25  # of the focal loss: weight of what is there, beside 1 − α of what is not
+    )
+    focal_gamma: float = 2.0  # of the focal loss: how little what is easy counts
 
     def __post_init__(self) -> None:
-        check_names(self.classes)
-        if min(self.focal, self.l1, self.giou, self.gamma) < 0 or not 0 <= self.alpha <= 1:
+        check_unique_class_names(self.classes)
+        if (
+            min(self.class_weight, self.l1_weight, self.giou_weight, self.focal_gamma) < 0
+            or not 0 <= self.focal_alpha <= 1
+        ):
             raise ValueError("weights and gamma must not be negative, alpha must lie in [0, 1]")
 
 
-class Detected(NamedTuple):
+class DetectorOutput(NamedTuple):
     """What every token says."""
 
     scores: Float[Tensor, "token label"]  # logits
     boxes: Float[Tensor, "token 4"]  # centre and size (y, x, height, width), shares of the image
 
 
-class Detector(TokenTask):
+class Detector(DenseBackboneModule):
     """Packed images in, a box and scores of classes for every token out."""
 
     def __init__(
@@ -66,7 +73,7 @@ class Detector(TokenTask):
         model: NaViTConfig,
         num_classes: int,
         config: DetectionConfig | None = None,
-        towers: ContrastiveConfig | None = None,
+        text_tower: ContrastiveConfig | None = None,
         names: PackedTexts | None = None,
     ) -> None:
         """
@@ -75,18 +82,18 @@ class Detector(TokenTask):
         """
         super().__init__(model)
         self.config, self.names = config or DetectionConfig(), names
-        self.head = DetectionHead(model.dim, num_classes, towers)
+        self.head = DetectionHead(model.dim, num_classes, text_tower)
 
-    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
-        if isinstance(self.head.scores, TextScores) and self.names is not None:
-            self.head.scores.adopt(tensors, self.names)
+    def load_text_tower(self, tensors: Mapping[str, Tensor]) -> None:
+        if isinstance(self.head.scores, TextClassifierHead) and self.names is not None:
+            self.head.scores.load_text_tower(tensors, self.names)
 
     def forward(
         self,
         batch: PackedBatch,
         attend: Attend | None = None,
         names: Float[Tensor, "label dim"] | None = None,
-    ) -> Detected:
+    ) -> DetectorOutput:
         """What every token says; of other names than those trained on, given as vectors."""
         return self.head(self.tokens(batch, attend), own_places(batch), names)
 
@@ -96,7 +103,7 @@ class Detector(TokenTask):
         boxes, labels = (batch.targets.get(name, []) for name in (BOXES, LABELS))
         if len(boxes) != batch.num_images:
             raise ValueError(f"detection needs the target {BOXES!r} for every image")
-        found = Detected(*(x.float() for x in self(batch)))
+        found = DetectorOutput(*(x.float() for x in self(batch)))
         if not batch.num_images:
             return Loss(found.scores.sum() + found.boxes.sum(), 0)
         counts = [len(b) for b in boxes]
@@ -105,19 +112,21 @@ class Detector(TokenTask):
         told = torch.zeros_like(found.scores)
         told[tokens, classes[objects]] = 1
         total = (
-            self.config.focal
-            * focal_terms(found.scores, told, self.config.alpha, self.config.gamma).sum()
+            self.config.class_weight
+            * focal_terms(
+                found.scores, told, self.config.focal_alpha, self.config.focal_gamma
+            ).sum()
         )
         mine, theirs = found.boxes.index_select(0, tokens), truth[objects]
-        _, giou = iou_and_giou(corners(mine), theirs)
-        total = total + self.config.l1 * (mine - centres(theirs)).abs().sum()
-        total = total + self.config.giou * (1 - giou).sum()
+        _, giou = iou_and_giou(to_corners(mine), theirs)
+        total = total + self.config.l1_weight * (mine - to_center_size(theirs)).abs().sum()
+        total = total + self.config.giou_weight * (1 - giou).sum()
         return Loss(total, sum(max(1, count) for count in counts))
 
     @torch.no_grad()
     def _match(
         self,
-        found: Detected,
+        found: DetectorOutput,
         truth: Float[Tensor, "object 4"],
         classes: Int[Tensor, " object"],
         lengths: Sequence[int],
@@ -145,30 +154,30 @@ class Detector(TokenTask):
         )
 
     def _costs(
-        self, found: Detected, truth: Tensor, classes: Tensor, tokens: Tensor, objects: Tensor
+        self, found: DetectorOutput, truth: Tensor, classes: Tensor, tokens: Tensor, objects: Tensor
     ) -> Float[Tensor, " pair"]:
         c = self.config
         score = found.scores[tokens, classes[objects]]
         there, absent = (
-            focal_terms(score, torch.full_like(score, value), c.alpha, c.gamma)
+            focal_terms(score, torch.full_like(score, value), c.focal_alpha, c.focal_gamma)
             for value in (1.0, 0.0)
         )
         mine, theirs = found.boxes[tokens], truth[objects]
-        _, giou = iou_and_giou(corners(mine), theirs)
-        distance = (mine - centres(theirs)).abs().sum(-1)
-        return c.focal * (there - absent) + c.l1 * distance - c.giou * giou
+        _, giou = iou_and_giou(to_corners(mine), theirs)
+        distance = (mine - to_center_size(theirs)).abs().sum(-1)
+        return c.class_weight * (there - absent) + c.l1_weight * distance - c.giou_weight * giou
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`token_flops`)."""
-        return self.trunk_flops(lengths) + self.head.flops(sum(lengths))
+        return self.backbone_flops(lengths) + self.head.flops(sum(lengths))
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""
         head = 3 * self.head.flops(batch.num_tokens)
-        return self.trunk_training_flops(batch.lengths) + head
+        return self.backbone_training_flops(batch.lengths) + head
 
 
-class Exact(nn.Linear):
+class Float32Linear(nn.Linear):
     """In float32, whatever autocast says: rounded scores would tie, and boxes jump."""
 
     def forward(self, x: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any out"]:  # pyrefly: ignore
@@ -179,14 +188,16 @@ class Exact(nn.Linear):
 class DetectionHead(nn.Module):
     """Scores and boxes from tokens."""
 
-    def __init__(self, dim: int, num_classes: int, towers: ContrastiveConfig | None = None) -> None:
+    def __init__(
+        self, dim: int, num_classes: int, text_tower: ContrastiveConfig | None = None
+    ) -> None:
         super().__init__()
         prior = float(np.log(PRIOR / (1 - PRIOR)))
-        self.scores = Exact(dim, num_classes)
-        if towers is not None:
-            self.scores = TextScores(dim, towers, num_classes, prior)
+        self.scores = Float32Linear(dim, num_classes)
+        if text_tower is not None:
+            self.scores = TextClassifierHead(dim, text_tower, num_classes, prior)
         self.hidden = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim)])
-        self.boxes = Exact(dim, 4)
+        self.boxes = Float32Linear(dim, 4)
         # Start from boxes that are the tokens' own patches, and from low scores.
         for layer in self.hidden:
             init_linear(layer)  # pyrefly: ignore
@@ -201,17 +212,17 @@ class DetectionHead(nn.Module):
         x: Float[Tensor, "token dim"],
         places: Float[Tensor, "token 4"],
         names: Float[Tensor, "label dim"] | None = None,
-    ) -> Detected:
+    ) -> DetectorOutput:
         hidden = x
         for layer in self.hidden:
             hidden = F.gelu(layer(hidden))
         scores = self.scores(x) if names is None else self.scores(x, names)
-        return Detected(scores, (self.boxes(hidden) + places).sigmoid())
+        return DetectorOutput(scores, (self.boxes(hidden) + places).sigmoid())
 
     def flops(self, tokens: int) -> int:
         """Operations on so many tokens."""
         layers = [*self.hidden, self.boxes]
-        if isinstance(self.scores, TextScores):
+        if isinstance(self.scores, TextClassifierHead):
             numbers = self.scores.projection.weight.numel() + self.scores.names.numel()
         else:
             numbers = self.scores.weight.numel()
@@ -225,7 +236,7 @@ def own_places(batch: PackedBatch) -> Float[Tensor, "token 4"]:
     return shares.clamp(1e-4, 1 - 1e-4).logit()
 
 
-def centres(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
+def to_center_size(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
     """Centre and size (y, x, height, width) of boxes given by their corners."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)

@@ -23,21 +23,23 @@ from patchpack.tasks.contrastive.model import ContrastiveConfig
 SCALE = 10.0  # of cosines, at the start; learned
 
 
-class TextScores(nn.Module):
+class TextClassifierHead(nn.Module):
     """Scores of classes for every token, by cosine with the vectors of their names."""
 
-    def __init__(self, dim: int, towers: ContrastiveConfig, num_classes: int, bias: float) -> None:
+    def __init__(
+        self, dim: int, text_tower: ContrastiveConfig, num_classes: int, bias: float
+    ) -> None:
         super().__init__()
-        self.projection = nn.Linear(dim, towers.dim, bias=False)
+        self.projection = nn.Linear(dim, text_tower.dim, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(log(SCALE)))
         self.bias = nn.Parameter(torch.tensor(bias))
-        self.text = TextTower(towers.text).requires_grad_(False)
-        self.text_projection = nn.Linear(towers.text.dim, towers.dim, bias=False)
+        self.text = TextTower(text_tower.text).requires_grad_(False)
+        self.text_projection = nn.Linear(text_tower.text.dim, text_tower.dim, bias=False)
         self.text_projection.requires_grad_(False)
         for layer in (self.projection, self.text_projection):
             init_linear(layer)
         self.names: Tensor
-        self.register_buffer("names", torch.zeros(num_classes, towers.dim))
+        self.register_buffer("names", torch.zeros(num_classes, text_tower.dim))
 
     def forward(
         self, x: Float[Tensor, "token dim"], names: Float[Tensor, "label dim"] | None = None
@@ -48,7 +50,7 @@ class TextScores(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # rounded scores would tie
             return own @ vectors.T * self.log_scale.exp() + self.bias
 
-    def train(self, mode: bool = True) -> "TextScores":
+    def train(self, mode: bool = True) -> "TextClassifierHead":
         super().train(mode)
         self.text.eval()
         return self
@@ -59,7 +61,7 @@ class TextScores(nn.Module):
         return F.normalize(self.text_projection(self.text(names)).float(), dim=-1)
 
     @torch.no_grad()
-    def adopt(self, tensors: Mapping[str, Tensor], names: PackedTexts) -> None:
+    def load_text_tower(self, tensors: Mapping[str, Tensor], names: PackedTexts) -> None:
         """Take the towers of a contrastive model by the names of its tensors, or of another model
         that has taken them; raises KeyError where there are none."""
         parts = {"image_projection.": "projection.", "text.": "text.",

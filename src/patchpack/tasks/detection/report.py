@@ -16,19 +16,25 @@ from patchpack.data.sources.coco import SUFFIX
 from patchpack.evaluation import Data, detect_at
 from patchpack.inference.image_files import image_files, read_groups
 from patchpack.inference.output_files import check_new, make_folder
-from patchpack.metrics.detection import STATS, FoundBoxes, annotation
-from patchpack.tasks.detection.predictor import LEAST, BoxModel
+from patchpack.metrics.detection import STATS, Detections, annotation
+from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, DetectionPredictor
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import palette
-from patchpack.visualize.tables import cost_of, rows_of
+from patchpack.visualize.tables import cost_of, new_table
 
 TRUTH = (40, 220, 90)  # colour of the boxes that are true
 
 
 def eval_boxes(
-    model: BoxModel, data: Data, budgets: Sequence[int], *, most: int, out: Path, name: str,
+    model: DetectionPredictor,
+    data: Data,
+    budgets: Sequence[int],
+    *,
+    most: int,
+    out: Path,
+    name: str,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Judge at each budget, print, and leave the figures in `out`."""
     results = detect_at(model, data, budgets, most)
     figures = [{**cost_of(r), **asdict(r.precision)} for r in results]
@@ -46,7 +52,7 @@ def eval_boxes(
     console.print(
         f"{looked.images:,} images, {looked.objects:,} objects; the {most} best boxes of an image"
     )
-    rows = rows_of("tokens", *titles, "GFLOP", "images/s")
+    rows = new_table("tokens", *titles, "GFLOP", "images/s")
     for r in results:
         rows.add_row(
             f"{r.max_tokens}", *(_figure(getattr(r.precision, stat)) for stat in STATS),
@@ -67,8 +73,8 @@ def _figure(value: float | None) -> str:
 
 
 def predict_boxes(
-    model: BoxModel, images: Sequence[Path], labels: Sequence[str], *,
-    max_tokens: int | None, least: float, output: Path | None, as_json: bool, bad: list[BadImage],
+    model: DetectionPredictor, images: Sequence[Path], labels: Sequence[str], *,
+    max_tokens: int | None, score_threshold: float, output: Path | None, as_json: bool, bad: list[BadImage],
 ) -> None:  # fmt: skip
     """Print the objects of each image; with `output`, write all as one COCO file, in which images
     are told by where they lie from there."""
@@ -83,7 +89,9 @@ def predict_boxes(
     coco = {"images": [], "annotations": [],
             "categories": [{"id": i, "name": name} for name, i in names.items()]}  # fmt: skip
     for paths, pixels in read_groups(image_files(images), bad):
-        answers = model.predict(pixels, labels, max_tokens=max_tokens, least=least)
+        answers = model.predict(
+            pixels, labels, max_tokens=max_tokens, score_threshold=score_threshold
+        )
         for path, image, boxes in zip(paths, pixels, answers, strict=True):
             number = len(coco["images"]) + 1
             height, width = image.shape[:2]
@@ -112,22 +120,24 @@ def _seen_from(output: Path | None, path: Path) -> str:
     return os.path.relpath(path, output.parent) if output else str(path)
 
 
-def draw_found(index: Index, found: Mapping[str, FoundBoxes]) -> Image.Image:
+def draw_found(index: Index, found: Mapping[str, Detections]) -> Image.Image:
     """Images with their objects in green, and below with what was found, a colour a class."""
-    assert index.objects is not None
+    assert index.boxes is not None
     truths, answers = [], []
     numbers = [number for number in range(len(index)) if index.keys[number] in found]
     for number in (numbers[place] for place in evenly_spaced(len(numbers))):
-        key, there = index.keys[number], index.objects.images[number]
+        key, there = index.keys[number], index.boxes.images[number]
         pixels = decode(index.path(number), key=key)
         mine = found[key]
-        sure = mine.scores >= LEAST
+        sure = mine.scores >= SCORE_THRESHOLD
         colours = palette()[mine.labels[sure] % 255 + 1].tolist()
         green = [TRUTH] * len(there.boxes)
         truths.append(Hit(_boxed(pixels, there.boxes, green), key.rpartition("/")[2]))
         title = f"{sure.sum()} found, {len(there.boxes)} there"
         answers.append(Hit(_boxed(pixels, mine.boxes[sure], colours), title))
-    return draw_hits([("objects", truths), (f"found, score {LEAST} or more", answers)], EVAL_SIDE)
+    return draw_hits(
+        [("objects", truths), (f"found, score {SCORE_THRESHOLD} or more", answers)], EVAL_SIDE
+    )
 
 
 def _boxed(pixels: Pixels, boxes: np.ndarray, colours: Sequence[Sequence[int]]) -> Pixels:

@@ -9,33 +9,34 @@ import torch
 from torch import nn
 
 from patchpack.checkpoint import load_newest
-from patchpack.data.annotations.box_columns import with_objects
+from patchpack.data.annotations.box_columns import attach_boxes
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_packs
+from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import (
     Tokenizer,
-    kept_tokenizer,
+    find_tokenizer,
     load_tokenizer,
-    read_texts,
+    tokenize_and_pack,
     write_tokenizer,
 )
-from patchpack.distributed import World, gather_over_ranks
-from patchpack.inference.model_spec import ModelCard
-from patchpack.loading import card_in
-from patchpack.metrics.detection import FoundBoxes, average_precision, need_detection
+from patchpack.distributed import World, all_gather_objects
+from patchpack.inference.model_spec import ModelSpec
+from patchpack.loading import spec_in_checkpoint
+from patchpack.metrics.detection import Detections, average_precision, need_detection
+from patchpack.old_names import existing_file
 from patchpack.serialization import from_json, to_json
-from patchpack.tasks.backbone_module import TrunkTask
+from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.tasks.detection.model import DetectionConfig, Detector
-from patchpack.tasks.detection.predictor import boxes_of
-from patchpack.tasks.task import Judged, card_of, same_fields
+from patchpack.tasks.detection.predictor import decode_detections
+from patchpack.tasks.task import Judged, build_spec, same_fields
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 
-TOWERS = "towers.json"
+TEXT_TOWER = "text_tower.json"
 
 
 class Detection:
@@ -50,12 +51,12 @@ class Detection:
         need_detection()
         self.config = config
         self.reader = _reader(config, resumed) if task.open_vocabulary else None
-        found, faults = with_objects(index, task.classes, config.data.max_bad_fraction)
-        assert found.objects is not None
-        self.notes, self.left_out = faults.notes(), list(faults.images)
+        found, faults = attach_boxes(index, task.classes, config.data.max_bad_fraction)
+        assert found.boxes is not None
+        self.messages, self.skipped = faults.messages(), list(faults.images)
         bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
-        bad.add(self.left_out)
-        self.classes = found.objects.classes
+        bad.add(self.skipped)
+        self.classes = found.boxes.classes
         self.task = replace(task, classes=self.classes)
         self.train = found.split(config.data.train_split)
         self.val = found.split(config.data.val_split)
@@ -74,76 +75,80 @@ class Detection:
                 "validation split, and none in the training split"
             )
 
-    def build(self) -> TrunkTask:
-        towers, names = None, None
+    def build(self) -> BackboneModule:
+        text_tower, names = None, None
         if self.reader:
-            towers, tokenizer = self.reader
-            names = read_texts(self.classes, tokenizer, towers.text.max_length)
-        return Detector(self.config.model, len(self.classes), self.task, towers, names)
+            text_tower, tokenizer = self.reader
+            names = tokenize_and_pack(self.classes, tokenizer, text_tower.text.max_length)
+        return Detector(self.config.model, len(self.classes), self.task, text_tower, names)
 
-    def continues(self, card: dict[str, Any]) -> bool:
-        return same_fields(card["task"], self.task, ("classes", "open_vocabulary"))
+    def head_matches(self, spec: dict[str, Any]) -> bool:
+        return same_fields(spec["task"], self.task, ("classes", "open_vocabulary"))
 
     def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
         """Average precision on the validation split, in pixels of the images on disk."""
         module.eval()
         errors: list[BadImage] = []
-        mine: list[tuple[str, FoundBoxes]] = []
+        mine: list[tuple[str, Detections]] = []
         sizes = dict(zip(self.val.keys, zip(self.val.heights, self.val.widths, strict=True),
                          strict=True))  # fmt: skip
-        for pack in validation_packs(self.val, self.config, world):
-            errors.extend(pack.bad)
+        for pack in validation_batches(self.val, self.config, world):
+            errors.extend(pack.unreadable)
             with torch.inference_mode(), autocast(world.device, dtype):
                 found = module(pack.batch.to(world.device))
             keys = pack.batch.keys
-            mine += zip(keys, boxes_of(found, pack.batch, [sizes[k] for k in keys]), strict=True)
-        found = dict(gather_over_ranks(mine, world))
+            mine += zip(
+                keys, decode_detections(found, pack.batch, [sizes[k] for k in keys]), strict=True
+            )
+        found = dict(all_gather_objects(mine, world))
         result = average_precision(self.val, found)
         values = {name: getattr(result, name) or 0.0 for name in ("ap", "ap50", "ap75")}
-        return Judged(values if found else {}, gather_over_ranks(errors, world))
+        return Judged(values if found else {}, all_gather_objects(errors, world))
 
-    def card(self, dtype: str) -> ModelCard:
-        card = replace(card_of(self.config, dtype), task=self.task)
+    def spec(self, dtype: str) -> ModelSpec:
+        spec = replace(build_spec(self.config, dtype), task=self.task)
         if self.reader is None:
-            return card
-        return replace(card, towers=self.reader.towers, tokenizer=self.reader.tokenizer)
+            return spec
+        return replace(spec, text_tower=self.reader.text_tower, tokenizer=self.reader.tokenizer)
 
     def write(self, folder: Path) -> None:
         """What reads the names of classes; boxes are read again with the data."""
         if self.reader:
             write_tokenizer(self.reader.tokenizer, folder)
-            towers = json.dumps(to_json(self.reader.towers), indent=2)
-            (folder / TOWERS).write_text(towers + "\n")
+            text_tower = json.dumps(to_json(self.reader.text_tower), indent=2)
+            (folder / TEXT_TOWER).write_text(text_tower + "\n")
 
 
 def _labels(split: Index) -> set[int]:
     """The numbers of the classes that have a box."""
-    assert split.objects is not None
-    return {int(label) for there in split.objects.images for label in there.labels}
+    assert split.boxes is not None
+    return {int(label) for there in split.boxes.images for label in there.labels}
 
 
 class Reader(NamedTuple):
     """What names of classes are read by."""
 
-    towers: ContrastiveConfig
+    text_tower: ContrastiveConfig
     tokenizer: Tokenizer
 
 
 def _reader(config: RunConfig, resumed: bool) -> Reader:
     """The text side of the run to begin with, kept in the run's own folder when it is resumed."""
     if resumed:
-        towers = from_json(ContrastiveConfig, json.loads((config.out / TOWERS).read_text()))
-        path = kept_tokenizer(config.out)
+        text_tower = from_json(
+            ContrastiveConfig, json.loads(existing_file(config.out, TEXT_TOWER).read_text())
+        )
+        path = find_tokenizer(config.out)
         if path is None:
             raise BadDataset(f"{config.out} has lost the tokenizer that it began with")
-        return Reader(towers, load_tokenizer(path))
+        return Reader(text_tower, load_tokenizer(path))
     if config.init is None:
         raise BadDataset(
             "task.open_vocabulary needs --init: a run trained on images and texts, whose text side "
             "reads the names of classes"
         )
-    card = card_in(load_newest(config.init / "checkpoints", "best"))
-    towers = card.task if isinstance(card.task, ContrastiveConfig) else card.towers
-    if towers is None or card.tokenizer is None:
+    spec = spec_in_checkpoint(load_newest(config.init / "checkpoints", "best"))
+    text_tower = spec.task if isinstance(spec.task, ContrastiveConfig) else spec.text_tower
+    if text_tower is None or spec.tokenizer is None:
         raise BadDataset(f"{config.init} reads no texts, as task.open_vocabulary needs it to")
-    return Reader(towers, card.tokenizer)
+    return Reader(text_tower, spec.tokenizer)

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchpack.batch import IGNORED
-from patchpack.data.annotations.mask_files import with_masks
+from patchpack.batch import IGNORE_INDEX
+from patchpack.data.annotations.mask_files import attach_masks
 from patchpack.data.annotations.masks import read_mask
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, decode
 from patchpack.data.packing.resolution import Native
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.run_data import Cost, Data, packed
-from patchpack.metrics.segmentation import PixelCounts, count_pixels
-from patchpack.tasks.segmentation.predictor import PixelModel
+from patchpack.metrics.segmentation import ConfusionMatrix, count_pixels
+from patchpack.tasks.segmentation.predictor import SegmentationPredictor
 from patchpack.tasks.segmentation.sliding_window import windows
 
 
@@ -25,11 +25,15 @@ from patchpack.tasks.segmentation.sliding_window import windows
 class PixelResult(Cost):
     """How well pixels were told apart at one token budget."""
 
-    counts: PixelCounts
+    counts: ConfusionMatrix
 
 
 def segment_at(
-    model: PixelModel, data: Data, budgets: Sequence[int], *, windowed: bool = False
+    model: SegmentationPredictor,
+    data: Data,
+    budgets: Sequence[int],
+    *,
+    sliding_window: bool = False,
 ) -> list[PixelResult]:
     """IoU at each budget, of every pixel at the native size of its image.
 
@@ -37,17 +41,17 @@ def segment_at(
 
     Raises BadDataset for data without masks, and where too many images cannot be used.
     """
-    task, labels = model.card.task, len(model.names)
-    index, alone = with_masks(data.index, labels, task.ignore)  # pyrefly: ignore
+    task, labels = model.spec.task, len(model.names)
+    index, alone = attach_masks(data.index, labels, task.ignore_index)  # pyrefly: ignore
     bad = data.bad_images()
     bad.add(alone)
-    look = _windowed if windowed else _whole
+    look = _windowed if sliding_window else _whole
     results = []
     for tokens in budgets:
-        counts, images, flops = PixelCounts.none(labels), 0, 0
+        counts, images, flops = ConfusionMatrix.none(labels), 0, 0
         began = time.perf_counter()
         for found, mask, spent in look(model, replace(data, index=index), bad, tokens):
-            counts += count_pixels(found, mask, labels, IGNORED)
+            counts += count_pixels(found, mask, labels, IGNORE_INDEX)
             images, flops = images + 1, flops + spent
         seconds = time.perf_counter() - began
         if not images:
@@ -67,7 +71,9 @@ def segment_at(
 Judgement = tuple[Tensor, Tensor, int]  # the classes found, the mask, and operations spent
 
 
-def _whole(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Iterator[Judgement]:
+def _whole(
+    model: SegmentationPredictor, data: Data, bad: BadImages, tokens: int
+) -> Iterator[Judgement]:
     for batch in packed(model, data, bad, tokens=tokens):
         masks = batch.targets.get("mask", [])
         found = model.masks(batch, [mask.shape for mask in masks])
@@ -75,8 +81,10 @@ def _whole(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Iterat
             yield mine, mask, model.model.flops([length])
 
 
-def _windowed(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Iterator[Judgement]:
-    index, p = data.index, model.card.model.patch_size
+def _windowed(
+    model: SegmentationPredictor, data: Data, bad: BadImages, tokens: int
+) -> Iterator[Judgement]:
+    index, p = data.index, model.spec.model.patch_size
     masks = index.masks
     assert masks is not None
     for number, key in enumerate(index.keys):
@@ -86,11 +94,11 @@ def _windowed(model: PixelModel, data: Data, bad: BadImages, tokens: int) -> Ite
         except BadImage as error:
             bad.add([error])
             continue
-        (found,) = model.predict([pixels], max_tokens=tokens, windowed=True)
+        (found,) = model.predict([pixels], max_tokens=tokens, sliding_window=True)
         sides = np.array([w[2:] for w in windows(pixels.shape[:2], p, tokens)])
         grids = Native().grids(
             *sides.T, patch_size=p, max_tokens=tokens, rng=np.random.default_rng(0),
-            max_side=model.card.model.positions.max_side,
+            max_side=model.spec.model.positions.max_side,
         )  # fmt: skip
         lengths = grids.prod(1).tolist()
         yield torch.from_numpy(found.mask), torch.from_numpy(mask), model.model.flops(lengths)

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchpack.batch import IGNORED, PackedBatch, Segments
+from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
 from patchpack.model.attention import Attend
-from patchpack.model.encoder import Encoder, encoder_flops, init_parts
+from patchpack.model.encoder import Encoder, encoder_flops, init_submodules
 from patchpack.model.feature_maps import kept_map, to_maps
-from patchpack.model.navit import NaViTConfig, with_prefix
-from patchpack.tasks.backbone_module import TokenTask, check_names
+from patchpack.model.navit import NaViTConfig, prepend_tokens
+from patchpack.tasks.backbone_module import DenseBackboneModule, check_unique_class_names
 
 MASK = "mask"  # the target this task reads: the class of every pixel, of one image each
 
@@ -41,7 +41,7 @@ class MaskTransformer:
     depth: int = 2
 
     def build(self, model: NaViTConfig, num_classes: int) -> nn.Module:
-        return ClassTokens(replace(model, depth=self.depth), num_classes)
+        return MaskTransformerDecoder(replace(model, depth=self.depth), num_classes)
 
 
 Decoder = LinearDecoder | MaskTransformer
@@ -52,14 +52,14 @@ class SegmentationConfig:
     """How pixels are told apart."""
 
     classes: tuple[str, ...] = ()  # of the masks' numbers 0, 1, …; those of classes.json when empty
-    ignore: int | None = None  # number of pixels in masks that are neither learned nor judged
+    ignore_index: int | None = None  # number of pixels in masks that are neither learned nor judged
     decoder: Decoder = field(default_factory=LinearDecoder)
     class_weights: tuple[float, ...] = ()  # of each class's pixels in the loss; all 1 when empty
-    dice: float = 0.0  # weight of the dice loss beside the cross-entropy of pixels
+    dice_weight: float = 0.0  # weight of the dice loss beside the cross-entropy of pixels
 
     def __post_init__(self) -> None:
-        check_names(self.classes)
-        if self.dice < 0 or any(weight < 0 for weight in self.class_weights):
+        check_unique_class_names(self.classes)
+        if self.dice_weight < 0 or any(weight < 0 for weight in self.class_weights):
             raise ValueError("dice and class_weights must not be negative")
         if self.class_weights and not any(self.class_weights):
             raise ValueError("class_weights must not all be 0: nothing would be learned")
@@ -68,7 +68,7 @@ class SegmentationConfig:
             raise ValueError(f"{weights} class_weights for {names} classes")
 
 
-class Segmenter(TokenTask):
+class Segmenter(DenseBackboneModule):
     """Packed images in, scores of classes for every token or pixel out."""
 
     def __init__(
@@ -90,14 +90,14 @@ class Segmenter(TokenTask):
         self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
     ) -> list[Float[Tensor, "label height width"]]:
         """Scores at every pixel of images of these (height, width)."""
-        return enlarge(to_maps(self(batch).float(), batch), sizes)
+        return upsample(to_maps(self(batch).float(), batch), sizes)
 
     def classes(
         self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
     ) -> Iterator[Int[Tensor, "height width"]]:
         """The class of every pixel of images of these (height, width), one image at a time."""
         maps = to_maps(self(batch).float(), batch)
-        return (likeliest(x, size) for x, size in zip(maps, sizes, strict=True))
+        return (argmax_pixels(x, size) for x, size in zip(maps, sizes, strict=True))
 
     def loss(self, batch: PackedBatch) -> Loss:
         """Over the pixels that have a class and lie in a patch that was kept."""
@@ -112,11 +112,13 @@ class Segmenter(TokenTask):
         count = torch.zeros((), dtype=torch.int64, device=total.device)
         for mine, mask, kept in zip(scores, masks, kept_map(batch), strict=True):
             seen = F.interpolate(kept[None, None].float(), mask.shape, mode="nearest")[0, 0] > 0
-            truth = torch.where(seen, mask.long(), IGNORED)
-            known = (truth != IGNORED).sum()
-            total = total + pixel_cross_entropy(mine, truth, self.class_weights, IGNORED)
-            if self.config.dice:  # of an image; weighed by its pixels, as all the rest is
-                total = total + self.config.dice * known * dice_loss(mine, truth, IGNORED)
+            truth = torch.where(seen, mask.long(), IGNORE_INDEX)
+            known = (truth != IGNORE_INDEX).sum()
+            total = total + pixel_cross_entropy(mine, truth, self.class_weights, IGNORE_INDEX)
+            if self.config.dice_weight:  # of an image; weighed by its pixels, as all the rest is
+                total = total + self.config.dice_weight * known * dice_loss(
+                    mine, truth, IGNORE_INDEX
+                )
             count = count + known
         return Loss(total, int(count))
 
@@ -128,15 +130,15 @@ class Segmenter(TokenTask):
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these lengths (`token_flops`)."""
-        return self.trunk_flops(lengths) + self.head.flops(lengths)  # pyrefly: ignore
+        return self.backbone_flops(lengths) + self.head.flops(lengths)  # pyrefly: ignore
 
     def training_flops(self, batch: PackedBatch) -> int:
         """Operations of a forward and a backward pass."""
         head = self.head.flops(batch.lengths)  # pyrefly: ignore
-        return self.trunk_training_flops(batch.lengths) + 3 * head
+        return self.backbone_training_flops(batch.lengths) + 3 * head
 
 
-def enlarge(
+def upsample(
     maps: Sequence[Float[Tensor, "label h w"]], sizes: Sequence[tuple[int, ...]]
 ) -> list[Float[Tensor, "label height width"]]:
     """Each map at its own size in pixels, bilinear."""
@@ -146,7 +148,7 @@ def enlarge(
     ]
 
 
-def likeliest(
+def argmax_pixels(
     scores: Float[Tensor, "label h w"], size: tuple[int, ...], at_once: int = 16
 ) -> Int[Tensor, "height width"]:
     """The class with the highest score at every pixel, few of them enlarged at a time: a photograph
@@ -154,7 +156,7 @@ def likeliest(
     best = torch.full(size, -torch.inf, device=scores.device)
     label = torch.zeros(size, dtype=torch.uint8, device=scores.device)
     for start in range(0, len(scores), at_once):
-        (some,) = enlarge([scores[start : start + at_once]], [size])
+        (some,) = upsample([scores[start : start + at_once]], [size])
         high, place = some.max(0)
         label = torch.where(high > best, (place + start).to(torch.uint8), label)
         best = torch.maximum(best, high)
@@ -178,7 +180,7 @@ class Linear(nn.Linear):
         return 2 * self.weight.numel() * sum(lengths)
 
 
-class ClassTokens(nn.Module):
+class MaskTransformerDecoder(nn.Module):
     """Scores of classes from how near patches are to the tokens of classes (Segmenter, eq. 4)."""
 
     def __init__(self, config: NaViTConfig, num_classes: int) -> None:
@@ -188,23 +190,23 @@ class ClassTokens(nn.Module):
         self.patches = nn.Linear(dim, dim)
         self.class_tokens = nn.Parameter(torch.empty(num_classes, dim))
         self.encoder = Encoder(config)
-        self.of_patches = nn.Linear(dim, dim, bias=False)
-        self.of_classes = nn.Linear(dim, dim, bias=False)
+        self.patch_proj = nn.Linear(dim, dim, bias=False)
+        self.class_proj = nn.Linear(dim, dim, bias=False)
         self.norm = nn.LayerNorm(num_classes)
         self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        init_parts(self)
+        init_submodules(self)
         nn.init.normal_(self.class_tokens, std=0.02)
 
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments
     ) -> Float[Tensor, "token label"]:
-        stream, places, before = with_prefix(self.patches(x), self.class_tokens, segments)
-        stream = self.encoder(stream, segments.with_prefix(self.num_classes))
-        patches = F.normalize(self.of_patches(stream[places]), dim=-1)
-        classes = F.normalize(self.of_classes(stream[before]), dim=-1)
+        stream, places, before = prepend_tokens(self.patches(x), self.class_tokens, segments)
+        stream = self.encoder(stream, segments.prepend_tokens(self.num_classes))
+        patches = F.normalize(self.patch_proj(stream[places]), dim=-1)
+        classes = F.normalize(self.class_proj(stream[before]), dim=-1)
         own = classes.unflatten(0, (segments.num_images, self.num_classes))
         scores = [
             mine @ names.T

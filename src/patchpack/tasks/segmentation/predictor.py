@@ -21,9 +21,9 @@ from patchpack.batch import PackedBatch
 from patchpack.data.images import Pixels
 from patchpack.data.pack import AnyImage, to_pixels
 from patchpack.data.packing.resolution import Native
-from patchpack.inference.predictor import ImageModel
+from patchpack.inference.predictor import Predictor
 from patchpack.model.feature_maps import to_maps
-from patchpack.tasks.segmentation.model import enlarge
+from patchpack.tasks.segmentation.model import upsample
 from patchpack.tasks.segmentation.sliding_window import windows
 
 
@@ -42,17 +42,21 @@ class SegmentedImage:
         return {self.classes[i]: float(counts[i] / self.mask.size) for i in order if counts[i]}
 
 
-class PixelModel(ImageModel):
+class SegmentationPredictor(Predictor):
     """A segmenter ready for use, on one device."""
 
     kind, kinds = "a segmenter", "segmenters"
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.card.task.classes  # pyrefly: ignore
+        return self.spec.task.classes  # pyrefly: ignore
 
     def predict(
-        self, images: Sequence[AnyImage], *, max_tokens: int | None = None, windowed: bool = False
+        self,
+        images: Sequence[AnyImage],
+        *,
+        max_tokens: int | None = None,
+        sliding_window: bool = False,
     ) -> list[SegmentedImage]:
         """The class of every pixel of each image, at its own size, in the order given.
 
@@ -62,8 +66,8 @@ class PixelModel(ImageModel):
         Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
         """
         pixels = [to_pixels(image, f"image {i}") for i, image in enumerate(images)]
-        if windowed:
-            tokens = self.card.eval_tokens if max_tokens is None else max_tokens
+        if sliding_window:
+            tokens = self.spec.eval_tokens if max_tokens is None else max_tokens
             if tokens < 1:
                 raise ValueError(f"max_tokens must be at least 1, not {tokens}")
             masks = [self._windowed(image, tokens) for image in pixels]
@@ -89,7 +93,7 @@ class PixelModel(ImageModel):
     def _windowed(self, image: Pixels, tokens: int) -> Int[Tensor, "height width"]:
         """Scores add up where windows overlap; those of one row of windows are kept at a time."""
         height, width = image.shape[:2]
-        parts = windows((height, width), self.card.model.patch_size, tokens)
+        parts = windows((height, width), self.spec.model.patch_size, tokens)
         crops = [image[p.top : p.top + p.height, p.left : p.left + p.width] for p in parts]
         found = torch.empty(height, width, dtype=torch.uint8)
         top, band = 0, torch.zeros(len(self.names), parts[0].height, width)
@@ -101,7 +105,7 @@ class PixelModel(ImageModel):
                     found[top : p.top] = band[:, :done].argmax(0)
                     band = F.pad(band[:, done:], (0, 0, 0, done))
                     top = p.top
-                band[..., p.left : p.left + p.width] += enlarge([scores], [(p.height, p.width)])[0]
+                band[..., p.left : p.left + p.width] += upsample([scores], [(p.height, p.width)])[0]
         found[top:] = band.argmax(0)
         return found
 

@@ -8,37 +8,37 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from patchpack.data.annotations.mask_files import with_masks
+from patchpack.data.annotations.mask_files import attach_masks
 from patchpack.data.annotations.masks import read_mask
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.evaluation import Data, PixelResult, segment_at
 from patchpack.inference.image_files import image_files, read_groups
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.segmentation import table
-from patchpack.tasks.segmentation.predictor import PixelModel, SegmentedImage
+from patchpack.tasks.segmentation.predictor import SegmentationPredictor, SegmentedImage
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import overlay, palette
-from patchpack.visualize.tables import cost_of, rows_of
+from patchpack.visualize.tables import cost_of, new_table
 
 
 def eval_pixels(
-    model: PixelModel, data: Data, budgets: Sequence[int], *, windowed: bool, out: Path,
+    model: SegmentationPredictor, data: Data, budgets: Sequence[int], *, sliding_window: bool, out: Path,
     name: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge at each budget, print, and leave the figures in `out`."""
-    results = segment_at(model, data, budgets, windowed=windowed)
+    results = segment_at(model, data, budgets, sliding_window=sliding_window)
     record = {"run": name, "budgets": [
         {**cost_of(r), **table(r.counts, model.names)} for r in results
     ]}  # fmt: skip
     make_folder(out.parent)
     out.write_text(json.dumps(record, indent=1) + "\n")
     picture = out.with_name(f"{out.stem}.png")
-    draw_masks(model, data, budgets[-1], windowed).save(picture)
+    draw_masks(model, data, budgets[-1], sliding_window).save(picture)
     if as_json:
         print(json.dumps(record))
         return
     console = Console(markup=False, highlight=False)
-    rows = rows_of("tokens", "mean IoU", "pixel accuracy", "GFLOP/image", "images/s", "images")
+    rows = new_table("tokens", "mean IoU", "pixel accuracy", "GFLOP/image", "images/s", "images")
     for r in results:
         rows.add_row(
             f"{r.max_tokens}", f"{r.counts.mean_iou:.4f}", f"{r.counts.pixel_accuracy:.4f}",
@@ -58,7 +58,7 @@ def _print_classes(console: Console, result: PixelResult, names: Sequence[str]) 
 
 
 def predict_pixels(
-    model: PixelModel, images: Sequence[Path], *, max_tokens: int | None, windowed: bool,
+    model: SegmentationPredictor, images: Sequence[Path], *, max_tokens: int | None, sliding_window: bool,
     output: Path | None, as_json: bool, bad: list[BadImage],
 ) -> None:  # fmt: skip
     """Print what share of each image is what; with `output`, its mask as a PNG in that folder."""
@@ -68,7 +68,7 @@ def predict_pixels(
         make_folder(output)
         check_new(output / name for name in masks.values())
     for group, pixels in read_groups(paths, bad):
-        answers = model.predict(pixels, max_tokens=max_tokens, windowed=windowed)
+        answers = model.predict(pixels, max_tokens=max_tokens, sliding_window=sliding_window)
         for path, found in zip(group, answers, strict=True):
             mask = output and output / masks[path]
             if mask:
@@ -104,10 +104,12 @@ def _print(path: Path, found: SegmentedImage, mask: Path | None, as_json: bool) 
     print(f"{path}: {shares}" + (f" → {mask}" if mask else ""))
 
 
-def draw_masks(model: PixelModel, data: Data, tokens: int, windowed: bool) -> Image.Image:
+def draw_masks(
+    model: SegmentationPredictor, data: Data, tokens: int, sliding_window: bool
+) -> Image.Image:
     """Images, their masks, and what was said of them."""
-    task = model.card.task
-    index, _ = with_masks(data.index, len(model.names), task.ignore)  # pyrefly: ignore
+    task = model.spec.task
+    index, _ = attach_masks(data.index, len(model.names), task.ignore_index)  # pyrefly: ignore
     masks = index.masks
     assert masks is not None
     shown: list[tuple[str, Pixels, np.ndarray]] = []
@@ -120,7 +122,7 @@ def draw_masks(model: PixelModel, data: Data, tokens: int, windowed: bool) -> Im
         except BadImage:
             continue
     images = [pixels for _, pixels, _ in shown]
-    found = model.predict(images, max_tokens=tokens, windowed=windowed)
+    found = model.predict(images, max_tokens=tokens, sliding_window=sliding_window)
     rows = [
         ("images", [Hit(pixels, key.rpartition("/")[2]) for key, pixels, _ in shown]),
         ("their masks", [Hit(overlay(pixels, mask), "") for _, pixels, mask in shown]),

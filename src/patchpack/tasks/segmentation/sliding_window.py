@@ -3,7 +3,7 @@
 from math import ceil, isqrt
 from typing import NamedTuple
 
-OVERLAP = 0.25  # of a window's side
+WINDOW_OVERLAP = 0.25  # of a window's side
 
 
 class Window(NamedTuple):
@@ -40,5 +40,5 @@ def _starts(whole: int, part: int) -> list[int]:
     """Where parts begin that cover the whole, evenly spread."""
     if part >= whole:
         return [0]
-    count = 1 + ceil((whole - part) / max(1, int(part * (1 - OVERLAP))))
+    count = 1 + ceil((whole - part) / max(1, int(part * (1 - WINDOW_OVERLAP))))
     return [round(i * (whole - part) / (count - 1)) for i in range(count)]

@@ -61,6 +61,8 @@ FIELDS: dict[str, dict[str, str]] = {
     "ModelSpec": {"towers": "text_tower"},
     "OperatingPoint": {"again": "second_pass_tokens"},
 }
+# Dataclass and field that held one dataclass, and hold one of several now → the type it held.
+DEFAULT_TYPES = {("ModelSpec", "text_tower"): "ContrastiveConfig"}
 # Dataclass and field, as they are called now → its values, old → now.
 VALUES: dict[tuple[str, str], dict[object, object]] = {
     ("Factorized", "combine"): {"stack": "concat"},
@@ -83,6 +85,9 @@ def current_fields(cls: type, data: Mapping[str, object]) -> dict[str, object]:
         new = key if key in getattr(cls, "__dataclass_fields__", {}) else renamed.get(key, key)
         values = VALUES.get((cls.__name__, new), {})
         current[new] = values.get(value, value) if isinstance(value, str) else value
+        held = DEFAULT_TYPES.get((cls.__name__, new))
+        if held and isinstance(value, dict):
+            current[new] = {"type": held} | value
     return current
 
 

@@ -1,9 +1,9 @@
-"""From a RunConfig to a finished run: where index, job, packs and loop meet.
+"""From a RunConfig to a finished run: where index, task, batches and loop meet.
 
 run/
-  config.json                 the resolved configuration; `--resume` starts from it
+  config.json                 resolved configuration; --resume starts from it
   log.jsonl                   one line per logged step, evaluation and unreadable image
-  curves.png                  loss, accuracy and speed over the run
+  curves.png                  loss, metrics and speed over the run
   checkpoints/last-00000500/  weights, optimizer and progress: what resume needs
   checkpoints/best-00000450/  the weights to use: what predict, embed and eval load
 """
@@ -18,20 +18,20 @@ import torch
 from torch import nn
 
 from patchpack.checkpoint import list_checkpoints, load_newest, write_text_atomic
+from patchpack.config import RunConfig
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
-from patchpack.data.pipeline import training_batches
+from patchpack.data.pipeline import EvalView, evaluation_batches, training_batches
 from patchpack.data.records import CLIPS, IMAGES
-from patchpack.distributed import init_distributed
+from patchpack.distributed import all_gather_objects, init_distributed
+from patchpack.inference.model_spec import ModelSpec
 from patchpack.serialization import from_json, to_json
-from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.tasks.initialize import initialize_from_run
-from patchpack.tasks.registry import prepare
-from patchpack.tasks.task import TaskRun
-from patchpack.train.config import RunConfig
+from patchpack.tasks.registry import prepare, task_of
+from patchpack.tasks.task import TaskContext, TaskRun
 from patchpack.train.log import RunLog, read_log
-from patchpack.train.loop import Trainer, TrainingError, fit
+from patchpack.train.loop import CheckpointWriter, Trainer, TrainingError, Validation, fit
 from patchpack.train.precision import choose_dtype
 from patchpack.train.progress import Progress
 
@@ -39,10 +39,10 @@ CHECKPOINTS = "checkpoints"
 
 
 def start(config: RunConfig, *, live: bool = True) -> Progress:
-    """Train as configured, in a new folder; raises TrainingError where a run is in the way."""
+    """Train as configured, in a new folder; raises TrainingError where it holds a run already."""
     if config.data.root is None:
         raise TrainingError("there is no data: give a folder of images or a manifest (data.root)")
-    # Absolute, so that the run can be resumed and judged from any folder.
+    # Absolute, so that the run can be resumed and evaluated from any folder.
     init = config.init.resolve() if config.init else None
     config = replace(config, init=init, data=replace(config.data, root=config.data.root.resolve()))
     if list_checkpoints(config.out / CHECKPOINTS, "last"):
@@ -70,26 +70,36 @@ def load_config(folder: Path) -> RunConfig:
 
 
 def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
-    data = config.data
+    """1. index the data, 2. prepare the task, 3. build the module, 4. initialize it from --init
+    or restore it from the last checkpoint, 5. train."""
+    data, task = config.data, task_of(config.task)
     assert data.root is not None
-    require_labels = isinstance(config.task, ClassificationConfig)  # whether labels matter
     index = build_index(
         data.root,
         max_bad_fraction=data.max_bad_fraction,
-        require_labels=require_labels,
-        media_type=CLIPS if config.clip_sampling else IMAGES,
-    )
-    index = index.where(data.where)
+        require_labels=task.needs_labels,
+        media_type=CLIPS if config.input.tubelets else IMAGES,
+    ).where(data.where)
     with init_distributed() as world:
-        task_run = prepare(index, config, world, resumed=resumed)
-        torch.manual_seed(config.train.seed)
-        task = task_run.build()
-        if config.init and not resumed:
-            initialize_from_run(task, config.init, task_run.head_matches, config.inflate)
-        if config.train.freeze_backbone:
-            task.freeze()
+        context = TaskContext(
+            data=data, model=config.model, task=config.task, out=config.out, init=config.init,
+            resumed=resumed, world=world,
+        )  # fmt: skip
+        task_run = prepare(index, context)
         dtype = choose_dtype(config.train.precision, world.device)
-        trainer = Trainer(task, config, world, dtype)
+        spec = task_run.model_spec(context, str(dtype).removeprefix("torch."))
+        torch.manual_seed(config.train.seed)
+        module = task.build(spec)
+        if config.init and not resumed:
+
+            def head_matches(other: ModelSpec) -> bool:
+                same_task = type(other.task) is type(spec.task)
+                return same_task and task.head_key(other) == task.head_key(spec)
+
+            initialize_from_run(module, config.init, head_matches, config.inflate)
+        if config.train.freeze_backbone:
+            module.freeze()
+        trainer = Trainer(module, config.train, config.optim, world, dtype)
         bad_before = _restore(trainer, config.out, task_run) if resumed else {}
         if world.is_main and not resumed:
             _begin_folder(config, task_run)
@@ -101,15 +111,10 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         )
         try:
             if not resumed:
-                unreadable = [BadImage(key, reason) for key, reason in index.bad]
-                log.log_unreadable(0, unreadable + task_run.skipped)
-            if index.held_out and not resumed:
-                log.message(
-                    f"no split val: {index.held_out:,} {index.item_name} of train are held out for it"
-                )
-            for note in task_run.messages:
-                log.message(note)
-            _fit(trainer, task_run, bad_before, log, dtype)
+                _log_data(log, index, task_run)
+            for message in task_run.messages:
+                log.message(message)
+            _fit(trainer, config, task_run, spec, bad_before, log)
         finally:
             log.close()
             if world.is_main:
@@ -117,8 +122,18 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         return trainer.progress
 
 
+def _log_data(log: RunLog, index: Index, task_run: TaskRun) -> None:
+    """Log what is not used of the data, and how it is split."""
+    unreadable = [BadImage(key, reason) for key, reason in index.bad]
+    log.log_unreadable(0, [*unreadable, *task_run.skipped])
+    if index.held_out:
+        log.message(
+            f"no split val: {index.held_out:,} {index.item_name} of train are held out for it"
+        )
+
+
 def _begin_folder(config: RunConfig, task_run: TaskRun) -> None:
-    """Write the run's folder, once all that may be wrong with the data is known to be right."""
+    """Write the run folder, after the data have been checked."""
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         task_run.write(config.out)
@@ -128,45 +143,69 @@ def _begin_folder(config: RunConfig, task_run: TaskRun) -> None:
 
 
 def _fit(
-    trainer: Trainer, task_run: TaskRun, bad_before: dict[str, str], log: RunLog, dtype: torch.dtype
+    trainer: Trainer,
+    config: RunConfig,
+    task_run: TaskRun,
+    spec: ModelSpec,
+    bad_before: dict[str, str],
+    log: RunLog,
 ) -> None:
-    config, world = trainer.config, trainer.world
+    world, task = trainer.world, task_of(config.task)
+    shard = world.rank, world.size
     bad, bad_val = (
         BadImages(
             split.root, split.label_of, config.data.max_bad_fraction, reasons, split.item_name
         )
         for split, reasons in ((task_run.train, bad_before), (task_run.val, {}))
     )
+    evaluator = task.run_evaluator(task_run)
+    view = EvalView(
+        tokens=spec.eval_tokens, resolution=spec.resolution, clip_sampling=spec.clip_sampling()
+    )
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        values, errors = task_run.evaluate(module, world, dtype)
-        log.log_unreadable(trainer.progress.step, bad_val.add(errors))
-        if not values:
-            raise TrainingError("no image of the validation split could be read")
-        return values
+        errors: list[BadImage] = []
 
-    fit(
-        trainer,
-        training_batches(task_run.train, config, world, trainer.progress),
-        log,
-        bad,
-        evaluate=evaluate,
-        metric=task_run.metric,
-        checkpoints=config.out / CHECKPOINTS,
-        extra={
-            "model_spec": to_json(task_run.spec(str(dtype).removeprefix("torch."))),
-            "images": fingerprint(task_run.train),
-            "world_size": world.size,
-        },
+        def batches():
+            for pack in evaluation_batches(
+                task_run.val, spec.input, view, max_tokens=config.data.max_tokens,
+                loader=config.data.loader, shard=shard,
+            ):  # fmt: skip
+                errors.extend(pack.unreadable)
+                yield pack.batch
+
+        predictor = task.predictor(spec)(module, spec, world.device)
+        metrics = evaluator.run(predictor, batches(), world).metrics
+        errors = all_gather_objects(errors, world)
+        log.log_unreadable(trainer.progress.step, bad_val.add(errors))
+        if not metrics:
+            raise TrainingError("no image of the validation split can be read")
+        return metrics
+
+    batches = training_batches(
+        task_run.train,
+        config.data,
+        spec.input,
+        seed=config.train.seed,
+        start=(trainer.progress.epoch, trainer.progress.pack),
+        shard=shard,
     )
+    extra = {
+        "model_spec": to_json(spec),
+        "images": fingerprint(task_run.train),
+        "world_size": world.size,
+    }
+    writer = CheckpointWriter(config.out, config.out / CHECKPOINTS, extra)
+    validation = Validation(evaluate, task.metric)
+    fit(trainer, batches, log, bad, validation, writer, pack_tokens=config.data.max_tokens)
 
 
 def _restore(trainer: Trainer, folder: Path, task_run: TaskRun) -> dict[str, str]:
-    """Put a run where its newest good checkpoint was; returns the images it could not read."""
+    """Restore a run from its newest good checkpoint; returns the images it could not read."""
     checkpoint = load_newest(folder / CHECKPOINTS, "last")
     if checkpoint.state.get("images") != fingerprint(task_run.train):
         raise TrainingError(
-            f"the training images are not those that {folder} began with (files were added, "
+            f"the training images are not those that {folder} started with (files were added, "
             "removed or changed), so it cannot continue exactly; restore them, or start a new run"
         )
     if (processes := checkpoint.state["world_size"]) != trainer.world.size:
@@ -180,25 +219,15 @@ def _restore(trainer: Trainer, folder: Path, task_run: TaskRun) -> dict[str, str
 
 
 def fingerprint(index: Index) -> str:
-    """Tells whether two indexes hold the same images, sizes, labels, captions, masks and boxes."""
+    """A hash of the items, their sizes, labels and annotations."""
     digest = hashlib.sha256("\0".join(index.keys).encode("utf-8", "surrogatepass"))
     for array in (index.heights, index.widths, index.labels):
         digest.update(array.astype("<i8").tobytes())
-    if index.captions is not None:
-        for array in (
-            index.captions.tokens,
-            index.captions.token_offsets,
-            index.captions.image_offsets,
-        ):
-            digest.update(array.astype("<i8").tobytes())
     if index.clips is not None:
         for array in (index.clips.lengths, index.clips.rates):
             digest.update(array.astype("<f8").tobytes())
-    if index.masks is not None:
-        digest.update("\0".join(index.masks.keys).encode("utf-8", "surrogatepass"))
-    if index.boxes is not None:
-        for there in index.boxes.images:
-            digest.update(there.boxes.astype("<f4").tobytes() + there.labels.tobytes())
+    for annotation in index.annotations.values():
+        annotation.digest(digest)
     return digest.hexdigest()
 
 
@@ -207,7 +236,7 @@ def _draw(folder: Path) -> None:
         from patchpack.visualize.figures import draw_curves
     except ImportError:  # the report extra is not installed
         return
-    train, evals = (read_log(folder / "log.jsonl", media_type) for media_type in ("train", "eval"))
+    train, evals = (read_log(folder / "log.jsonl", kind) for kind in ("train", "eval"))
     if train:
         with suppress(OSError):  # a full disk has been reported by what mattered more
             (folder / "curves.png").write_bytes(draw_curves(train, evals))

@@ -38,6 +38,11 @@ class ConfigError(ValueError):
     """A configuration that says something unknown or impossible, and where."""
 
 
+class Choice:
+    """Base of a dataclass that stands for any of its subclasses: a field annotated with it holds
+    one of them, named in "type"."""
+
+
 def to_json(config: object) -> dict[str, Any]:
     """A dataclass as plain JSON values; raises ConfigError for a value that has no such form."""
     if not is_dataclass(config) or isinstance(config, type):
@@ -92,9 +97,21 @@ def _plain(value: Any, path: str, *, named: bool) -> Any:
 def _is_choice(hint: Any) -> bool:
     """Whether an annotation leaves open which of several dataclasses a value is."""
     args = get_args(hint)
+    if _is_open(hint):
+        return True
     if get_origin(hint) in (Union, UnionType) and sum(map(is_dataclass, args)) > 1:
         return True
     return any(_is_choice(arg) for arg in args)
+
+
+def _is_open(hint: Any) -> bool:
+    return isinstance(hint, type) and Choice in hint.__bases__
+
+
+def _subclasses(cls: Any) -> dict[str, Any]:
+    """The dataclasses that a `Choice` stands for, by name."""
+    below = [*cls.__subclasses__(), *(c for sub in cls.__subclasses__() for c in _subclasses(sub).values())]
+    return {sub.__name__: sub for sub in below}
 
 
 def _dataclass(cls: Any, data: Any, path: str) -> Any:
@@ -141,6 +158,8 @@ def _join(path: str, name: str) -> str:
 
 def _value(hint: Any, data: Any, path: str) -> Any:
     origin = get_origin(hint)
+    if _is_open(hint):
+        return _choice(_subclasses(hint), data, path)
     if is_dataclass(hint):
         return _dataclass(hint, data, path)
     if origin in (Union, UnionType):
@@ -158,7 +177,10 @@ def _union(hint: Any, data: Any, path: str) -> Any:
     options = get_args(hint)
     if data is None and NoneType in options:
         return None
-    classes = {option.__name__: option for option in options if is_dataclass(option)}
+    classes: dict[str, Any] = {}
+    for option in options:
+        if is_dataclass(option):
+            classes |= _subclasses(option) if _is_open(option) else {option.__name__: option}
     rest = [option for option in options if option is not NoneType and not is_dataclass(option)]
     if classes and (isinstance(data, dict) or not rest):
         return _choice(classes, data, path)

@@ -22,18 +22,20 @@ import tyro
 
 from patchpack.cli.compare import Compare, run_compare
 from patchpack.cli.demo import Demo, run_demo
-from patchpack.cli.eval import Eval, run_eval
+from patchpack.cli.embed import Embed, run_embed
+from patchpack.cli.eval import EvalOptions, run_eval
 from patchpack.cli.inspect import Inspect, run_inspect
-from patchpack.cli.predict import Embed, Predict, Search, run_embed, run_predict, run_search
+from patchpack.cli.predict import PredictOptions, run_predict
+from patchpack.cli.search import Search, run_search
 from patchpack.cli.train import run_train
 from patchpack.data.records import BadDataset
 from patchpack.train.loop import Stopped, TrainingError
 
 VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
     "inspect": (Inspect, run_inspect),
-    "eval": (Eval, run_eval),
+    "eval": (EvalOptions, run_eval),
     "compare": (Compare, run_compare),
-    "predict": (Predict, run_predict),
+    "predict": (PredictOptions, run_predict),
     "embed": (Embed, run_embed),
     "search": (Search, run_search),
     "demo": (Demo, run_demo),

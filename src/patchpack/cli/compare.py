@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
@@ -11,20 +12,25 @@ from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Runs side by side on the same images; the first is what the others are held against."""
+    """Compare runs on the same images: accuracy over cost, and evaluation suites; the first run is
+    the baseline."""
 
-    runs: Positional[tuple[Path, ...]]  # folders of runs
-    suite: str = "calibration"  # of calibration, robustness, fairness, with commas; cost always is
-    budgets: tuple[int, ...] = ()  # most tokens of an image; those of the first run when empty
-    data: Path | None = None  # a folder or manifest; each run's own data when absent
-    split: str = "test"
-    where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
-    robustness_tokens: int | None = (
-        None  # tokens of an image for robustness; the largest budget when absent
-    )
-    severities: tuple[int, ...] = SEVERITIES  # of corruptions
-    attributes: tuple[str, ...] = ()  # columns of a manifest, for fairness
-    out: Path = Path("compare")  # folder of the report
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...")]
+    """Run folders, two or more."""
+    suite: str = "calibration"
+    """Comma-separated evaluation suites: calibration, robustness, fairness; accuracy over cost is
+    always compared."""
+    budgets: tuple[int, ...] = ()
+    """Maximum tokens per image, one or more; without it, five shares of the first run's budget."""
+    data: Path | None = None
+    """Image folder, COCO file or manifest; without it, each run's own data."""
+    split: str = "test"  # split to evaluate on
+    where: tuple[str, ...] = ()  # manifest filters "column=value"; an image must match all of them
+    robustness_tokens: int | None = None
+    """Maximum tokens per image in the suite robustness; without it, the largest budget."""
+    severities: tuple[int, ...] = SEVERITIES  # severities of corruptions, 1 to 5
+    attributes: tuple[str, ...] = ()  # manifest columns to probe, for the suite fairness
+    out: Path = Path("compare")  # folder for the report
     json: bool = False  # print JSON
 
 

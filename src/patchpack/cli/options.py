@@ -1,23 +1,46 @@
-"""Options that some models have no use for: said, and not passed over."""
+"""One set of options for all tasks: a verb offers every task's, and rejects those of other tasks.
 
-from collections.abc import Mapping
-from dataclasses import fields
+Option dataclasses of tasks are merged by inheritance, so that an option that several tasks have is
+one option, with one help text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, make_dataclass
 from typing import Any
 
-from patchpack.inference.predictor import Predictor
+from patchpack.tasks.registry import TASKS
+from patchpack.tasks.task import TaskSpec
 
 
-def refuse_others(
-    options: Any, model: Predictor, uses: Mapping[str, tuple[type[Predictor], ...]]
-) -> None:
-    """Raise ValueError for an option that was given to a model that has no use for it.
+def with_task_options(common: type, options_of: Callable[[TaskSpec], type]) -> type:
+    """A dataclass of the common options of a verb and the options of every task."""
+    bases = tuple(dict.fromkeys(options_of(task) for task in TASKS))
+    merged = make_dataclass(common.__name__, [], bases=(common, *bases), frozen=True, kw_only=True)
+    merged.__doc__ = common.__doc__
+    return merged
 
-    options  a verb's, of a model in the folder `options.run`
-    uses     names of options, and the models that have one
+
+def task_options(parsed: Any, task: TaskSpec, options_of: Callable[[TaskSpec], type]) -> Any:
+    """The options of one task among those parsed.
+
+    Raises ValueError for an option that was given, and that the task does not have.
     """
-    for field in fields(options):
-        kinds = uses.get(field.name)
-        if kinds and getattr(options, field.name) != field.default and not isinstance(model, kinds):
-            theirs = " and ".join(kind.kinds for kind in kinds)
-            name = field.name.replace("_", "-")
-            raise ValueError(f"--{name} is for {theirs}; {options.run} is {model.kind}")
+    own = {field.name for field in fields(options_of(task))}
+    for other in TASKS:
+        for field in fields(options_of(other)):
+            if field.name not in own and getattr(parsed, field.name) != field.default:
+                tasks = ", ".join(_tasks_with(field.name, options_of))
+                raise ValueError(
+                    f"{option_name(field.name)} is for {tasks}; {parsed.run} is a model of "
+                    f"{task.name}"
+                )
+    return options_of(task)(**{name: getattr(parsed, name) for name in own})
+
+
+def _tasks_with(name: str, options_of: Callable[[TaskSpec], type]) -> Sequence[str]:
+    return [task.name for task in TASKS if name in {f.name for f in fields(options_of(task))}]
+
+
+def option_name(name: str) -> str:
+    """A field as an option of the command line."""
+    return f"--{name.replace('_', '-')}"

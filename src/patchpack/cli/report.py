@@ -1,4 +1,7 @@
-"""What `eval --suite …` and `compare` do. Needs matplotlib, and so is imported late."""
+"""`eval --suite …` and `compare`: suites of one run, and of several side by side.
+
+Needs matplotlib, and so is imported late.
+"""
 
 import json
 import sys
@@ -11,31 +14,30 @@ from rich.console import Console
 from patchpack.evaluation.compare import compare
 from patchpack.evaluation.request import Request, default_budgets
 from patchpack.evaluation.runner import Runner, save_operating_point, write_report
-from patchpack.loading import load_labelling
+from patchpack.inference.predictor import Predictor
+from patchpack.loading import load
 from patchpack.metrics.operating_points import MeasuredPoint
-from patchpack.tasks.classification.predictor import ClassificationPredictor
-from patchpack.tasks.contrastive.predictor import ImageTextPredictor
 from patchpack.visualize.section import Section
 
 
 def report_suites(
     run: Path,
-    model: ClassificationPredictor | ImageTextPredictor,
+    predictor: Predictor,
     request: Request,
     *,
     limits: dict[str, float | None],
-    templates: tuple[str, ...],
     out: Path,
     as_json: bool,
 ) -> None:
-    """Run the suites that are asked for, keep what is chosen within limits, write the report."""
-    runner = Runner(run, model, request, templates=templates, log=_log)
+    """Run the suites of a request, save the operating point within limits, write the report."""
+    runner = Runner(run, predictor, request, _log)
     chosen = save_operating_point(run, runner.points(), **limits) if limits else None
     sections = runner.sections()
     budgets = ", ".join(map(str, request.budgets))
     summary = f"{run.name} on {request.split}, at {budgets} tokens."
-    if lost := runner.left_out():
-        summary += f" Left out, since they cannot be read ({len(lost):,}): {'; '.join(lost[:10])}."
+    if unreadable := runner.unreadable():
+        names = "; ".join(unreadable[:10])
+        summary += f" Skipped, since they cannot be read ({len(unreadable):,}): {names}."
     report = write_report(out, f"report-{request.split}", "Evaluation", summary, sections)
     _print(sections, report, chosen, as_json)
 
@@ -58,25 +60,25 @@ def _print(
             console.print(text, soft_wrap=True)
     if chosen:
         console.print(
-            f"chosen on val, and used by predict: {chosen.name} ({chosen.accuracy:.1%}, "
-            f"{chosen.gflops:.3f} GFLOP and {chosen.ms:.2f} ms an image)",
+            f"operating point chosen on val and saved for predict: {chosen.name} "
+            f"({chosen.accuracy:.1%}, {chosen.gflops:.3f} GFLOP and {chosen.ms:.2f} ms per image)",
             soft_wrap=True,
         )
     console.print(f"{report}")
 
 
 def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_json: bool) -> None:
-    """Ask every run the same, and set what they say side by side.
+    """Run the same suites on every run, and set the results side by side.
 
     A request without budgets takes those of the first run.
     """
     names = _names(runs)
     points, numbers = {}, {}
     for name, run in zip(names, runs, strict=True):
-        model = load_labelling(run)
-        request = replace(request, budgets=request.budgets or default_budgets(model))
-        runner = Runner(run, model, request, log=_log)
-        if request.suites != ("fairness",):
+        predictor = load(run)
+        request = replace(request, budgets=request.budgets or default_budgets(predictor))
+        runner = Runner(run, predictor, request, _log)
+        if runner.scores_labels and request.suites != ("fairness",):
             points[name] = runner.singles()
         numbers[name] = {section.name: section.numbers for section in runner.sections()}
     sections = compare(points, numbers)
@@ -87,6 +89,6 @@ def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_j
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """What runs are called: the name of their folder, or all of its path where two share it."""
+    """The folder name of each run, or its whole path where two share a name."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import tyro
 
+from patchpack.config import RunConfig, load_recipe
+from patchpack.data.config import DataConfig
 from patchpack.model.presets import model_config
-from patchpack.recipe import load_recipe
 from patchpack.run import load_config, resume, start
-from patchpack.tasks.registry import metric_of
-from patchpack.train.config import DataConfig, RunConfig
+from patchpack.tasks.registry import task_of
 from patchpack.train.progress import Progress
 
 
@@ -65,10 +65,11 @@ def _report_training(progress: Progress, out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"out": str(out), **dataclasses.asdict(progress)}))
         return
-    metric = metric_of(load_config(out).task)
+    metric = task_of(load_config(out).task).metric.name
+    best = "none" if progress.best is None else f"{progress.best:.4f}"
     print(
         f"{progress.step} steps, {progress.images:,} images, {progress.flops / 1e12:,.1f} TFLOP "
-        f"in {progress.seconds:.0f} s; best {metric} {progress.best:.4f} at step "
+        f"in {progress.seconds:.0f} s; best {metric} {best} at step "
         f"{progress.best_step}\n"
         f"patchpack eval {out}"
     )

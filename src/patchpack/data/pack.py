@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from patchpack.batch import PackedBatch, Patches, collate
-from patchpack.data.images import BadImage, decode, resize, to_rgb
+from patchpack.data.images import BadImage, decode, read_size, resize, to_rgb
 from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
 from patchpack.data.patchify import patchify
 
@@ -39,7 +39,7 @@ def pack(
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
     rule, most = resolution or Native(), max_tokens or int(torch.iinfo(torch.int32).max)
     packed = [
-        to_patches(image, f"image {i}", patch_size, most, rule, max_side)
+        to_patches(image, image_key(image, i), patch_size, most, rule, max_side)
         for i, image in enumerate(images)
     ]
     return collate(packed, patch_size**2 * 3)
@@ -59,9 +59,25 @@ def to_patches(
     resolution: Resolution,
     max_side: int,
 ) -> Patches:
-    """One image, resized to its grid and cut up; `name` is its key, and stands in errors."""
-    pixels = to_pixels(image, name)
-    height, width = pixels.shape[:2]
+    """One image, resized to its grid and cut into patches; `name` is its key, also in errors.
+
+    A file gives the patches that the loader gives in evaluation: a large JPEG is decoded near the
+    size that it is resized to.
+    """
+    if isinstance(image, str | os.PathLike):
+        size = _target_size(read_size(image), patch_size, max_tokens, resolution, max_side)
+        pixels = decode(image, key=name, target=size)
+    else:
+        pixels = to_pixels(image, name)
+        size = _target_size(pixels.shape[:2], patch_size, max_tokens, resolution, max_side)
+    return patchify(resize(pixels, size), patch_size, key=name)
+
+
+def _target_size(
+    size: tuple[int, int], patch_size: int, max_tokens: int, resolution: Resolution, max_side: int
+) -> tuple[int, int]:
+    """(height, width) in pixels of the grid that an image of `size` gets."""
+    height, width = size
     ((h, w),) = resolution.grids(
         np.array([height]),
         np.array([width]),
@@ -70,8 +86,12 @@ def to_patches(
         rng=np.random.default_rng(0),
         max_side=max_side,
     )
-    pixels = resize(pixels, (int(h) * patch_size, int(w) * patch_size))
-    return patchify(pixels, patch_size, key=name)
+    return int(h) * patch_size, int(w) * patch_size
+
+
+def image_key(image: object, number: int) -> str:
+    """The name of an image in keys and errors: its path, or its number in a list."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
 def to_pixels(image: AnyImage, name: str) -> np.ndarray:

@@ -1,36 +1,38 @@
-"""What suites are asked: which of them, of which images, at which token budgets."""
+"""What is evaluated by suites: which suites, on which data, at which token budgets."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.inference.predictor import Predictor
+from patchpack.tasks.registry import TASKS, task_of
 
-BUDGETS = (0.125, 0.25, 0.5, 0.75, 1.0)  # of a model's own, where none are given
+BUDGET_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)  # of a model's own budget, where none are given
 NEEDS_REPORT = "reports draw pictures: pip install 'patchpack[report]'"
-SUITES = ("cost", "calibration", "robustness", "fewshot", "fairness")
+LABEL_SUITES = ("cost", "calibration", "robustness")  # need scores of labels
+FEATURE_SUITES = ("fewshot", "fairness")  # need feature vectors
+SUITES = (*LABEL_SUITES, *FEATURE_SUITES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be found out, and about what."""
+    """Suites, data and budgets."""
 
     suites: tuple[str, ...]
-    budgets: tuple[int, ...]  # most tokens of an image
-    data: Path | None = None  # the run's own, when None
+    budgets: tuple[int, ...]  # maximum tokens per image
+    data: Path | None = None  # None: the run's own
     split: str = "test"
     train_split: str = "train"
     val_split: str = "val"
     where: tuple[str, ...] = ()
     max_bad_fraction: float | None = None
     label_map: Mapping[str, str] | None = None
-    robustness_tokens: int | None = (
-        None  # tokens at which robustness is judged; the largest budget when None
-    )
+    templates: tuple[str, ...] = ("{}",)  # prompts of class names, for image-text models
+    robustness_tokens: int | None = None  # tokens of the suite robustness; None: the largest budget
     severities: tuple[int, ...] = SEVERITIES
-    shifted_data: Path | None = None  # another rendition of the same classes
+    shifted_data: Path | None = None  # dataset of the same classes from another source
     attributes: tuple[str, ...] = ()  # columns of a manifest, for the suite fairness
     fit_temperature: bool = False
 
@@ -46,23 +48,42 @@ class Request:
             )
 
 
-def default_budgets(model: Predictor) -> tuple[int, ...]:
-    """An eighth to all of the tokens that the model was evaluated with in training."""
-    return tuple(sorted({max(1, round(share * model.spec.eval_tokens)) for share in BUDGETS}))
+def check_suites(run: Path, predictor: Predictor, suites: Sequence[str]) -> None:
+    """Raise ValueError for a suite that the model's task has no outputs for."""
+    task = task_of(predictor.spec.task)
+    wrong = [name for name in suites if name in LABEL_SUITES]
+    if wrong and task.label_scorer is None:
+        scored = ", ".join(other.name for other in TASKS if other.label_scorer)
+        raise ValueError(
+            f"suite {wrong[0]} needs scores of labels, which {scored} give; {run} is "
+            f"{predictor.description}"
+        )
 
 
-def suites_of(words: str) -> tuple[str, ...]:
-    """The names in a list with commas."""
-    return tuple(name.strip() for name in words.split(",") if name.strip())
+def default_budgets(predictor: Predictor) -> tuple[int, ...]:
+    """An eighth to all of the tokens of evaluation in training; of clips, at least the tokens
+    that one patch per frame takes."""
+    sampling = predictor.spec.clip_sampling()
+    minimum = sampling.tokens_for_patches(1) if sampling else 1
+    tokens = predictor.spec.eval_tokens
+    return tuple(sorted({max(minimum, round(share * tokens)) for share in BUDGET_SHARES}))
+
+
+def suites_of(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated list."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_label_map(path: Path | None) -> dict[str, str] | None:
+    """A JSON object from class names of the data to those of the model; None without a path."""
     if path is None:
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise ValueError(f"{path} must be an object of texts: {{class of the data: of the model}}")
-    return found
+    if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
+        raise ValueError(
+            f"{path} must be a JSON object of strings: {{class of the data: class of the model}}"
+        )
+    return content

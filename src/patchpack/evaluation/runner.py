@@ -1,4 +1,4 @@
-"""Suites on one run: what each needs of the data, in one place, and the report that they make."""
+"""Evaluation suites on one run: the data that each needs, and the report that they make."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,132 +8,145 @@ from pathlib import Path
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import write_text_atomic
 from patchpack.data.records import BadDataset
-from patchpack.evaluation import Data, data_of, relabel
 from patchpack.evaluation.calibration import calibration, temperature_of
 from patchpack.evaluation.cost import cost, points_of
 from patchpack.evaluation.fairness import fairness
 from patchpack.evaluation.linear_probe import fewshot
-from patchpack.evaluation.output_cache import OutputCache, open_output_cache
-from patchpack.evaluation.request import Request
+from patchpack.evaluation.output_cache import OutputCache
+from patchpack.evaluation.request import Request, check_suites
 from patchpack.evaluation.robustness import robustness
+from patchpack.evaluation.run_data import data_of
+from patchpack.inference.measure import EvalData
 from patchpack.inference.operating_point import (
     OperatingPoint,
     read_operating_point,
     write_operating_point,
 )
+from patchpack.inference.predictor import Predictor
 from patchpack.metrics.operating_points import MeasuredPoint, choose
 from patchpack.metrics.outputs import ModelOutput
-from patchpack.tasks.classification.predictor import ClassificationPredictor
-from patchpack.tasks.contrastive.predictor import PLAIN, ImageTextPredictor
+from patchpack.tasks.registry import task_of
+from patchpack.tasks.task import LabelScorer
 from patchpack.visualize.html import page
 from patchpack.visualize.section import Section
 
 
 class Runner:
-    """One run, and the images that it is asked about."""
+    """One run, and a request for suites on it.
+
+    log  receives lines on progress
+    """
 
     def __init__(
         self,
         run: Path,
-        model: ClassificationPredictor | ImageTextPredictor,
+        predictor: Predictor,
         request: Request,
-        *,
-        templates: tuple[str, ...] = PLAIN,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.run, self.model, self.request, self.log = run, model, request, log
-        self.templates = templates
-        self._trials: dict[str, OutputCache] = {}  # by split
+        check_suites(run, predictor, request.suites)
+        self.run, self.predictor, self.request, self.log = run, predictor, request, log
+        self._caches: dict[str, OutputCache] = {}  # by split
+
+    @property
+    def scores_labels(self) -> bool:
+        """Whether the model gives scores of labels, and so accuracy over cost."""
+        return task_of(self.predictor.spec.task).label_scorer is not None
 
     def sections(self) -> list[Section]:
-        """What each suite found, in the order asked for."""
+        """The result of each suite, in the order of the request."""
         return [self._section(name) for name in self.request.suites]
 
     def points(self) -> list[MeasuredPoint]:
-        """Every budget and cascade, as measured on the validation split, for a choice."""
-        return points_of(self._trial(self.request.val_split), self.request.budgets)
+        """Every budget and cascade, measured on the validation split, to choose from."""
+        return points_of(self._cache(self.request.val_split), self.request.budgets)
 
     def singles(self) -> list[MeasuredPoint]:
-        """Every budget by itself, on the split that is judged."""
-        points = points_of(self._trial(self.request.split), self.request.budgets)
+        """Every single budget, measured on the split of the request."""
+        points = points_of(self._cache(self.request.split), self.request.budgets)
         return [point for point in points if point.second_pass_tokens is None]
 
-    def left_out(self) -> list[str]:
-        """Images of the split that no suite could judge by, since they cannot be read."""
-        cache = self._trials.get(self.request.split)
-        return cache.left_out() if cache else []
+    def unreadable(self) -> list[str]:
+        """Images of the split that no suite could use, since they cannot be read."""
+        cache = self._caches.get(self.request.split)
+        return cache.unreadable() if cache else []
 
     def _section(self, name: str) -> Section:
-        asked, budgets = self.request, sorted(self.request.budgets)
+        request, budgets = self.request, sorted(self.request.budgets)
         if name == "fairness":
             return self._fairness(budgets)
-        cache = self._trial(asked.split)
+        if name == "fewshot":
+            train = self._labelled(request.train_split).data
+            return fewshot(self._features(request.split), train, budgets)
+        cache = self._cache(request.split)
         if name == "cost":
             return cost(cache, budgets)
         if name == "calibration":
-            temperature = None
-            if asked.fit_temperature:
-                operating_point = read_operating_point(self.run)
-                used = (
-                    operating_point.max_tokens or self.model.spec.eval_tokens
-                )  # what predict uses
-                temperature = temperature_of(self._trial(asked.val_split), used)
-                write_operating_point(self.run, replace(operating_point, temperature=temperature))
+            temperature = self._temperature() if request.fit_temperature else None
             return calibration(cache, budgets, temperature)
-        if name == "robustness":
-            shifted = (
-                self._labelled(asked.split, asked.shifted_data) if asked.shifted_data else None
-            )
-            return robustness(
-                cache, asked.robustness_tokens or budgets[-1], asked.severities, shifted
-            )
-        return fewshot(cache, self._labelled(asked.train_split), budgets)
+        shifted = None
+        if request.shifted_data:
+            shifted = self._labelled(request.split, request.shifted_data).data
+        tokens = request.robustness_tokens or budgets[-1]
+        return robustness(cache, tokens, request.severities, shifted)
+
+    def _temperature(self) -> float:
+        """Fitted on the validation split at the tokens that predict uses, and saved for it."""
+        point = read_operating_point(self.run)
+        tokens = point.max_tokens or self.predictor.spec.eval_tokens
+        temperature = temperature_of(self._cache(self.request.val_split), tokens)
+        write_operating_point(self.run, replace(point, temperature=temperature))
+        return temperature
 
     def _fairness(self, budgets: Sequence[int]) -> Section:
-        asked = self.request
-        train, test = (self._data(split) for split in (asked.train_split, asked.split))
+        request = self.request
+        train, test = (self._data(split) for split in (request.train_split, request.split))
+        cache = OutputCache(
+            self.run, self.predictor, test, self._vectors, "features", self.log
+        )
+        return fairness(cache, train, test, request.attributes, budgets)
 
-        def answer(batch: PackedBatch) -> ModelOutput:
-            vectors = self.model.vectors(batch)
-            return ModelOutput(vectors[:, :1], vectors)  # of no classes
+    def _vectors(self, batch: PackedBatch) -> ModelOutput:
+        """Features alone; the logits are of no classes."""
+        vectors = self.predictor.vectors(batch)
+        return ModelOutput(vectors[:, :1], vectors)
 
-        cache = OutputCache(self.run, self.model, test, answer, "features", self.log)
-        return fairness(cache, train, test, asked.attributes, budgets)
+    def _features(self, split: str) -> OutputCache:
+        """Features of a labelled split: those of the label scorer where there is one."""
+        if task_of(self.predictor.spec.task).label_scorer:
+            return self._cache(split)
+        data = self._labelled(split).data
+        return OutputCache(self.run, self.predictor, data, self._vectors, "features", self.log)
 
-    def _trial(self, split: str) -> OutputCache:
-        if split not in self._trials:
-            self._trials[split] = open_output_cache(
-                self.run,
-                self.model,
-                self._labelled(split),
-                templates=self.templates,
-                log=self.log,
+    def _cache(self, split: str) -> OutputCache:
+        if split not in self._caches:
+            data, score, query = self._labelled(split)
+            self._caches[split] = OutputCache(
+                self.run, self.predictor, data, score, query, self.log
             )
-        return self._trials[split]
+        return self._caches[split]
 
-    def _data(self, split: str, data: Path | None = None) -> Data:
-        asked = self.request
+    def _data(self, split: str, data: Path | None = None) -> EvalData:
+        request = self.request
         return data_of(
-            self.run, split=split, data=data or asked.data,
-            where=() if data else asked.where, max_bad_fraction=asked.max_bad_fraction,
-            require_labels=isinstance(self.model, ClassificationPredictor),
+            self.run, split=split, data=data or request.data,
+            where=() if data else request.where, max_bad_fraction=request.max_bad_fraction,
         )  # fmt: skip
 
-    def _labelled(self, split: str, data: Path | None = None) -> Data:
-        found = self._data(split, data)
-        if not found.index.classes:
-            raise BadDataset(f"{found.index.root} has no labels to judge by")
-        if isinstance(self.model, ImageTextPredictor):
-            return found
-        classes = self.model.spec.classes
-        index = relabel(found.index, classes, self.request.label_map)
-        return replace(found, index=index)
+    def _labelled(self, split: str, data: Path | None = None) -> LabelScorer:
+        labelled = self._data(split, data)
+        if not labelled.index.classes:
+            raise BadDataset(f"{labelled.index.root} has no labels to evaluate")
+        scorer = task_of(self.predictor.spec.task).label_scorer
+        if scorer is None:
+            return LabelScorer(labelled, self._vectors, "features")
+        return scorer(self.predictor, labelled, self.request.label_map, self.request.templates)
 
 
 def save_operating_point(
     run: Path, points: Sequence[MeasuredPoint], **limits: float | None
 ) -> MeasuredPoint:
-    """Choose within limits, and keep the choice with the model."""
+    """Choose a point within limits, and save it with the model."""
     point = choose(points, **limits)
     chosen = OperatingPoint(
         max_tokens=point.tokens,

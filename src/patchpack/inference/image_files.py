@@ -1,58 +1,61 @@
-"""Image files as a user names them, to pixels a predictor takes, in groups that fit in memory."""
+"""Image and video files that a user names, in groups that are predicted together."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from patchpack.data.images import BadImage, Pixels, decode
+from patchpack.data.images import BadImage, read_size
 from patchpack.data.records import CLIPS, IMAGES, MediaType
 from patchpack.data.sources.folders import files_in
 
-GROUP_PIXELS = 64_000_000  # decoded at a time, or one image of more
-
-
-class Group(NamedTuple):
-    """Some of the files, decoded."""
-
-    paths: list[Path]
-    images: list[Pixels]
+GROUP_FILES = 128  # maximum files per group …
+GROUP_PIXELS = 64_000_000  # … and maximum pixels, but for a single larger image
 
 
 def image_files(paths: Sequence[Path], media_type: MediaType = IMAGES) -> list[Path]:
-    """Files as given, folders as the images, or clips, in and below them; raises ValueError for
-    neither, and for a video among images."""
-    found: list[Path] = []
+    """Files as given; for a folder, the images or videos in it and below it.
+
+    Raises ValueError for a path that does not exist, a folder without images, no path at all, and
+    a video where images are expected.
+    """
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = files_in(path, media_type)
             if not inside:
                 raise ValueError(f"{path} holds no {media_type.name}")
-            found += inside
+            files += inside
         elif not path.exists():
             raise ValueError(f"{path}: there is no such file")
         elif media_type == IMAGES and path.suffix.lower() in CLIPS.suffixes:
-            raise ValueError(f"{path} is a video, which a model of clips takes")
+            raise ValueError(f"{path} is a video, and this model takes images")
         else:
-            found.append(path)
-    if not found:
+            files.append(path)
+    if not files:
         raise ValueError(f"no {media_type.name} were given")
-    return found
+    return files
 
 
-def read_groups(paths: Sequence[Path], bad: list[BadImage]) -> Iterator[Group]:
-    """The files in order; those that cannot be read are left out, and added to `bad`."""
-    group, pixels = Group([], []), 0
+def in_groups(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The files in order, few enough at a time that results come early and fit in memory.
+
+    Sizes come from headers; a header that cannot be read counts as no pixels.
+    """
+    group: list[Path] = []
+    pixels = 0
     for path in paths:
-        try:
-            image = decode(path, key=str(path))
-        except BadImage as error:
-            bad.append(error)
-            continue
-        if group.paths and pixels + image.size > 3 * GROUP_PIXELS:
+        size = _pixels(path)
+        if group and (len(group) == GROUP_FILES or pixels + size > GROUP_PIXELS):
             yield group
-            group, pixels = Group([], []), 0
-        group.paths.append(path)
-        group.images.append(image)
-        pixels += image.size
-    if group.paths:
+            group, pixels = [], 0
+        group.append(path)
+        pixels += size
+    if group:
         yield group
+
+
+def _pixels(path: Path) -> int:
+    try:
+        height, width = read_size(path)
+    except BadImage:  # named when the file is decoded; a video has no image header
+        return 0
+    return height * width

@@ -2,33 +2,63 @@
 
 from dataclasses import dataclass, field
 
+from patchpack.checkpoint import Checkpoint, CheckpointError
+from patchpack.data.config import InputSpec
 from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.video import VideoConfig
-from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.tasks.detection.model import DetectionConfig
-from patchpack.tasks.segmentation.model import SegmentationConfig
+from patchpack.serialization import Choice, ConfigError, from_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Choice):
+    """Base of every task's config: how the task's head is built and trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """The model, what it was trained for, and how images are to be shown to it."""
+    """The model, its task, and how images are prepared for it."""
 
     model: NaViTConfig | VideoConfig
-    task: ClassificationConfig | ContrastiveConfig | DetectionConfig | SegmentationConfig
-    classes: tuple[str, ...] = ()  # of a classifier
+    task: TaskConfig
+    classes: tuple[str, ...] = ()  # class names of a classifier
     tokenizer: Tokenizer | None = None  # of a model that reads texts
-    text_tower: ContrastiveConfig | None = None  # whose text side a detector tells classes by
-    frames: FrameSampling | None = None  # of clips: which are shown
-    resolution: Resolution = field(default_factory=Native)  # of training
-    eval_tokens: int = 256  # most tokens of an image, where nothing else is asked
-    dtype: str = "float32"
+    text_tower: TaskConfig | None = None  # contrastive config whose text side classifies boxes
+    frames: FrameSampling | None = None  # which frames of a clip the model takes
+    resolution: Resolution = field(default_factory=Native)  # rule for sizes in training
+    eval_tokens: int = 256  # maximum tokens per image, where no budget is given
+    dtype: str = "float32"  # of matrix products
+
+    @property
+    def input(self) -> InputSpec:
+        """The shape of the model's input."""
+        return input_spec(self.model)
 
     def clip_sampling(self, start_fraction: float = 0.5) -> ClipSampling | None:
-        """How clips are shown, from a place in time on; None for a model of images."""
+        """Which frames of clips the model takes; None for a model of images.
+
+        start_fraction  position of the first frame in the clip, in [0, 1)
+        """
         if self.frames is None or not isinstance(self.model, VideoConfig):
             return None
         return ClipSampling(self.frames, self.model.tubelets, start_fraction)
+
+
+def input_spec(model: NaViTConfig) -> InputSpec:
+    """The shape of a model's input, as packing needs it."""
+    tubelets = model.tubelets if isinstance(model, VideoConfig) else ()
+    return InputSpec(
+        patch_size=model.patch_size, max_side=model.positions.max_side, tubelets=tubelets
+    )
+
+
+def spec_in_checkpoint(checkpoint: Checkpoint) -> ModelSpec:
+    """The spec kept with a checkpoint's weights; raises CheckpointError where it is missing."""
+    try:
+        return from_json(ModelSpec, checkpoint.state["model_spec"])
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds no usable model spec: {error}"
+        ) from error

@@ -1,7 +1,7 @@
-"""How a model is used where nothing else is asked: its budget, or a cascade, and a temperature.
+"""The operating point of a model: its token budget, or a cascade of two, and a temperature.
 
-Chosen from what was measured (`patchpack eval --suite cost --max-ms 5`), kept beside the weights as
-operating_point.json, and read when they are loaded.
+Chosen from measurements (`patchpack eval --suite cost --max-ms 5`), saved beside the weights as
+operating_point.json, and used by `predict` unless a budget is given.
 """
 
 import json
@@ -17,14 +17,12 @@ FILE = "operating_point.json"
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """The choice."""
+    """Where on the curve of accuracy over cost a model is used."""
 
-    max_tokens: int | None = None  # most of an image; None: as in training
-    second_pass_tokens: int | None = (
-        None  # most tokens of an image that is shown again; None: none is
-    )
-    threshold: float = 0.0  # of confidence, below which an image is
-    temperature: float = 1.0  # that logits are divided by
+    max_tokens: int | None = None  # maximum tokens per image; None: as in training
+    second_pass_tokens: int | None = None  # maximum tokens in a second pass; None: no second pass
+    threshold: float = 0.0  # confidence below which an image gets the second pass
+    temperature: float = 1.0  # divisor of the logits
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "second_pass_tokens"):
@@ -35,7 +33,7 @@ class OperatingPoint:
 
 
 def read_operating_point(run: Path) -> OperatingPoint:
-    """What was chosen for a run, or nothing; raises CheckpointError for a damaged file."""
+    """The saved operating point of a run, or the default; raises CheckpointError if damaged."""
     path = existing_file(run, FILE)
     try:
         return from_json(OperatingPoint, json.loads(path.read_text(encoding="utf-8")))
@@ -46,6 +44,7 @@ def read_operating_point(run: Path) -> OperatingPoint:
 
 
 def write_operating_point(run: Path, operating_point: OperatingPoint) -> Path:
+    """Save an operating point in a run folder; returns its file."""
     path = run / FILE
     write_text_atomic(path, json.dumps(to_json(operating_point), indent=1) + "\n")
     return path

@@ -1,4 +1,4 @@
-"""Where results go: predictions never over a file that is there, nothing below one."""
+"""Output paths: never overwrite a file, never create a folder below a file."""
 
 import os
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from pathlib import Path
 
 
 def check_new(paths: Iterable[Path]) -> None:
-    """Raise ValueError for a file that is there already: it may be an image, or its true mask."""
+    """Raise ValueError for a path that exists: it may be an image, or its ground-truth mask."""
     for path in paths:
         if os.path.lexists(path):
-            raise ValueError(f"{path} is there already, and is left as it is: name another output")
+            raise ValueError(f"{path} exists, and is not overwritten: name another output")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; raises ValueError where a file is in the way."""
-    for above in (folder, *folder.parents):
-        if above.exists():
-            if not above.is_dir():
-                raise ValueError(f"{above} is a file: name a folder")
+    """Make a folder and its parents; raises ValueError where one of them is a file."""
+    for parent in (folder, *folder.parents):
+        if parent.exists():
+            if not parent.is_dir():
+                raise ValueError(f"{parent} is a file: name a folder")
             break
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,12 @@
-"""What all trained models can do: turn images of any size into vectors."""
+"""What all predictors share: packs of images of any size, feature vectors, the operating point.
+
+    image files or arrays → patches at a token budget → packs → forward passes → rows, in order
+
+A file gives the same patches here as in evaluation, so logits agree with those that a temperature
+or a threshold was fitted on.
+
+Axes: image, label, dim.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -9,19 +17,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpack.batch import ClipPatches, PackedBatch, Patches, collate
-from patchpack.data.pack import AnyImage, check_list, to_patches
+from patchpack.data.images import BadImage
+from patchpack.data.pack import AnyImage, check_list, image_key, to_patches
 from patchpack.data.packing.resolution import Resolution
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.inference.operating_point import OperatingPoint
+from patchpack.model.navit import forward_flops
 
-PACK_TOKENS = 8192  # at most, in one forward pass
+PACK_TOKENS = 8192  # maximum tokens per forward pass, but for a single larger image
 P = TypeVar("P", Patches, ClipPatches)
+Prepared = TypeVar("Prepared")
+Unreadable = list[BadImage] | None
+"""Collects the images that cannot be read; they get no row. None: the first one is raised."""
 
 
 class Predictor:
-    """A model ready for use, on one device."""
+    """A trained model on one device. Each task has a subclass with its own `predict`."""
 
-    kind, kinds = "a model of images", "models of images"
+    description = "a model of images"  # names the kind of model in error messages
 
     def __init__(
         self,
@@ -36,88 +49,133 @@ class Predictor:
 
     @property
     def dim(self) -> int:
-        """Numbers in the vector of an image."""
+        """Length of an image's feature vector."""
         return self.spec.model.dim
 
-    def embed(
-        self, images: Sequence[AnyImage], *, max_tokens: int | None = None
-    ) -> Float[np.ndarray, "image dim"]:
-        """The vector of each image, float32, in the order given.
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels; empty for a model without classes."""
+        return self.spec.classes
 
-        Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
+    def embed(
+        self,
+        images: Sequence[AnyImage],
+        *,
+        max_tokens: int | None = None,
+        unreadable: Unreadable = None,
+    ) -> Float[np.ndarray, "image dim"]:
+        """The feature vector of each image, float32, in the order given.
+
+        max_tokens  maximum tokens per image; None: the budget of evaluation in training
+        unreadable  collects images that cannot be read; None: raise BadImage
+
+        Raises ValueError for an image or a budget that is not accepted.
         """
-        vectors = [self.vectors(batch) for batch in self.packs(images, max_tokens)]
+        batches = self.packs(images, max_tokens, unreadable=unreadable)
+        vectors = [self.vectors(batch) for batch in batches]
         if not vectors:
             return np.empty((0, self.dim), np.float32)
         return torch.cat(vectors).numpy()
 
     @torch.inference_mode()
     def vectors(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
-        """The vectors of a pack, float32 on the host."""
+        """The feature vectors of a pack, float32 on the host."""
         with self.precision():
             return self.model.encode(batch.to(self.device)).pooled.float().cpu()
 
-    def as_chosen(
+    def at_operating_point(
         self,
-        logits_of: Callable[[Sequence[AnyImage], int | None], Float[Tensor, "image label"]],
+        logits_of: Callable[[Sequence[AnyImage], int | None, Unreadable], Tensor],
         images: Sequence[AnyImage],
         max_tokens: int | None,
+        unreadable: Unreadable = None,
     ) -> Float[Tensor, "image label"]:
-        """Logits as was chosen for the model: at its budget unless another is asked for, of images
-        that it is not sure of again with more, and divided by its temperature."""
-        chosen = self.operating_point
-        logits = logits_of(images, chosen.max_tokens if max_tokens is None else max_tokens)
-        if max_tokens is None and chosen.second_pass_tokens is not None:
-            unsure = (
-                (self.probabilities(logits).amax(1) < chosen.threshold).nonzero()[:, 0].tolist()
-            )
-            logits[unsure] = logits_of([images[i] for i in unsure], chosen.second_pass_tokens)
-        return logits / chosen.temperature
+        """Logits at the saved operating point: its token budget, a second pass for low-confidence
+        images, temperature scaling. An explicit `max_tokens` replaces budget and second pass.
+        """
+        point = self.operating_point
+        tokens = point.max_tokens if max_tokens is None else max_tokens
+        logits = logits_of(images, tokens, unreadable)
+        if max_tokens is None and point.second_pass_tokens is not None:
+            confidence = self.probabilities(logits).amax(1)
+            unsure = (confidence < point.threshold).nonzero()[:, 0].tolist()
+            images = readable(images, unreadable)
+            again = [images[i] for i in unsure]
+            logits[unsure] = logits_of(again, point.second_pass_tokens, None)
+        return logits / point.temperature
 
     def probabilities(self, logits: Float[Tensor, "image label"]) -> Float[Tensor, "image label"]:
-        """What the model says of each label."""
+        """Class probabilities from logits: softmax."""
         return logits.softmax(1)
 
+    def flops(self, lengths: Sequence[int]) -> int:
+        """Operations of one forward pass over images of these token counts."""
+        return forward_flops(self.spec.model, lengths)
+
     def precision(self) -> torch.autocast:
-        """The precision that the model was trained in."""
+        """Autocast to the dtype that the model was trained in."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def packs(
         self,
         images: Sequence[AnyImage],
         max_tokens: int | None,
+        *,
         resolution: Resolution | None = None,
+        unreadable: Unreadable = None,
     ) -> Iterator[PackedBatch]:
         """Packs of at most PACK_TOKENS, or of one larger image, in the order given.
 
         resolution  another rule for sizes than the model's own
         """
         check_list(images)
-        tokens = self.tokens_of(max_tokens)
+        tokens = self.tokens_or_default(max_tokens)
         model, rule = self.spec.model, resolution or self.spec.resolution.for_evaluation(tokens)
-        cut = (
-            to_patches(
-                image, f"image {number}", model.patch_size, tokens, rule, model.positions.max_side
-            )
-            for number, image in enumerate(images)
-        )
-        return (collate(group, model.patch_dim) for group in in_packs(cut))
 
-    def tokens_of(self, max_tokens: int | None) -> int:
-        """As asked for, or as trained; raises ValueError for less than one."""
+        def prepare(image: AnyImage, key: str) -> Patches:
+            return to_patches(
+                image, key, model.patch_size, tokens, rule, model.positions.max_side
+            )
+
+        prepared = skip_unreadable(prepare, images, unreadable)
+        return (collate(group, model.patch_dim) for group in in_packs(prepared))
+
+    def tokens_or_default(self, max_tokens: int | None) -> int:
+        """The budget given, or that of evaluation in training; raises ValueError below 1."""
         if max_tokens is not None and max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
         return max_tokens or self.spec.eval_tokens
 
 
-def in_packs(cut: Iterable[P]) -> Iterator[list[P]]:
+def skip_unreadable(
+    prepare: Callable[[Any, str], Prepared], images: Iterable[Any], unreadable: Unreadable
+) -> Iterator[Prepared]:
+    """Each image prepared; one that raises BadImage goes to `unreadable`, where that is a list."""
+    for number, image in enumerate(images):
+        key = image_key(image, number)
+        try:
+            yield prepare(image, key)
+        except BadImage as error:
+            error = BadImage(key, error.reason)
+            if unreadable is None:
+                raise error from None
+            unreadable.append(error)
+
+
+def readable(images: Sequence[Any], unreadable: Unreadable) -> list[Any]:
+    """The images that `skip_unreadable` did not leave out, in order: one for each row."""
+    keys = {error.key for error in unreadable or ()}
+    return [image for number, image in enumerate(images) if image_key(image, number) not in keys]
+
+
+def in_packs(prepared: Iterable[P]) -> Iterator[list[P]]:
     """Groups of at most PACK_TOKENS, or of one larger image, in the order given."""
-    waiting, room = [], PACK_TOKENS
-    for patches in cut:
-        if waiting and len(patches.patches) > room:
-            yield waiting
-            waiting, room = [], PACK_TOKENS
-        waiting.append(patches)
-        room -= len(patches.patches)
-    if waiting:
-        yield waiting
+    group, capacity = [], PACK_TOKENS
+    for patches in prepared:
+        if group and len(patches.patches) > capacity:
+            yield group
+            group, capacity = [], PACK_TOKENS
+        group.append(patches)
+        capacity -= len(patches.patches)
+    if group:
+        yield group

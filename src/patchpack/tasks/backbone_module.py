@@ -1,13 +1,16 @@
-"""What all tasks share: a trunk, and the choice to leave it as it was given.
+"""What the modules of all tasks share: a backbone, and the choice to freeze it.
 
-A task module offers `loss(batch)` for training, `encode(batch)` for its trunk's tokens and pooled
-vectors, and `training_flops(batch)`; the training loop knows no more of it.
+A task's module offers `loss(batch)` for training, `encode(batch)` for the backbone's tokens and
+pooled vectors, and `training_flops(batch)`; the training loop uses nothing else of it.
+
+Axes: token, image, dim.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,15 +29,13 @@ from patchpack.model.video import VideoConfig, VideoNaViT
 
 
 def check_unique_class_names(classes: Sequence[str]) -> None:
-    """Raise ValueError where two classes have one name: results go by it."""
-    if twice := sorted(name for name, count in Counter(classes).items() if count > 1):
-        raise ValueError(
-            f"names of classes must differ: {', '.join(map(repr, twice))} stands twice"
-        )
+    """Raise ValueError where two classes have the same name."""
+    if duplicates := sorted(name for name, count in Counter(classes).items() if count > 1):
+        raise ValueError(f"class names must be unique: {', '.join(map(repr, duplicates))} repeats")
 
 
 class BackboneModule(nn.Module):
-    """A module whose images go through `trunk`."""
+    """A module whose images go through `backbone`."""
 
     def __init__(self, model: NaViTConfig) -> None:
         super().__init__()
@@ -42,14 +43,14 @@ class BackboneModule(nn.Module):
         self.frozen = False
 
     def freeze(self) -> None:
-        """Train what is on the trunk alone: no gradient reaches it, no noise of training either."""
+        """Freeze the backbone: no gradients, and no dropout or drop path in it."""
         self.backbone.requires_grad_(False)
         self.frozen = True
         self.train(self.training)
 
     def load_text_tower(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take what else, beside the trunk, another task's weights have for this one; raises
-        KeyError for what they lack."""
+        """Take what this task needs of another task's weights beside the backbone; raises KeyError
+        for a tensor that is missing."""
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -58,21 +59,22 @@ class BackboneModule(nn.Module):
         return self
 
     def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
+        """Tokens and pooled vectors of the backbone."""
         return self.backbone.encode(batch, attend)
 
     def backbone_flops(self, lengths: Sequence[int]) -> int:
-        """Operations of the trunk's forward pass, as far as this task needs it."""
+        """Operations of the backbone's forward pass, as far as this task needs it."""
         return forward_flops(self.backbone.config, lengths)
 
     def backbone_training_flops(self, lengths: Sequence[int]) -> int:
-        """Operations of the trunk's forward pass, and of its backward pass where there is one."""
+        """Operations of the backbone's forward pass, and of its backward pass unless frozen."""
         forward = self.backbone_flops(lengths)
         return forward if self.frozen else 3 * forward - input_flops(self.backbone.config, lengths)
 
 
 class DenseBackboneModule(BackboneModule):
-    """A task of every token. Nothing is pooled for it, and so no pooling is learned: the vector of
-    an image is the mean of its tokens."""
+    """A module that predicts from every token. The backbone's pooling is not trained: the vector
+    of an image is the mean of its tokens."""
 
     def __init__(self, model: NaViTConfig) -> None:
         super().__init__(model)
@@ -81,7 +83,7 @@ class DenseBackboneModule(BackboneModule):
     def tokens(
         self, batch: PackedBatch, attend: Attend | None = None
     ) -> Float[Tensor, "token dim"]:
-        """What the trunk makes of every token."""
+        """The backbone's tokens after the final norm."""
         return self.backbone.layers(batch, ("norm",), attend)["norm"]
 
     def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
@@ -90,3 +92,12 @@ class DenseBackboneModule(BackboneModule):
 
     def backbone_flops(self, lengths: Sequence[int]) -> int:
         return token_flops(self.backbone.config, lengths)
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that stays in float32 under autocast: rounded scores would tie, and boxes
+    would jump."""
+
+    def forward(self, x: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any out"]:  # pyrefly: ignore
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())

@@ -1,42 +1,36 @@
-"""Which job a config asks for."""
+"""The tasks, and the lookup of one by its config. A new task is one folder, and one line here."""
 
 from patchpack.data.index import Index
-from patchpack.distributed import World
-from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.tasks.classification.task import Classification
-from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.tasks.contrastive.task import ContrastivePretraining
-from patchpack.tasks.detection.model import DetectionConfig
-from patchpack.tasks.detection.task import Detection
-from patchpack.tasks.segmentation.model import SegmentationConfig
-from patchpack.tasks.segmentation.task import Segmentation
-from patchpack.tasks.task import TaskRun
-from patchpack.train.config import RunConfig, Task
+from patchpack.data.records import BadDataset
+from patchpack.inference.model_spec import TaskConfig
+from patchpack.tasks.classification import CLASSIFICATION
+from patchpack.tasks.contrastive import CONTRASTIVE
+from patchpack.tasks.detection import DETECTION
+from patchpack.tasks.segmentation import SEGMENTATION
+from patchpack.tasks.task import TaskContext, TaskRun, TaskSpec
 
-JOBS = {
-    ClassificationConfig: Classification,
-    ContrastiveConfig: ContrastivePretraining,
-    DetectionConfig: Detection,
-    SegmentationConfig: Segmentation,
-}
+TASKS: tuple[TaskSpec, ...] = (
+    CLASSIFICATION,
+    CONTRASTIVE,
+    DETECTION,
+    SEGMENTATION,
+)
 
 
-def prepare(index: Index, config: RunConfig, world: World, *, resumed: bool = False) -> TaskRun:
-    """The job of a config on these data; raises BadDataset where they do not serve.
-
-    resumed  whether the run's folder holds what the job wrote there
-    """
-    match config.task:
-        case ClassificationConfig() as task:
-            return Classification(index, config, task)
-        case ContrastiveConfig() as task:
-            return ContrastivePretraining(index, config, task, world, resumed)
-        case DetectionConfig() as task:
-            return Detection(index, config, task, resumed)
-        case task:
-            return Segmentation(index, config, task)
+def task_of(config: TaskConfig) -> TaskSpec:
+    """The task of a config."""
+    return next(task for task in TASKS if task.config is type(config))
 
 
-def metric_of(task: Task) -> str:
-    """The figure that decides which weights are best."""
-    return JOBS[type(task)].metric
+def prepare(index: Index, context: TaskContext) -> TaskRun:
+    """A task on the data of a run; raises BadDataset where they do not serve, with the options of
+    the tasks that they would serve."""
+    task = task_of(context.task)
+    if not task.has_annotations(index):
+        others = [other for other in TASKS if other.has_annotations(index)]
+        hints = [f"; to train on its {other.annotation_name}, add {other.option}" for other in others]
+        try:
+            return task.prepare(index, context)
+        except BadDataset as error:
+            raise BadDataset(f"{error}{''.join(hints)}") from error
+    return task.prepare(index, context)

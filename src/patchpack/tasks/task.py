@@ -1,85 +1,203 @@
-"""What a run knows of its task: a Job, made of the run's config and the index of its data.
+"""What a task is: one TaskSpec, which training, loading, evaluation, prediction and reports ask.
 
-It says which images can be trained on and judged with, builds the module, judges it, and makes the
-card that its weights need to be used. One file a task; `jobs.py` picks.
+    index + TaskContext → prepare → TaskRun → model_spec → build → module     training
+    checkpoint → ModelSpec → build → module → predictor                       loading
+    predictor + index → evaluator → EvalResult                                training and `eval`
+    prediction, EvalResult → report → JSON, text, pictures                    command line, server
+
+A task is a folder below `tasks/` that makes one TaskSpec, and a line in `tasks/registry.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import torch
-from torch import nn
+from PIL import Image
 
+from patchpack.batch import PackedBatch
+from patchpack.data.bad_images import BadImages
+from patchpack.data.config import DataConfig
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
-from patchpack.inference.model_spec import ModelSpec
-from patchpack.serialization import to_json
+from patchpack.inference.measure import Cost, EvalData, view_batches, view_of
+from patchpack.inference.model_spec import ModelSpec, TaskConfig, input_spec
+from patchpack.inference.predictor import Predictor, Unreadable
+from patchpack.metrics.metric import Metric
+from patchpack.metrics.outputs import ModelOutput
+from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.backbone_module import BackboneModule
-from patchpack.train.config import RunConfig, Task
 
 
-class Judged(NamedTuple):
-    """What an evaluation came to."""
+@dataclass(frozen=True, kw_only=True)
+class TaskContext:
+    """What a run hands its task beside the index of its data."""
 
-    values: dict[str, float]  # none where no image could be read
-    bad: list[BadImage]  # images that could not
+    data: DataConfig
+    model: NaViTConfig
+    task: Any  # the task's own config
+    out: Path  # run folder
+    init: Path | None = None  # run whose weights initialize this one
+    resumed: bool = False  # the run folder holds what `TaskRun.write` left
+    world: World
 
 
-class TaskRun(Protocol):
-    """A task on the data of one run."""
+@dataclass(frozen=True, kw_only=True)
+class TaskRun:
+    """A task on the data of one run: its splits, and what its model spec needs of them."""
 
-    metric: str  # of an evaluation's values, decides which weights are best; higher is better
     train: Index
     val: Index
-    skipped: list[BadImage]  # images that the task has no use for, and why
-    messages: list[str]  # what else is to be told of the data
+    task: TaskConfig  # the config, completed from the data (class names)
+    classes: tuple[str, ...] = ()  # of a classifier
+    tokenizer: Tokenizer | None = None
+    text_tower: TaskConfig | None = None
+    skipped: Sequence[BadImage] = ()  # items that the task cannot use, and why
+    messages: Sequence[str] = ()  # notes on the data for the log
+    write: Callable[[Path], None] = lambda folder: None  # files that a resumed run reads again
 
-    def build(self) -> BackboneModule:
-        """The module, with new weights."""
+    def model_spec(self, context: TaskContext, dtype: str) -> ModelSpec:
+        """The spec of the trained model: images are prepared as in the run's evaluation."""
+        input = input_spec(context.model)
+        return ModelSpec(
+            model=context.model,
+            task=self.task,
+            classes=self.classes,
+            tokenizer=self.tokenizer,
+            text_tower=self.text_tower,
+            resolution=context.data.resolution,
+            frames=context.data.frames if input.tubelets else None,
+            eval_tokens=context.data.evaluation_tokens(input),
+            dtype=dtype,
+        )
+
+
+class EvalResult(Protocol):
+    """Metrics of one evaluation, and whatever the task's report shows beside them."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Values by name; empty where no item could be read."""
         ...
 
-    def head_matches(self, spec: dict[str, Any]) -> bool:
-        """Whether the head of a model with this card answers the same question."""
+
+class Evaluator(ABC):
+    """Compares predictions with the annotations of an index; used in training and after it."""
+
+    start_fractions: Sequence[float] = (0.5,)  # of the views of each clip
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    def batches(
+        self, predictor: Predictor, tokens: int, unreadable: BadImages
+    ) -> Iterator[PackedBatch]:
+        """Every item once for each of its views, at a token budget."""
+        for start_fraction in self.start_fractions:
+            view = view_of(predictor, tokens, start_fraction)
+            yield from view_batches(predictor, self.index, view, unreadable)
+
+    @abstractmethod
+    def run(
+        self, predictor: Any, batches: Iterable[PackedBatch], world: World | None = None
+    ) -> EvalResult:
+        """Evaluate; with a `world`, every process gets the result over the batches of all."""
+
+
+class Evaluation(NamedTuple):
+    """A result at one token budget, and its cost."""
+
+    cost: Cost
+    result: Any
+
+
+class Report(ABC):
+    """A task's predictions and evaluations as JSON, text and pictures."""
+
+    @abstractmethod
+    def to_json(self, prediction: Any) -> dict[str, Any]:
+        """The prediction for one image, as `predict --json` and the server give it."""
+
+    @abstractmethod
+    def to_text(self, prediction: Any) -> str:
+        """The same in one or more lines, to stand behind the name of the image."""
+
+    @abstractmethod
+    def record(self, evaluations: Sequence[Evaluation], predictor: Any) -> dict[str, Any]:
+        """The evaluations as JSON."""
+
+    @abstractmethod
+    def summary(self, evaluations: Sequence[Evaluation], predictor: Any) -> Iterator[Any]:
+        """The evaluations as lines of text and tables for a terminal."""
+
+    def pictures(
+        self, evaluations: Sequence[Evaluation], predictor: Any, evaluator: Any
+    ) -> Mapping[str, Image.Image]:
+        """Pictures of predictions beside the ground truth, by the stem of their files."""
+        return {}
+
+
+class PredictionWriter(Protocol):
+    """Writes predictions to the path given as `predict --output`."""
+
+    def add(self, path: Path, prediction: Any) -> Path | None:
+        """Write the prediction for one image file; the file written for it, if one is."""
         ...
 
-    def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
-        """Judge a module on the validation split; all processes get the same values."""
-        ...
-
-    def spec(self, dtype: str) -> ModelSpec:
-        """What the weights need beside them to be used."""
-        ...
-
-    def write(self, folder: Path) -> None:
-        """Put into the run's folder what a resumed run reads again."""
+    def close(self) -> Path | None:
+        """Write what holds all predictions; that file, if there is one."""
         ...
 
 
-def same_fields(kept: Mapping[str, Any], task: Task, names: Sequence[str]) -> bool:
-    """Whether a task kept in a card is of the kind of another, and these fields of it are equal."""
-    own = to_json(task)
-    same = all(kept.get(name) == own[name] for name in names)
-    return kept.get("type") == type(task).__name__ and same
+class LabelScorer(NamedTuple):
+    """A predictor as a scorer of labels: what the evaluation suites measure."""
+
+    data: EvalData  # labels numbered as the columns of the scores
+    score: Callable[[PackedBatch], ModelOutput]
+    query: object  # what the scores depend on beside weights and images; names cached outputs
 
 
-def build_spec(
-    config: RunConfig,
-    dtype: str,
-    *,
-    classes: tuple[str, ...] = (),
-    tokenizer: Tokenizer | None = None,
-) -> ModelSpec:
-    """The card of a model trained by a config: shown images as it was when it was judged."""
-    return ModelSpec(
-        model=config.model,
-        task=config.task,
-        classes=classes,
-        tokenizer=tokenizer,
-        resolution=config.data.resolution,
-        frames=config.data.frames if config.clip_sampling else None,
-        eval_tokens=config.evaluation_tokens,
-        dtype=dtype,
-    )
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """A task without options of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """Everything that the rest of the library asks of a task."""
+
+    name: str  # "detection"
+    config: type[TaskConfig]
+    metric: Metric  # decides which weights are best
+    prepare: Callable[[Index, TaskContext], TaskRun]  # raises BadDataset for data that do not serve
+    build: Callable[[ModelSpec], BackboneModule]  # module with new weights: training and loading
+    head_key: Callable[[ModelSpec], object]  # equal keys: the head of one model serves the other
+    predictor: Callable[[ModelSpec], type[Predictor]]
+    evaluation: Callable[[Predictor, EvalData, Any], tuple[Evaluator, Sequence[BadImage]]]
+    """Evaluator of a trained model on other data, and the items that it cannot use."""
+    run_evaluator: Callable[[TaskRun], Evaluator]  # of the validation split of a run
+    report: Report
+    predict: Callable[[Any, Sequence[Any], Any, int | None, Unreadable], list[Any]]
+    """(predictor, images, options, max_tokens, unreadable) → a prediction for each image."""
+    predict_options: type = NoOptions
+    eval_options: type = NoOptions
+    writer: Callable[[Path, Any, Sequence[Path], Any], PredictionWriter] | None = None
+    """(output, predictor, image files, options) → writer; None: predictions are printed only."""
+    label_scorer: (
+        Callable[[Any, EvalData, Mapping[str, str] | None, Sequence[str]], LabelScorer] | None
+    ) = None
+    """(predictor, data, label map, templates) → scorer; None: the model gives no label scores."""
+    has_annotations: Callable[[Index], bool]  # whether data hold what the task trains on
+    annotation_name: str  # "boxes": what the task trains on, in messages
+    needs_labels: bool = False  # class labels are read, and checked across splits
+    supports_video: bool = False
+    supports_mosaic: bool = False  # annotations have positions in pixels, and may be merged
+
+    @property
+    def option(self) -> str:
+        """How the task is chosen on the command line."""
+        words = "".join(f"-{c.lower()}" if c.isupper() else c for c in self.config.__name__)
+        return f"task:{words.lstrip('-')}"

@@ -18,7 +18,7 @@ from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -44,10 +44,11 @@ from patchpack.distributed import (
     parallelize,
 )
 from patchpack.losses import Loss
-from patchpack.train.config import RunConfig
+from patchpack.metrics.metric import Metric
+from patchpack.train.config import TrainConfig
 from patchpack.train.log import RunLog
 from patchpack.train.meter import Meter, StepTotals
-from patchpack.train.optim import build_optimizers, learning_rate
+from patchpack.train.optim import OptimConfig, build_optimizers, learning_rate
 from patchpack.train.precision import autocast
 from patchpack.train.progress import Progress
 
@@ -79,12 +80,18 @@ class Trainer:
     """One run: its weights, its optimizers and its progress."""
 
     def __init__(
-        self, task: nn.Module, config: RunConfig, world: World, dtype: torch.dtype
+        self,
+        task: nn.Module,
+        train: TrainConfig,
+        optim: OptimConfig,
+        world: World,
+        dtype: torch.dtype,
     ) -> None:
-        self.task, self.config, self.world, self.dtype = task.to(world.device), config, world, dtype
+        self.task, self.world, self.dtype = task.to(world.device), world, dtype
+        self.train_config, self.optim = train, optim
         self.flops: Callable[[PackedBatch], int] = task.training_flops  # pyrefly: ignore
-        self.optimizers = build_optimizers(task, config.optim)
-        self.average = deepcopy(self.task) if config.train.ema else None
+        self.optimizers = build_optimizers(task, optim)
+        self.average = deepcopy(self.task) if train.ema else None
         self.progress = Progress()
         self.grad_norm = torch.zeros(())
         # On GPUs the host runs ahead of the device: it hears of a step's numbers one step later.
@@ -95,8 +102,8 @@ class Trainer:
             objective,
             task,
             world,
-            checkpoint_blocks=config.train.activation_checkpointing,
-            compile_blocks=config.train.compile,
+            checkpoint_blocks=train.activation_checkpointing,
+            compile_blocks=train.compile,
         )
 
     @property
@@ -109,10 +116,10 @@ class Trainer:
 
         seconds  passed since the last step: ranks agree on their mean
         """
-        progress, train = self.progress, self.config.train
+        progress, train = self.progress, self.train_config
         self.task.train()
         torch.manual_seed((train.seed * 1_000_003 + progress.step) * 4096 + self.world.rank)
-        self.learning_rate = learning_rate(self.config.optim, progress.step, progress.steps(train))
+        self.learning_rate = learning_rate(self.optim, progress.step, progress.steps(train))
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * group["scale"]
@@ -120,20 +127,21 @@ class Trainer:
         batches = [pack.batch.to(self.world.device) for pack in loaded]
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
         loss = all_reduce_tensor(torch.stack([loss.sum.detach() for loss in losses]).sum())
-        local = [
-            sum(loss.count for loss in losses),
-            sum(batch.num_images for batch in batches),
-            sum(batch.num_tokens for batch in batches),
-            float(sum(self.flops(batch) for batch in batches)),
-            float(stop),
-            sum(len(pack.unreadable) for pack in loaded),
-            seconds,
-        ]
-        sums = StepTotals(loss.double(), *all_reduce_floats(local, self.world))
-        if sums.count:
-            self._update(loss, sums.count, batches)
-        self._advance(loaded[-1], sums)
-        return sums
+        local = {
+            "count": sum(loss.count for loss in losses),
+            "images": sum(batch.num_images for batch in batches),
+            "tokens": sum(batch.num_tokens for batch in batches),
+            "flops": float(sum(self.flops(batch) for batch in batches)),
+            "stop": float(stop),
+            "bad": sum(len(pack.unreadable) for pack in loaded),
+            "seconds": seconds,
+        }
+        summed = zip(local, all_reduce_floats(list(local.values()), self.world), strict=True)
+        totals = StepTotals(loss=loss.double(), **dict(summed))
+        if totals.count:
+            self._update(loss, totals.count, batches)
+        self._advance(loaded[-1], totals)
+        return totals
 
     def _backward(self, batch: PackedBatch, last: bool) -> Loss:
         waits = isinstance(self.objective, nn.parallel.DistributedDataParallel) and not last
@@ -153,7 +161,7 @@ class Trainer:
             Step(self.progress.step + 1, DeferredScalar(finite), DeferredScalar(loss), batches)
         )
         self.check(self.lag)
-        clip = self.config.optim.grad_clip_norm or torch.inf
+        clip = self.optim.grad_clip_norm or torch.inf
         torch._foreach_mul_(grads, scale * (clip / (self.grad_norm + 1e-6)).clamp(max=1))
         if self.lag:  # so that weights are still good when the host hears of it
             for grad in grads:
@@ -166,9 +174,21 @@ class Trainer:
     def _update_ema(self, average: nn.Module) -> None:
         """Move the averaged weights on, quicker at first so that they forget their start."""
         n = self.progress.step
-        share = 1 - min(self.config.train.ema, n / (n + 9))
+        share = 1 - min(self.train_config.ema, n / (n + 9))
         with torch.no_grad():
             torch._foreach_lerp_(tuple(average.parameters()), tuple(self.task.parameters()), share)
+
+    def values(self) -> dict[str, float]:
+        """What the log holds of a step beside loss and rates."""
+        progress = self.progress
+        return {
+            "lr": self.learning_rate,
+            "grad_norm": float(self.grad_norm),
+            "epoch": progress.epoch,
+            "images": progress.images,
+            "tokens": progress.tokens,
+            "flops": progress.flops,
+        }
 
     def check(self, lag: int = 0) -> None:
         """Raise TrainingError where a loss or gradient was not finite; the last `lag` may wait."""
@@ -278,67 +298,78 @@ def catch_stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+class Validation(NamedTuple):
+    """How weights are evaluated in training, and which metric decides which are best."""
+
+    evaluate: Callable[[nn.Module], dict[str, float]]
+    """Called by every process with the module; every process gets the same metrics."""
+    metric: Metric
+
+
+class CheckpointWriter(NamedTuple):
+    """Where checkpoints go, and the JSON that all of them hold."""
+
+    run: Path
+    checkpoints: Path
+    extra: dict[str, Any]
+
+    def save(self, trainer: Trainer, name: str, unreadable: dict[str, str]) -> None:
+        if trainer.world.is_main:
+            state = {**self.extra, "bad_images": unreadable}
+            trainer.save(self.checkpoints, name, state, keep=2 if name == "last" else 1)
+
+
 def fit(
     trainer: Trainer,
     packs: Iterator[LoadedPack],
     log: RunLog,
-    bad_images: BadImages,
+    unreadable: BadImages,
+    validation: Validation,
+    writer: CheckpointWriter,
     *,
-    evaluate: Callable[[nn.Module], dict[str, float]],
-    metric: str,
-    checkpoints: Path,
-    extra: dict,
+    pack_tokens: int,
 ) -> None:
-    """Train to the configured number of steps or budget, evaluating and saving on the way.
+    """Train to the configured number of steps or budget, with evaluations and checkpoints.
 
-    evaluate  called with the module to judge; every rank calls it, every rank gets the same values
-    metric    which of its values decides what `best` is; higher is better
-    extra     JSON kept in every checkpoint, beside the images that could not be read
+    unreadable   images that could not be read so far
+    pack_tokens  token slots per pack, for the fill in the log
 
-    Raises Stopped after saving when asked to stop, TrainingError when the run cannot go on,
-    BadDataset when too many images cannot be used.
+    Raises Stopped after saving on SIGINT or SIGTERM, TrainingError when the run cannot go on,
+    BadDataset when too many images cannot be read.
     """
-    train, progress, world = trainer.config.train, trainer.progress, trainer.world
-    slots = trainer.config.data.max_tokens * train.grad_accumulation * world.size
+    train, progress, world = trainer.train_config, trainer.progress, trainer.world
+    slots = pack_tokens * train.grad_accumulation * world.size
     meter = Meter()
-
-    def save(name: str) -> None:
-        if world.is_main:
-            state = {**extra, "bad_images": bad_images.reasons}
-            trainer.save(checkpoints, name, state, keep=2 if name == "last" else 1)
-
     with catch_stop_signals() as received:
         while progress.fraction_done(train) < 1:
             with meter.waiting():
                 loaded = [next(packs) for _ in range(train.grad_accumulation)]
-            sums = trainer.step(loaded, stop=bool(received), seconds=meter.lap())
-            meter.add(sums, slots)
-            step, fraction_done = progress.step, progress.fraction_done(train)
-            if sums.bad:
+            totals = trainer.step(loaded, stop=bool(received), seconds=meter.lap())
+            meter.add(totals, slots)
+            step, done = progress.step, progress.fraction_done(train)
+            if totals.bad:
                 errors = [error for pack in loaded for error in pack.unreadable]
-                log.log_unreadable(step, bad_images.add(all_gather_objects(errors, world)))
+                log.log_unreadable(step, unreadable.add(all_gather_objects(errors, world)))
             logs, evaluates, saves = (
-                step % every == 0 or fraction_done >= 1
+                step % every == 0 or done >= 1
                 for every in (train.log_every, train.eval_every, train.save_every)
             )
-            if logs or evaluates or saves or sums.stop:
+            if logs or evaluates or saves or totals.stop:
                 trainer.check()
             if logs:
-                extras = {"grad_norm": float(trainer.grad_norm), "epoch": progress.epoch}
-                seen = {name: getattr(progress, name) for name in ("images", "tokens", "flops")}
-                values = {"lr": trainer.learning_rate, **extras, **seen, **meter.read()}
-                log.train(step, fraction_done, values)
+                log.train(step, done, trainer.values() | meter.read())
             if evaluates:
                 with meter.pausing():
-                    values = evaluate(trainer.eval_module)
-                    log.evaluation(step, values)
-                    if values[metric] > progress.best:
-                        progress.best, progress.best_step = values[metric], step
-                        save("best")
-            if saves or sums.stop:
+                    metrics = validation.evaluate(trainer.eval_module)
+                    log.evaluation(step, metrics)
+                    value = metrics[validation.metric.name]
+                    if validation.metric.improves(value, progress.best):
+                        progress.best, progress.best_step = value, step
+                        writer.save(trainer, "best", unreadable.reasons)
+            if saves or totals.stop:
                 with meter.pausing():
-                    save("last")
-            if sums.stop and fraction_done < 1:
+                    writer.save(trainer, "last", unreadable.reasons)
+            if totals.stop and done < 1:
                 number = received[0] if received else signal.SIGTERM
-                raise Stopped(number, step, trainer.config.out)
+                raise Stopped(number, step, writer.run)
     progress.seconds += meter.lap()  # the last step's; ranks need no longer agree

@@ -16,7 +16,7 @@ class Progress:
     tokens: int = 0
     flops: float = 0.0  # operations of forward and backward passes
     seconds: float = 0.0  # spent, evaluation included; in checkpoints, up to the last step
-    best: float = -1.0  # best metric so far
+    best: float | None = None  # best value of the metric so far
     best_step: int = 0
 
     def fraction_done(self, config: TrainConfig) -> float:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch
+from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
@@ -20,7 +21,7 @@ LABEL = "label"  # the target this task reads: one class number per image
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
+class ClassificationConfig(TaskConfig):
     """How a classifier is trained."""
 
     loss: Literal["softmax", "sigmoid"] = "softmax"

@@ -1,36 +1,119 @@
-"""Pictures of what a classifier of clips said, beside what is true, for `eval`."""
+"""Predictions and evaluations of classifiers as JSON, text and pictures."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from patchpack.data.images import BadImage
 from patchpack.data.video.decode import decode_frames
-from patchpack.evaluation.run_data import Data
-from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
+from patchpack.inference.labels import LabelPrediction
+from patchpack.metrics.classification import ClassificationCounts, table
+from patchpack.tasks.classification.predictor import ClassificationPredictor
+from patchpack.tasks.task import Evaluation, Evaluator, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
+from patchpack.visualize.tables import new_table
 
-FRAMES = 8  # of a clip
+FRAMES = 8  # per clip in the picture
+SHOWN_CLASSES = 10  # above this, the worst and the best half of these are printed
 
 
-def draw_clips(
-    model: VideoClassificationPredictor, data: Data, tokens: int, views: int
-) -> Image.Image:
-    """Clips as strips of frames, each below what was said of it and what is true."""
-    index, rows = data.index, []
-    clips = index.clips
+class ClassificationReport(Report):
+    """Labels with probabilities; accuracy, per-class accuracy and the confusion matrix."""
+
+    def to_json(self, prediction: LabelPrediction) -> dict[str, Any]:
+        return prediction.to_json()
+
+    def to_text(self, prediction: LabelPrediction) -> str:
+        return prediction.to_text()
+
+    def record(
+        self, evaluations: Sequence[Evaluation], predictor: ClassificationPredictor
+    ) -> dict[str, Any]:
+        return {"budgets": accuracy_record(evaluations, predictor.classes)}
+
+    def summary(
+        self, evaluations: Sequence[Evaluation], predictor: ClassificationPredictor
+    ) -> Iterator[Any]:
+        return accuracy_summary(evaluations, predictor.classes)
+
+    def pictures(
+        self,
+        evaluations: Sequence[Evaluation],
+        predictor: ClassificationPredictor,
+        evaluator: Evaluator,
+    ) -> Mapping[str, Image.Image]:
+        cost, result = evaluations[-1]
+        pictures = confusion_picture(result.counts, predictor.classes)
+        if evaluator.index.clips is None:
+            return pictures
+        return {**pictures, "eval": _draw_clips(predictor, evaluator, cost.max_tokens)}
+
+
+def accuracy_record(evaluations: Sequence[Evaluation], classes: Sequence[str]) -> list[dict]:
+    """Accuracy at each budget as JSON; each result has `counts`."""
+    return [cost.to_json() | table(result.counts, classes) for cost, result in evaluations]
+
+
+def accuracy_summary(evaluations: Sequence[Evaluation], classes: Sequence[str]) -> Iterator[Any]:
+    """Accuracy at each budget as a table, and accuracy per class at the last."""
+    rows = new_table("tokens", "top-1", "top-5", "NLL", "GFLOP/image", "images/s", "images")
+    for cost, result in evaluations:
+        counts = result.counts
+        rows.add_row(
+            f"{cost.max_tokens}", f"{counts.top1:.4f}", f"{counts.top5:.4f}",
+            f"{counts.mean_nll:.4f}", f"{cost.gflops_per_image:.3f}", f"{cost.images_per_s:,.0f}",
+            f"{counts.images}",
+        )  # fmt: skip
+    yield rows
+    accuracies = evaluations[-1].result.counts.per_class.tolist()
+    ordered = sorted(
+        (accuracy, name)
+        for accuracy, name in zip(accuracies, classes, strict=True)
+        if accuracy == accuracy  # NaN for a class without images
+    )
+    if len(ordered) > SHOWN_CLASSES:
+        half = SHOWN_CLASSES // 2
+        ordered = ordered[:half] + ordered[-half:]
+        yield f"accuracy of the {half} worst and the {half} best classes:"
+    for accuracy, name in ordered:
+        yield f"  {accuracy:6.1%}  {name}"
+
+
+def confusion_picture(
+    counts: ClassificationCounts, classes: Sequence[str]
+) -> dict[str, Image.Image]:
+    """The confusion matrix; nothing where the extra `report` is not installed."""
+    try:
+        from patchpack.visualize.figures import draw_confusion
+    except ImportError:
+        return {}
+    png = draw_confusion(counts.confusion.numpy(), classes)
+    return {"confusion": Image.open(io.BytesIO(png))}
+
+
+def _draw_clips(predictor: Any, evaluator: Evaluator, tokens: int) -> Image.Image:
+    """A strip of frames per clip, titled with the predicted label and the true one."""
+    index, rows = evaluator.index, []
+    clips, views = index.clips, len(evaluator.start_fractions)
     assert clips is not None
     for number in evenly_spaced(len(index)):
         key, length, rate = index.keys[number], int(clips.lengths[number]), clips.rates[number]
-        frames = sorted({round(place) for place in np.linspace(0, length - 1, FRAMES)})
+        frames = sorted({round(position) for position in np.linspace(0, length - 1, FRAMES)})
         try:
             pixels = list(decode_frames(index.path(number), frames, rate, key=key))
-            (found,) = model.predict([index.path(number)], max_tokens=tokens, views=views, top=1)
+            (prediction,) = predictor.predict(
+                [index.path(number)], max_tokens=tokens, views=views, top=1
+            )
         except BadImage:
             continue
         truth = index.label_of[key]
-        told = f"{key}: {found.label} {found.probability:.0%}"
-        right = "" if truth in (None, found.label) else f", but it is {truth}"
-        titles = (f"{frame / rate:.2f} s" for frame in frames)
-        hits = [Hit(image, title) for image, title in zip(pixels, titles, strict=True)]
-        rows.append((told + right, hits))
+        title = f"{key}: {prediction.label} {prediction.probability:.0%}"
+        if truth not in (None, prediction.label):
+            title += f", true label {truth}"
+        times = (f"{frame / rate:.2f} s" for frame in frames)
+        hits = [Hit(image, time) for image, time in zip(pixels, times, strict=True)]
+        rows.append((title, hits))
     return draw_hits(rows, EVAL_SIDE // 2)

@@ -1,65 +1,103 @@
-"""Do texts find their images, and images their texts?"""
+"""Retrieval recall of images and texts, and zero-shot accuracy where images are labelled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
-from patchpack.data.annotations.pairs import Pairs, attach_captions, read_captions
-from patchpack.data.bad_images import BadImages
-from patchpack.data.records import BadDataset
-from patchpack.evaluation.run_data import Cost, Data, judged
+from patchpack.data.annotations.captions import Captions
+from patchpack.data.index import Index
+from patchpack.distributed import World, all_gather_objects, all_gather_rows
+from patchpack.metrics.classification import ClassificationCounts, count
 from patchpack.metrics.retrieval import encode_captions, recalls, select_readable
-from patchpack.tasks.contrastive.predictor import ImageTextPredictor
+from patchpack.tasks.contrastive.predictor import PLAIN, ImageTextPredictor
+from patchpack.tasks.task import Evaluator
+
+ROWS = 4096  # images scored at a time
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalResult(Cost):
-    """How well texts and images found each other at one token budget."""
+@dataclass(frozen=True)
+class ContrastiveResult:
+    """Either side is None where the data have no captions, or no labels."""
 
-    recalls: dict[str, float]
-    images: int
-    texts: int  # distinct ones
+    recalls: dict[str, float] | None
+    images: int = 0  # with a caption, and readable
+    texts: int = 0  # distinct captions of these
+    counts: ClassificationCounts | None = None  # of zero-shot classification
+    classes: tuple[str, ...] = ()  # of these classes
 
-
-def pairs_of(model: ImageTextPredictor, data: Data) -> Pairs:
-    """The images of the data that have texts, as the model reads them; raises BadDataset."""
-    assert model.spec.tokenizer is not None
-    most = model.model.config.text.max_length
-    pairs = attach_captions(data.index, read_captions(data.index), model.spec.tokenizer, most)
-    keys = dict.fromkeys(data.index.keys)  # of no class: a class may have no texts
-    BadImages(data.index.root, keys, data.max_bad_fraction, pairs.alone).check()
-    return pairs
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {name: value for name, value in (self.recalls or {}).items() if "recall" in name}
 
 
-def retrieve_at(
-    model: ImageTextPredictor, data: Data, pairs: Pairs, budgets: Sequence[int]
-) -> list[RetrievalResult]:
-    """Recall in both directions at each budget, over all texts of all images."""
-    assert pairs.index.captions is not None
-    with torch.inference_mode(), model.precision():
-        texts, owned = encode_captions(model.model, pairs.index.captions, model.device)
-    numbers = {key: number for number, key in enumerate(pairs.index.keys)}
-    data = replace(data, index=pairs.index)
-    bad = data.bad_images()
-    results = []
-    for tokens in budgets:
+class ContrastiveEvaluator(Evaluator):
+    """Retrieval over all captions of all images, in both directions; zero-shot classification by
+    the embedding of each class name.
+
+    index      all images
+    captioned  those with captions, the keys of which are in `index`; None: no retrieval
+    templates  prompts with {} in place of a class name; None: no zero-shot classification
+    """
+
+    def __init__(
+        self, index: Index, captioned: Index | None, templates: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(index)
+        self.captioned, self.templates = captioned, templates
+
+    def run(
+        self,
+        predictor: ImageTextPredictor,
+        batches: Iterable[PackedBatch],
+        world: World | None = None,
+    ) -> ContrastiveResult:
+        world = world or World()
         vectors: list[Tensor] = []
-        images: list[int] = []
+        keys: list[str] = []
+        for batch in batches:
+            vectors.append(predictor.vectors(batch))
+            keys += batch.keys
+        empty = torch.empty(0, predictor.dim)
+        local = torch.cat(vectors) if vectors else empty
+        rows, _ = all_gather_rows(local)
+        keys = all_gather_objects(keys, world)
+        result = self._retrieval(predictor, rows, keys)
+        if self.templates is None or not keys:
+            return result
+        counts = self._zero_shot(predictor, rows, keys, self.templates)
+        return replace(result, counts=counts, classes=self.index.classes)
 
-        def keep(batch: PackedBatch, vectors=vectors, images=images) -> None:
-            vectors.append(model.vectors(batch))
-            images.extend(numbers[key] for key in batch.keys)
-
-        cost = judged(model, data, tokens, bad, lambda packs: [*map(keep, packs)])
+    def _retrieval(
+        self, predictor: ImageTextPredictor, rows: Tensor, keys: list[str]
+    ) -> ContrastiveResult:
+        if self.captioned is None:
+            return ContrastiveResult(None)
+        numbers = {key: number for number, key in enumerate(self.captioned.keys)}
+        known = [position for position, key in enumerate(keys) if key in numbers]
+        images = [numbers[keys[position]] for position in known]
         if not images:
-            raise BadDataset(f"no image of {data.index.root} can be read")
-        sides = select_readable(torch.cat(vectors), texts.cpu(), owned, images)
-        results.append(
-            RetrievalResult(
-                **cost, recalls=recalls(*sides), images=len(images), texts=len(sides[1])
-            )
-        )
-    return results
+            return ContrastiveResult(None)
+        captions = self.captioned.annotation(Captions)
+        with torch.inference_mode(), predictor.precision():
+            texts, pairs = encode_captions(predictor.model, captions, predictor.device)
+        sides = select_readable(rows[known], texts.cpu(), pairs, images)
+        return ContrastiveResult(recalls(*sides), images=len(images), texts=len(sides[1]))
+
+    def _zero_shot(
+        self,
+        predictor: ImageTextPredictor,
+        rows: Tensor,
+        keys: list[str],
+        templates: Sequence[str],
+    ) -> ClassificationCounts:
+        classes = torch.from_numpy(predictor.embed_classes(self.index.classes, templates))
+        labels = dict(zip(self.index.keys, self.index.labels.tolist(), strict=True))
+        truth = torch.tensor([labels[key] for key in keys])
+        known = truth >= 0
+        total = ClassificationCounts.none(len(self.index.classes))
+        for some, answers in zip(rows[known].split(ROWS), truth[known].split(ROWS), strict=True):
+            total = total + count(predictor.scale * some @ classes.T, answers)
+        return total

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, PackedTexts, pack_texts
+from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss
 from patchpack.model.encoder import init_linear
 from patchpack.model.navit import NaViTConfig
@@ -26,7 +27,7 @@ from patchpack.tasks.contrastive.loss import sigmoid_contrastive, softmax_contra
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveConfig:
+class ContrastiveConfig(TaskConfig):
     """The text side, and how the two sides are trained together.
 
     The wrong texts of an image are all others of its pack and of the packs that other processes

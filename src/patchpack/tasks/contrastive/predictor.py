@@ -1,8 +1,10 @@
-"""Trained towers of images and texts: what is near what.
+"""A trained image-text model: embeddings of images and texts in one space, zero-shot labels.
 
-model = load("runs/emoji")
-model.embed(["a.png"]) @ model.embed_texts(["a red heart"]).T        cosines
-model.predict(["a.png"], ["cat", "dog"], templates=["a photo of a {}"])
+    model = load("runs/emoji")
+    model.embed(["a.png"]) @ model.embed_texts(["a red heart"]).T        cosine similarities
+    model.predict(["a.png"], ["cat", "dog"], templates=["a photo of a {}"])
+
+Axes: image, text, label, dim.
 """
 
 from collections.abc import Sequence
@@ -15,21 +17,26 @@ from torch import Tensor
 from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
 from patchpack.data.tokenizer import tokenize_and_pack
-from patchpack.inference.predictor import Predictor
-from patchpack.tasks.classification.predictor import Prediction, top_predictions
+from patchpack.inference.labels import LabelPrediction, top_predictions
+from patchpack.inference.predictor import Predictor, Unreadable
 
-GROUP = 1024  # texts encoded at a time
-PLAIN = ("{}",)  # a class by its bare name
+TEXTS_PER_BATCH = 1024
+PLAIN = ("{}",)  # the prompt template of a bare class name
 
 
 class ImageTextPredictor(Predictor):
-    """Two towers ready for use, on one device; all vectors have length 1."""
+    """An image-text model on one device; all embeddings have length 1."""
 
-    kind, kinds = "a model of images and texts", "models of images and texts"
+    description = "an image-text model"
 
     @property
     def dim(self) -> int:
         return self.model.config.dim
+
+    @property
+    def scale(self) -> float:
+        """The learned logit scale."""
+        return float(self.model.scale.detach())
 
     @torch.inference_mode()
     def vectors(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
@@ -37,26 +44,27 @@ class ImageTextPredictor(Predictor):
             return self.model(batch.to(self.device)).float().cpu()
 
     def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
-        """The vector of each text, float32; raises ValueError for one that has no token."""
+        """The embedding of each text, float32; raises ValueError for a text without a token."""
         if isinstance(texts, str):
             raise ValueError("this takes a list of texts; put a single one in a list")
-        found = [
-            self._encode(texts[start : start + GROUP]) for start in range(0, len(texts), GROUP)
+        batches = [
+            self._encode(texts[start : start + TEXTS_PER_BATCH])
+            for start in range(0, len(texts), TEXTS_PER_BATCH)
         ]
-        return torch.cat(found).numpy() if found else np.empty((0, self.dim), np.float32)
+        return torch.cat(batches).numpy() if batches else np.empty((0, self.dim), np.float32)
 
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
-        most = self.model.config.text.max_length
         assert self.spec.tokenizer is not None
-        packed = tokenize_and_pack(texts, self.spec.tokenizer, most)
+        max_length = self.model.config.text.max_length
+        packed = tokenize_and_pack(texts, self.spec.tokenizer, max_length)
         with self.precision():
             return self.model.encode_texts(packed.to(self.device)).float().cpu()
 
     def embed_classes(
         self, names: Sequence[str], templates: Sequence[str] = PLAIN
     ) -> Float[np.ndarray, "label dim"]:
-        """The vector of each class: the mean of its name in each template, of length 1 again.
+        """The embedding of each class: the mean over its name in each template, of length 1.
 
         Radford et al. (arXiv 2103.00020), §3.1.4. Raises ValueError for a template without "{}".
         """
@@ -75,29 +83,27 @@ class ImageTextPredictor(Predictor):
         templates: Sequence[str] = PLAIN,
         max_tokens: int | None = None,
         top: int = 5,
-    ) -> list[Prediction]:
-        """The `top` likeliest of these classes for each image, none of which was trained on.
+        unreadable: Unreadable = None,
+    ) -> list[LabelPrediction]:
+        """Zero-shot classification: the `top` most probable of these class names for each image.
 
-        Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
+        Raises BadImage for a file that cannot be read, unless `unreadable` collects it, and
+        ValueError for any other wrong argument.
         """
         classes = torch.from_numpy(self.embed_classes(names, templates))
 
-        def logits_of(some: Sequence[AnyImage], tokens: int | None) -> Tensor:
-            vectors = torch.from_numpy(self.embed(some, max_tokens=tokens))
-            return self.scale * vectors @ classes.T
+        def logits_of(
+            images: Sequence[AnyImage], tokens: int | None, unreadable: Unreadable
+        ) -> Tensor:
+            vectors = self.embed(images, max_tokens=tokens, unreadable=unreadable)
+            return self.scale * torch.from_numpy(vectors) @ classes.T
 
-        return top_predictions(
-            self.probabilities(self.as_chosen(logits_of, images, max_tokens)), names, top
-        )
-
-    @property
-    def scale(self) -> float:
-        """Of the logits, as learned."""
-        return float(self.model.scale.detach())
+        logits = self.at_operating_point(logits_of, images, max_tokens, unreadable)
+        return top_predictions(self.probabilities(logits), names, top)
 
 
 def check_templates(templates: Sequence[str]) -> None:
-    """Raise ValueError where there is none, or one has no place for a name."""
+    """Raise ValueError where there is no template, or one without {} for the class name."""
     wrong = [template for template in templates if "{}" not in template]
     if wrong or not templates:
-        raise ValueError(f"a template needs a {{}} where the class goes, not {wrong or 'nothing'}")
+        raise ValueError(f"a template needs {{}} in place of the class name: {wrong or 'no lines'}")

@@ -1,21 +1,16 @@
-"""Training two towers on images and their texts.
+"""Training an image-text model on images and their captions.
 
-A run's tokenizer is kept in its folder, and read from there when it is resumed.
+A run keeps its tokenizer in its folder, and reads it from there when it is resumed.
 """
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from patchpack.data.annotations.pairs import attach_captions, read_captions
+from patchpack.data.annotations.captions import Captions, attach_captions, read_captions
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import (
     Tokenizer,
@@ -24,101 +19,75 @@ from patchpack.data.tokenizer import (
     train_tokenizer,
     write_tokenizer,
 )
-from patchpack.distributed import World, all_gather_objects, all_gather_rows
+from patchpack.distributed import all_gather_objects
 from patchpack.inference.model_spec import ModelSpec
-from patchpack.metrics.retrieval import encode_captions, recalls, select_readable
-from patchpack.tasks.backbone_module import BackboneModule
+from patchpack.tasks.contrastive.evaluator import ContrastiveEvaluator
 from patchpack.tasks.contrastive.model import Contrastive, ContrastiveConfig
-from patchpack.tasks.task import Judged, build_spec
-from patchpack.train.config import RunConfig
-from patchpack.train.precision import autocast
+from patchpack.tasks.task import TaskContext, TaskRun
 
 
-class ContrastivePretraining:
-    """A Job: images and texts to near vectors. Raises BadDataset for data without pairs."""
+def prepare(index: Index, context: TaskContext) -> TaskRun:
+    """Images and their captions; raises BadDataset for data without captions."""
+    task, data = context.task, context.data
+    index = replace(index, labels=np.full_like(index.labels, -1), classes=())
+    texts = read_captions(index)
+    tokenizer = _tokenizer(index, texts, context)
+    if tokenizer.vocab_size > task.text.vocab_size:
+        raise BadDataset(
+            f"the tokenizer has {tokenizer.vocab_size:,} tokens, but the model's vocabulary "
+            f"{task.text.vocab_size:,}: set task.text.vocab_size to {tokenizer.vocab_size}"
+        )
+    pairs = attach_captions(index, texts, tokenizer, task.text.max_length)
+    skipped = [BadImage(key, reason) for key, reason in pairs.without_text.items()]
+    BadImages(index.root, dict.fromkeys(index.keys), data.max_bad_fraction).add(skipped)
+    lengths = pairs.index.annotation(Captions).lengths
+    longest, budget = int(lengths.max()), data.max_text_tokens
+    if budget is not None and longest > budget:
+        raise BadDataset(
+            f"a text has {longest} tokens, but data.max_text_tokens is {budget}: raise "
+            "data.max_text_tokens or lower task.text.max_length"
+        )
+    message = (
+        f"truncated: {pairs.truncated:,} of {len(lengths):,} texts, to "
+        f"{task.text.max_length} tokens"
+    )
+    return TaskRun(
+        train=pairs.index.split(data.train_split),
+        val=pairs.index.split(data.val_split),
+        task=task,
+        tokenizer=tokenizer,
+        skipped=skipped,
+        messages=[message] if pairs.truncated else [],
+        write=lambda folder: write_tokenizer(tokenizer, folder),
+    )
 
-    metric = "mean_recall"  # of few pairs, recall at a single k is mostly chance
 
-    def __init__(
-        self,
-        index: Index,
-        config: RunConfig,
-        task: ContrastiveConfig,
-        world: World,
-        resumed: bool,
-    ) -> None:
-        self.config, self.task, self.resumed = config, task, resumed
-        index = replace(index, labels=np.full_like(index.labels, -1), classes=())
-        texts = read_captions(index)
-        self.tokenizer = self._tokenizer(index, texts, world)
-        size, most = self.tokenizer.vocab_size, task.text.vocab_size
-        if size > most:
-            raise BadDataset(
-                f"the tokenizer has {size:,} tokens, but the model's vocabulary {most:,}: "
-                f"set task.text.vocab_size to {size}"
-            )
-        pairs = attach_captions(index, texts, self.tokenizer, task.text.max_length)
-        self.skipped = [BadImage(key, reason) for key, reason in pairs.alone.items()]
-        bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
-        bad.add(self.skipped)
-        longest, room = int(pairs.index.captions.lengths.max()), config.data.max_text_tokens  # pyrefly: ignore
-        if room is not None and longest > room:
-            raise BadDataset(
-                f"a text has {longest} tokens, but a pack may hold {room} of texts: raise "
-                "data.max_text_tokens or lower task.text.max_length"
-            )
-        self.train = pairs.index.split(config.data.train_split)
-        self.val = pairs.index.split(config.data.val_split)
-        self.messages = []
-        if pairs.cut:
-            self.messages.append(
-                f"{pairs.cut:,} of {len(pairs.index.captions.lengths):,} texts were "  # pyrefly: ignore
-                f"longer than {task.text.max_length} tokens, and are cut"
-            )
+def _tokenizer(index: Index, texts: list[tuple[str, ...]], context: TaskContext) -> Tokenizer:
+    """The run's own where it is resumed, the user's, or one trained on the training split."""
+    path = context.data.tokenizer
+    if context.resumed:
+        path = find_tokenizer(context.out) or path
+    if path is not None:
+        return load_tokenizer(path)
+    names = set(index.split(context.data.train_split).keys)
+    captions = [
+        text
+        for key, captions in zip(index.keys, texts, strict=True)
+        if key in names
+        for text in captions
+    ]
+    trained = []
+    if context.world.is_main:
+        trained = [train_tokenizer(captions, context.task.text.vocab_size)]
+    return all_gather_objects(trained, context.world)[0]
 
-    def _tokenizer(self, index: Index, texts: list[tuple[str, ...]], world: World) -> Tokenizer:
-        """The run's own where it is resumed, the user's, or one of the texts of the train split."""
-        data = self.config.data
-        path = data.tokenizer
-        if self.resumed:
-            path = find_tokenizer(self.config.out) or path
-        if path is not None:
-            return load_tokenizer(path)
-        names = set(index.split(data.train_split).keys)
-        learned = [text for key, many in zip(index.keys, texts, strict=True) if key in names
-                   for text in many]  # fmt: skip
-        trained = [train_tokenizer(learned, self.task.text.vocab_size)] if world.is_main else []
-        return all_gather_objects(trained, world)[0]
 
-    def build(self) -> BackboneModule:
-        return Contrastive(self.config.model, self.task)
+def build(spec: ModelSpec) -> Contrastive:
+    """The module of a spec, with new weights."""
+    assert isinstance(spec.task, ContrastiveConfig)
+    return Contrastive(spec.model, spec.task)
 
-    def head_matches(self, spec: dict[str, Any]) -> bool:
-        return (spec.get("tokenizer") or {}).get("content") == self.tokenizer.content
 
-    def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
-        """Recall of the validation split's pairs, the mean of both directions."""
-        module.eval()
-        encoded: list[Tensor] = []
-        numbered: list[int] = []
-        bad: list[BadImage] = []
-        numbers = {key: number for number, key in enumerate(self.val.keys)}
-        with torch.inference_mode(), autocast(world.device, dtype):
-            for pack in validation_batches(self.val, self.config, world):
-                bad.extend(pack.unreadable)
-                encoded.append(module(pack.batch.to(world.device)))
-                numbered += [numbers[key] for key in pack.batch.keys]
-            assert self.val.captions is not None
-            texts, pairs = encode_captions(module, self.val.captions, world.device)
-        mine = torch.cat(encoded) if encoded else texts.new_empty(0, texts.shape[1])
-        vectors, _ = all_gather_rows(mine)
-        images = all_gather_objects(numbered, world)
-        found_at = recalls(*select_readable(vectors, texts, pairs, images)) if images else {}
-        values = {name: share for name, share in found_at.items() if "recall" in name}
-        return Judged(values, all_gather_objects(bad, world))
-
-    def spec(self, dtype: str) -> ModelSpec:
-        return build_spec(self.config, dtype, tokenizer=self.tokenizer)
-
-    def write(self, folder: Path) -> None:
-        write_tokenizer(self.tokenizer, folder)
+def run_evaluator(run: TaskRun) -> ContrastiveEvaluator:
+    """Recall over the validation split."""
+    return ContrastiveEvaluator(run.val, run.val)

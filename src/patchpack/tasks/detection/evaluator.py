@@ -1,13 +1,11 @@
-"""Are objects found, and where they are?"""
+"""COCO average precision of a detector, in training and after it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from patchpack.batch import PackedBatch
-from patchpack.data.annotations.box_columns import attach_boxes
 from patchpack.data.index import Index
-from patchpack.data.records import BadDataset
-from patchpack.evaluation.run_data import Cost, Data, judged
+from patchpack.distributed import World, all_gather_objects
 from patchpack.metrics.detection import (
     MAX_DETECTIONS,
     DetectionMetrics,
@@ -15,42 +13,46 @@ from patchpack.metrics.detection import (
     average_precision,
 )
 from patchpack.tasks.detection.predictor import DetectionPredictor
+from patchpack.tasks.task import Evaluator
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoxResult(Cost):
-    """How well objects were found at one token budget."""
+@dataclass(frozen=True)
+class DetectionResult:
+    """Average precision, and the detections that it is of."""
 
     precision: DetectionMetrics
-    found: dict[str, Detections]  # by the key of the image
-    index: Index  # of the images, with their objects
+    detections: Mapping[str, Detections]  # by the key of the image
+    max_detections: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        if not self.detections:
+            return {}
+        return {name: getattr(self.precision, name) or 0.0 for name in ("ap", "ap50", "ap75")}
 
 
-def detect_at(
-    model: DetectionPredictor, data: Data, budgets: Sequence[int], most: int = MAX_DETECTIONS
-) -> list[BoxResult]:
-    """Average precision at each budget, in pixels of the images on disk, of the `most` best boxes
-    of each image.
+class DetectionEvaluator(Evaluator):
+    """Compares detections with the boxes of an index, in pixels of the image files.
 
-    Raises BadDataset for data without boxes, and where too many images cannot be used.
+    max_detections  detections per image that count, by score
     """
-    index, faults = attach_boxes(data.index, model.names, data.max_bad_fraction)
-    bad = data.bad_images()
-    bad.add(faults.images)
-    data = replace(data, index=index)
-    sizes = {key: (int(index.heights[i]), int(index.widths[i])) for i, key in enumerate(index.keys)}
-    results = []
-    for tokens in budgets:
-        found: dict[str, Detections] = {}
 
-        def keep(packs: Iterator[PackedBatch], found=found) -> None:
-            for batch in packs:
-                boxes = model.boxes(batch, [sizes[key] for key in batch.keys])
-                found.update(zip(batch.keys, boxes, strict=True))
+    def __init__(self, index: Index, max_detections: int = MAX_DETECTIONS) -> None:
+        super().__init__(index)
+        self.max_detections = max_detections
+        sizes = zip(index.heights.tolist(), index.widths.tolist(), strict=True)
+        self._sizes: dict[str, tuple[int, int]] = dict(zip(index.keys, sizes, strict=True))
 
-        cost = judged(model, data, tokens, bad, keep)
-        if not found:
-            raise BadDataset(f"no image of {index.root} can be read")
-        precision = average_precision(index, found, most)
-        results.append(BoxResult(**cost, precision=precision, found=found, index=index))
-    return results
+    def run(
+        self,
+        predictor: DetectionPredictor,
+        batches: Iterable[PackedBatch],
+        world: World | None = None,
+    ) -> DetectionResult:
+        local: list[tuple[str, Detections]] = []
+        for batch in batches:
+            detections = predictor.detect(batch, [self._sizes[key] for key in batch.keys])
+            local += zip(batch.keys, detections, strict=True)
+        detections = dict(all_gather_objects(local, world or World()))
+        precision = average_precision(self.index, detections, self.max_detections)
+        return DetectionResult(precision, detections, self.max_detections)

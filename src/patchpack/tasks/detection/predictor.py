@@ -1,13 +1,16 @@
-"""A trained detector as a function from images to boxes.
+"""A trained detector: from images to boxes.
 
     model = load("runs/x")
-    for box in model.predict(["a.jpg"], max_tokens=1024, least=0.3)[0]:
-        box.label, box.score, box.top, box.left, box.bottom, box.right     px of the image
+    for box in model.predict(["a.jpg"], max_tokens=1024, score_threshold=0.3)[0]:
+        box.label, box.score, box.top, box.left, box.bottom, box.right     px of the image file
 
-Of two boxes of a class that overlap much, the better one is told.
+Per-class non-maximum suppression is applied.
+
+Axes: token, label, dim.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,58 +19,65 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
-from patchpack.data.pack import AnyImage, to_pixels
+from patchpack.data.images import Pixels
+from patchpack.data.pack import AnyImage, check_list, to_pixels
 from patchpack.data.tokenizer import tokenize_and_pack
-from patchpack.inference.predictor import Predictor
+from patchpack.inference.predictor import Predictor, Unreadable, skip_unreadable
 from patchpack.metrics.detection import Detections
+from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.tasks.detection.box_ops import nms, to_corners
 from patchpack.tasks.detection.model import DetectorOutput
 
-CANDIDATES = 1000  # best pairs of a token and a class, of each image
-NMS_IOU = 0.5  # IoU from which the worse of two boxes of a class is the same object
-SCORE_THRESHOLD = 0.3  # score of a box that is shown
+CANDIDATES = 1000  # best pairs of a token and a class per image, before nms
+NMS_IOU = 0.5  # IoU above which the worse of two boxes of a class is dropped
+SCORE_THRESHOLD = 0.3  # minimum score of a reported box
 
 
 @dataclass(frozen=True)
 class Box:
-    """One object that was found."""
+    """One detected object."""
 
     label: str
     score: float
-    top: float  # px of the image, as the others
+    top: float  # px of the image file, as the other sides
     left: float
     bottom: float
     right: float
 
 
 def decode_detections(
-    found: DetectorOutput,
+    output: DetectorOutput,
     batch: PackedBatch,
     sizes: Sequence[tuple[int, ...]],
-    overlap: float = NMS_IOU,
+    nms_iou: float = NMS_IOU,
 ) -> list[Detections]:
-    """The boxes of each image of a pack, best first, in pixels of images of these (height, width);
-    of two of a class that overlap by more than an IoU of `overlap`, the better one."""
-    scores = found.scores.float().sigmoid().cpu().split(list(batch.lengths))
-    boxes = to_corners(found.boxes.float()).clamp(0, 1).cpu().split(list(batch.lengths))
-    results = []
-    for mine, places, (height, width) in zip(scores, boxes, sizes, strict=True):
-        values, order = mine.flatten().topk(min(CANDIDATES, mine.numel()))
-        labels = order % mine.shape[1]
+    """The boxes of each image of a pack, best first, after nms.
+
+    sizes  (height, width) in pixels of the images that the boxes are given in
+    """
+    scores = output.scores.float().sigmoid().cpu().split(list(batch.lengths))
+    boxes = to_corners(output.boxes.float()).clamp(0, 1).cpu().split(list(batch.lengths))
+    detections = []
+    for image_scores, image_boxes, (height, width) in zip(scores, boxes, sizes, strict=True):
+        num_classes = image_scores.shape[1]
+        values, order = image_scores.flatten().topk(min(CANDIDATES, image_scores.numel()))
+        labels = order % num_classes
         scale = torch.tensor([height, width, height, width], dtype=torch.float32)
-        pixels = places[order // mine.shape[1]] * scale
-        kept = nms(pixels, values, labels, overlap)
-        results.append(Detections(pixels[kept].numpy(), values[kept].numpy(), labels[kept].numpy()))
-    return results
+        pixels = image_boxes[order // num_classes] * scale
+        kept = nms(pixels, values, labels, nms_iou)
+        detections.append(
+            Detections(pixels[kept].numpy(), values[kept].numpy(), labels[kept].numpy())
+        )
+    return detections
 
 
 class DetectionPredictor(Predictor):
-    """A detector ready for use, on one device."""
+    """A detector on one device."""
 
-    kind, kinds = "a detector", "detectors"
+    description = "a detector"
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def classes(self) -> tuple[str, ...]:
         return self.spec.task.classes  # pyrefly: ignore
 
     def predict(
@@ -77,48 +87,68 @@ class DetectionPredictor(Predictor):
         *,
         max_tokens: int | None = None,
         score_threshold: float = SCORE_THRESHOLD,
+        unreadable: Unreadable = None,
     ) -> list[list[Box]]:
-        """The objects of each image with a score of `least` or more, best first.
+        """The boxes of each image with at least a score of `score_threshold`, best first.
 
-        names  what to look for, with a model that reads names; its own classes when empty
+        names  classes to detect, for an open-vocabulary detector; empty: those of training
 
-        Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
+        Raises BadImage for a file that cannot be read, unless `unreadable` collects it, and
+        ValueError for any other wrong argument.
         """
+        check_list(images)
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in [0, 1], not {score_threshold}")
-        vectors = self.embed_names(names) if names else None
-        pixels = [to_pixels(image, f"image {i}") for i, image in enumerate(images)]
-        sizes = iter([image.shape[:2] for image in pixels])
+        embeddings = self.embed_classes(names) if names else None
+        sizes: deque[tuple[int, int]] = deque()
+
+        def pixels() -> Iterator[Pixels]:
+            for image in skip_unreadable(to_pixels, images, unreadable):
+                sizes.append(image.shape[:2])
+                yield image
+
         return [
-            self._shown(found, names or self.names, score_threshold)
-            for batch in self.packs(pixels, max_tokens)
-            for found in self.boxes(batch, [next(sizes) for _ in batch.lengths], vectors)
+            _boxes(detections, names or self.classes, score_threshold)
+            for batch in self.packs(pixels(), max_tokens)  # pyrefly: ignore
+            for detections in self.detect(
+                batch, [sizes.popleft() for _ in batch.lengths], embeddings
+            )
         ]
 
-    def embed_names(self, names: Sequence[str]) -> Float[Tensor, "label dim"]:
-        """The vectors of names; raises ValueError where the model reads none, or one is empty."""
+    def embed_classes(self, names: Sequence[str]) -> Float[Tensor, "label dim"]:
+        """The embeddings of class names; raises ValueError for a detector of fixed classes, and
+        for an empty name."""
         text_tower, tokenizer = self.spec.text_tower, self.spec.tokenizer
-        if text_tower is None or tokenizer is None:
-            raise ValueError(f"this detector knows its own classes alone: {', '.join(self.names)}")
+        if not isinstance(text_tower, ContrastiveConfig) or tokenizer is None:
+            raise ValueError(
+                f"this detector has fixed classes, and takes no --labels: {', '.join(self.classes)}"
+            )
         packed = tokenize_and_pack(names, tokenizer, text_tower.text.max_length).to(self.device)
         with self.precision():
             return self.model.head.scores.encode(packed)
 
     @torch.inference_mode()
-    def boxes(
+    def detect(
         self,
         batch: PackedBatch,
         sizes: Sequence[tuple[int, ...]],
-        names: Float[Tensor, "label dim"] | None = None,
+        class_embeddings: Float[Tensor, "label dim"] | None = None,
     ) -> list[Detections]:
-        """All boxes of a pack's images, of these (height, width); names are vectors of others than
-        the model's own classes."""
-        with self.precision():
-            return decode_detections(self.model(batch.to(self.device), names=names), batch, sizes)
+        """All detections of a pack's images, in pixels of these (height, width).
 
-    def _shown(self, found: Detections, names: Sequence[str], score_threshold: float) -> list[Box]:
-        shown = np.flatnonzero(found.scores >= score_threshold)
-        return [
-            Box(names[found.labels[i]], float(found.scores[i]), *map(float, found.boxes[i]))
-            for i in shown
-        ]
+        class_embeddings  of other class names than those of training
+        """
+        with self.precision():
+            output = self.model(batch.to(self.device), class_embeddings=class_embeddings)
+            return decode_detections(output, batch, sizes)
+
+
+def _boxes(detections: Detections, names: Sequence[str], score_threshold: float) -> list[Box]:
+    return [
+        Box(
+            names[detections.labels[i]],
+            float(detections.scores[i]),
+            *map(float, detections.boxes[i]),
+        )
+        for i in np.flatnonzero(detections.scores >= score_threshold)
+    ]

@@ -1,151 +1,159 @@
-"""`patchpack eval` and `predict` of a detector: average precision, boxes, COCO files of them."""
+"""Predictions and evaluations of detectors as JSON, text, COCO files and pictures."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from rich.console import Console
 
-from patchpack.data.images import BadImage, Pixels, decode
-from patchpack.data.index import Index
-from patchpack.data.sources.coco import SUFFIX
-from patchpack.evaluation import Data, detect_at
-from patchpack.inference.image_files import image_files, read_groups
+from patchpack.data.annotations.boxes import BoxAnnotations
+from patchpack.data.images import Pixels, decode, read_size
+from patchpack.data.sources.coco import SUFFIX, to_coco_annotation
 from patchpack.inference.output_files import check_new, make_folder
-from patchpack.metrics.detection import STATS, Detections, annotation
-from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, DetectionPredictor
+from patchpack.metrics.detection import STATS
+from patchpack.tasks.detection.evaluator import DetectionEvaluator
+from patchpack.tasks.detection.options import DetectionPredictOptions
+from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, Box, DetectionPredictor
+from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import palette
-from patchpack.visualize.tables import cost_of, new_table
+from patchpack.visualize.tables import new_table
 
-TRUTH = (40, 220, 90)  # colour of the boxes that are true
-
-
-def eval_boxes(
-    model: DetectionPredictor,
-    data: Data,
-    budgets: Sequence[int],
-    *,
-    most: int,
-    out: Path,
-    name: str,
-    as_json: bool,
-) -> None:
-    """Judge at each budget, print, and leave the figures in `out`."""
-    results = detect_at(model, data, budgets, most)
-    figures = [{**cost_of(r), **asdict(r.precision)} for r in results]
-    record = {"run": name, "max_boxes": most, "budgets": figures}
-    make_folder(out.parent)
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    picture = out.with_name(f"{out.stem}.png")
-    draw_found(results[-1].index, results[-1].found).save(picture)
-    if as_json:
-        print(json.dumps(record))
-        return
-    console = Console(markup=False, highlight=False)
-    titles = ("AP", "AP50", "AP75", "small", "medium", "large")
-    looked = results[-1].precision
-    console.print(
-        f"{looked.images:,} images, {looked.objects:,} objects; the {most} best boxes of an image"
-    )
-    rows = new_table("tokens", *titles, "GFLOP", "images/s")
-    for r in results:
-        rows.add_row(
-            f"{r.max_tokens}", *(_figure(getattr(r.precision, stat)) for stat in STATS),
-            f"{r.gflops_per_image:.2f}", f"{r.images_per_s:,.1f}",
-        )  # fmt: skip
-    console.print(rows)
-    if len(model.names) > 1:
-        console.print(f"AP of each class at {results[-1].max_tokens} tokens:")
-        for label, value in results[-1].precision.per_class.items():
-            console.print(f"  {_figure(value)}  {label}")
-    for error in results[-1].unreadable:
-        console.print(f"left out: {error}", soft_wrap=True)
-    console.print(f"{out}, {picture}")
+GROUND_TRUTH = (40, 220, 90)  # color of the boxes of the data
 
 
-def _figure(value: float | None) -> str:
+class DetectionReport(Report):
+    """Boxes with scores; average precision; boxes over images."""
+
+    def to_json(self, prediction: list[Box]) -> dict[str, Any]:
+        return {"boxes": [asdict(box) for box in prediction]}
+
+    def to_text(self, prediction: list[Box]) -> str:
+        lines = [f"{len(prediction)} detections"]
+        lines += [
+            f"  {box.label} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
+            f"{box.right - box.left:.0f} x {box.bottom - box.top:.0f} px"
+            for box in prediction
+        ]
+        return "\n".join(lines)
+
+    def record(
+        self, evaluations: Sequence[Evaluation], predictor: DetectionPredictor
+    ) -> dict[str, Any]:
+        budgets = [cost.to_json() | asdict(result.precision) for cost, result in evaluations]
+        return {"max_detections": evaluations[-1].result.max_detections, "budgets": budgets}
+
+    def summary(
+        self, evaluations: Sequence[Evaluation], predictor: DetectionPredictor
+    ) -> Iterator[Any]:
+        cost, last = evaluations[-1]
+        yield (
+            f"{last.precision.images:,} images, {last.precision.objects:,} objects; the best "
+            f"{last.max_detections} detections per image count"
+        )
+        titles = ("AP", "AP50", "AP75", "small", "medium", "large")
+        rows = new_table("tokens", *titles, "GFLOP", "images/s")
+        for budget, result in evaluations:
+            rows.add_row(
+                f"{budget.max_tokens}",
+                *(_cell(getattr(result.precision, name)) for name in STATS),
+                f"{budget.gflops_per_image:.2f}",
+                f"{budget.images_per_s:,.1f}",
+            )
+        yield rows
+        if len(predictor.classes) > 1:
+            yield f"AP of each class at {cost.max_tokens} tokens:"
+            for label, value in last.precision.per_class.items():
+                yield f"  {_cell(value)}  {label}"
+
+    def pictures(
+        self,
+        evaluations: Sequence[Evaluation],
+        predictor: DetectionPredictor,
+        evaluator: DetectionEvaluator,
+    ) -> Mapping[str, Image.Image]:
+        return {"eval": draw_detections(evaluator, evaluations[-1].result.detections)}
+
+
+def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def predict_boxes(
-    model: DetectionPredictor, images: Sequence[Path], labels: Sequence[str], *,
-    max_tokens: int | None, score_threshold: float, output: Path | None, as_json: bool, bad: list[BadImage],
-) -> None:  # fmt: skip
-    """Print the objects of each image; with `output`, write all as one COCO file, in which images
-    are told by where they lie from there."""
-    if output:
+class CocoWriter:
+    """Writes all predictions as one COCO file, with image paths relative to its folder.
+
+    Raises ValueError for a name that does not end in .json, and where the file exists.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        predictor: DetectionPredictor,
+        paths: Sequence[Path],
+        options: DetectionPredictOptions,
+    ) -> None:
         if output.is_dir():
             raise ValueError(f"{output} is a folder: name the COCO file to write")
         if output.suffix.lower() != SUFFIX:
             raise ValueError(f"{output} does not end in {SUFFIX}: name the COCO file to write")
         check_new([output])
         make_folder(output.parent)
-    names = {name: number + 1 for number, name in enumerate(labels or model.names)}
-    coco = {"images": [], "annotations": [],
-            "categories": [{"id": i, "name": name} for name, i in names.items()]}  # fmt: skip
-    for paths, pixels in read_groups(image_files(images), bad):
-        answers = model.predict(
-            pixels, labels, max_tokens=max_tokens, score_threshold=score_threshold
-        )
-        for path, image, boxes in zip(paths, pixels, answers, strict=True):
-            number = len(coco["images"]) + 1
-            height, width = image.shape[:2]
-            coco["images"].append(
-                {"id": number, "file_name": _seen_from(output, path), "height": height,
-                 "width": width}
-            )  # fmt: skip
-            for box in boxes:
-                sides = box.top, box.left, box.bottom, box.right
-                told = {"id": len(coco["annotations"]) + 1, "score": box.score}
-                coco["annotations"].append(annotation(number, names[box.label], sides) | told)
-            if as_json:
-                print(json.dumps({"image": str(path), "boxes": [asdict(box) for box in boxes]}))
-                continue
-            print(f"{path}: {len(boxes)} found")
-            for box in boxes:
-                print(f"  {box.label} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
-                      f"{box.right - box.left:.0f} x {box.bottom - box.top:.0f} px")  # fmt: skip
-    if output:
-        output.write_text(json.dumps(coco) + "\n")
-        if not as_json:
-            print(output)
+        names = options.labels or predictor.classes
+        self.output, self.categories = output, {name: i + 1 for i, name in enumerate(names)}
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, path: Path, prediction: list[Box]) -> None:
+        number = len(self.images) + 1
+        height, width = read_size(path)
+        name = os.path.relpath(path, self.output.parent)
+        self.images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for box in prediction:
+            sides = box.top, box.left, box.bottom, box.right
+            annotation = to_coco_annotation(number, self.categories[box.label], sides)
+            extra = {"id": len(self.annotations) + 1, "score": box.score}
+            self.annotations.append(annotation | extra)
+
+    def close(self) -> Path:
+        categories = [{"id": number, "name": name} for name, number in self.categories.items()]
+        content = {
+            "images": self.images, "annotations": self.annotations, "categories": categories,
+        }  # fmt: skip
+        self.output.write_text(json.dumps(content) + "\n")
+        return self.output
 
 
-def _seen_from(output: Path | None, path: Path) -> str:
-    return os.path.relpath(path, output.parent) if output else str(path)
-
-
-def draw_found(index: Index, found: Mapping[str, Detections]) -> Image.Image:
-    """Images with their objects in green, and below with what was found, a colour a class."""
-    assert index.boxes is not None
-    truths, answers = [], []
-    numbers = [number for number in range(len(index)) if index.keys[number] in found]
-    for number in (numbers[place] for place in evenly_spaced(len(numbers))):
-        key, there = index.keys[number], index.boxes.images[number]
+def draw_detections(evaluator: DetectionEvaluator, detections: Mapping[str, Any]) -> Image.Image:
+    """Images with their ground-truth boxes in green, and below with the detections, a color per
+    class."""
+    index = evaluator.index
+    boxes = index.annotation(BoxAnnotations)
+    truths, predictions = [], []
+    numbers = [number for number in range(len(index)) if index.keys[number] in detections]
+    for number in (numbers[i] for i in evenly_spaced(len(numbers))):
+        key, truth = index.keys[number], boxes.images[number]
         pixels = decode(index.path(number), key=key)
-        mine = found[key]
-        sure = mine.scores >= SCORE_THRESHOLD
-        colours = palette()[mine.labels[sure] % 255 + 1].tolist()
-        green = [TRUTH] * len(there.boxes)
-        truths.append(Hit(_boxed(pixels, there.boxes, green), key.rpartition("/")[2]))
-        title = f"{sure.sum()} found, {len(there.boxes)} there"
-        answers.append(Hit(_boxed(pixels, mine.boxes[sure], colours), title))
-    return draw_hits(
-        [("objects", truths), (f"found, score {SCORE_THRESHOLD} or more", answers)], EVAL_SIDE
-    )
+        detected = detections[key]
+        shown = detected.scores >= SCORE_THRESHOLD
+        colors = palette()[detected.labels[shown] % 255 + 1].tolist()
+        green = [GROUND_TRUTH] * len(truth.boxes)
+        truths.append(Hit(_boxed(pixels, truth.boxes, green), key.rpartition("/")[2]))
+        title = f"{shown.sum()} detections, {len(truth.boxes)} objects"
+        predictions.append(Hit(_boxed(pixels, detected.boxes[shown], colors), title))
+    below = f"detections with a score of at least {SCORE_THRESHOLD}"
+    return draw_hits([("ground truth", truths), (below, predictions)], EVAL_SIDE)
 
 
-def _boxed(pixels: Pixels, boxes: np.ndarray, colours: Sequence[Sequence[int]]) -> Pixels:
-    """Drawn on an image that is already shrunk, so that every line is as thin as it can be."""
+def _boxed(pixels: Pixels, boxes: np.ndarray, colors: Sequence[Sequence[int]]) -> Pixels:
+    """Boxes drawn after the image is shrunk, so that every line is one pixel wide."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     scale = min(1.0, EVAL_SIDE / max(image.size))
     image = image.resize([max(1, round(side * scale)) for side in image.size])  # pyrefly: ignore
     draw = ImageDraw.Draw(image)
-    for (top, left, bottom, right), colour in zip(boxes * scale, colours, strict=True):
-        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=tuple(colour))
+    for (top, left, bottom, right), color in zip(boxes * scale, colors, strict=True):
+        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=tuple(color))
     return np.asarray(image)

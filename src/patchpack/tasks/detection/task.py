@@ -1,154 +1,124 @@
-"""Training a detector on images and the boxes of their objects."""
+"""Training a detector on images and bounding boxes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import nn
+from typing import NamedTuple
 
 from patchpack.checkpoint import load_newest
-from patchpack.data.annotations.box_columns import attach_boxes
+from patchpack.data.annotations.boxes import BoxAnnotations, attach_boxes
 from patchpack.data.bad_images import BadImages
-from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import BadDataset
-from patchpack.data.tokenizer import (
-    Tokenizer,
-    find_tokenizer,
-    load_tokenizer,
-    tokenize_and_pack,
-    write_tokenizer,
-)
-from patchpack.distributed import World, all_gather_objects
-from patchpack.inference.model_spec import ModelSpec
-from patchpack.loading import spec_in_checkpoint
-from patchpack.metrics.detection import Detections, average_precision, need_detection
+from patchpack.data.tokenizer import Tokenizer, find_tokenizer, load_tokenizer, write_tokenizer
+from patchpack.inference.model_spec import ModelSpec, spec_in_checkpoint
+from patchpack.metrics.detection import require_detection
 from patchpack.old_names import existing_file
 from patchpack.serialization import from_json, to_json
-from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.contrastive.model import ContrastiveConfig
+from patchpack.tasks.detection.evaluator import DetectionEvaluator
 from patchpack.tasks.detection.model import DetectionConfig, Detector
-from patchpack.tasks.detection.predictor import decode_detections
-from patchpack.tasks.task import Judged, build_spec, same_fields
-from patchpack.train.config import RunConfig
-from patchpack.train.precision import autocast
+from patchpack.tasks.task import TaskContext, TaskRun
 
 TEXT_TOWER = "text_tower.json"
 
 
-class Detection:
-    """A Job: images to boxes of objects. Raises BadDataset for data without boxes, and
-    ImportError where the extra `detection` is not installed."""
-
-    metric = "ap"
-
-    def __init__(
-        self, index: Index, config: RunConfig, task: DetectionConfig, resumed: bool
-    ) -> None:
-        need_detection()
-        self.config = config
-        self.reader = _reader(config, resumed) if task.open_vocabulary else None
-        found, faults = attach_boxes(index, task.classes, config.data.max_bad_fraction)
-        assert found.boxes is not None
-        self.messages, self.skipped = faults.messages(), list(faults.images)
-        bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
-        bad.add(self.skipped)
-        self.classes = found.boxes.classes
-        self.task = replace(task, classes=self.classes)
-        self.train = found.split(config.data.train_split)
-        self.val = found.split(config.data.val_split)
-        self._check_splits()
-
-    def _check_splits(self) -> None:
-        """Raise BadDataset where there is nothing to learn or to judge by."""
-        learned, judged = (_labels(split) for split in (self.train, self.val))
-        for name, labels in (("training", learned), ("validation", judged)):
-            if not labels:
-                raise BadDataset(f"no image of the {name} split of {self.train.root} has a box")
-        unseen = [self.classes[label] for label in sorted(judged - learned)]
-        if unseen and not self.task.open_vocabulary:
-            raise BadDataset(
-                f"{self.train.root}: there are boxes of {', '.join(map(repr, unseen[:10]))} in the "
-                "validation split, and none in the training split"
-            )
-
-    def build(self) -> BackboneModule:
-        text_tower, names = None, None
-        if self.reader:
-            text_tower, tokenizer = self.reader
-            names = tokenize_and_pack(self.classes, tokenizer, text_tower.text.max_length)
-        return Detector(self.config.model, len(self.classes), self.task, text_tower, names)
-
-    def head_matches(self, spec: dict[str, Any]) -> bool:
-        return same_fields(spec["task"], self.task, ("classes", "open_vocabulary"))
-
-    def evaluate(self, module: nn.Module, world: World, dtype: torch.dtype) -> Judged:
-        """Average precision on the validation split, in pixels of the images on disk."""
-        module.eval()
-        errors: list[BadImage] = []
-        mine: list[tuple[str, Detections]] = []
-        sizes = dict(zip(self.val.keys, zip(self.val.heights, self.val.widths, strict=True),
-                         strict=True))  # fmt: skip
-        for pack in validation_batches(self.val, self.config, world):
-            errors.extend(pack.unreadable)
-            with torch.inference_mode(), autocast(world.device, dtype):
-                found = module(pack.batch.to(world.device))
-            keys = pack.batch.keys
-            mine += zip(
-                keys, decode_detections(found, pack.batch, [sizes[k] for k in keys]), strict=True
-            )
-        found = dict(all_gather_objects(mine, world))
-        result = average_precision(self.val, found)
-        values = {name: getattr(result, name) or 0.0 for name in ("ap", "ap50", "ap75")}
-        return Judged(values if found else {}, all_gather_objects(errors, world))
-
-    def spec(self, dtype: str) -> ModelSpec:
-        spec = replace(build_spec(self.config, dtype), task=self.task)
-        if self.reader is None:
-            return spec
-        return replace(spec, text_tower=self.reader.text_tower, tokenizer=self.reader.tokenizer)
-
-    def write(self, folder: Path) -> None:
-        """What reads the names of classes; boxes are read again with the data."""
-        if self.reader:
-            write_tokenizer(self.reader.tokenizer, folder)
-            text_tower = json.dumps(to_json(self.reader.text_tower), indent=2)
-            (folder / TEXT_TOWER).write_text(text_tower + "\n")
-
-
-def _labels(split: Index) -> set[int]:
-    """The numbers of the classes that have a box."""
-    assert split.boxes is not None
-    return {int(label) for there in split.boxes.images for label in there.labels}
-
-
-class Reader(NamedTuple):
-    """What names of classes are read by."""
+class TextEncoder(NamedTuple):
+    """What encodes class names."""
 
     text_tower: ContrastiveConfig
     tokenizer: Tokenizer
 
+    def write(self, folder: Path) -> None:
+        """Keep it in a run's folder, where a resumed run reads it."""
+        write_tokenizer(self.tokenizer, folder)
+        text = json.dumps(to_json(self.text_tower), indent=2)
+        (folder / TEXT_TOWER).write_text(text + "\n")
 
-def _reader(config: RunConfig, resumed: bool) -> Reader:
-    """The text side of the run to begin with, kept in the run's own folder when it is resumed."""
-    if resumed:
-        text_tower = from_json(
-            ContrastiveConfig, json.loads(existing_file(config.out, TEXT_TOWER).read_text())
-        )
-        path = find_tokenizer(config.out)
-        if path is None:
-            raise BadDataset(f"{config.out} has lost the tokenizer that it began with")
-        return Reader(text_tower, load_tokenizer(path))
-    if config.init is None:
+
+def prepare(index: Index, context: TaskContext) -> TaskRun:
+    """Images and the boxes of their objects.
+
+    Raises BadDataset for data without boxes, and ImportError without the extra `detection`.
+    """
+    require_detection()
+    task, data = context.task, context.data
+    encoder = _text_encoder(context) if task.open_vocabulary else None
+    boxed, issues = attach_boxes(index, task.classes, data.max_bad_fraction)
+    BadImages(index.root, dict.fromkeys(index.keys), data.max_bad_fraction).add(issues.images)
+    classes = boxed.annotation(BoxAnnotations).classes
+    train, val = boxed.split(data.train_split), boxed.split(data.val_split)
+    _check_splits(train, val, classes, task.open_vocabulary)
+    return TaskRun(
+        train=train,
+        val=val,
+        task=replace(task, classes=classes),
+        text_tower=encoder and encoder.text_tower,
+        tokenizer=encoder and encoder.tokenizer,
+        skipped=list(issues.images),
+        messages=issues.messages(),
+        write=encoder.write if encoder else lambda folder: None,
+    )
+
+
+def _check_splits(train: Index, val: Index, classes: Sequence[str], open_vocabulary: bool) -> None:
+    """Raise BadDataset where a split has no box, or validation a class that training lacks."""
+    trained, evaluated = _labels(train), _labels(val)
+    for name, labels in (("training", trained), ("validation", evaluated)):
+        if not labels:
+            raise BadDataset(f"no image of the {name} split of {train.root} has a box")
+    unseen = [classes[label] for label in sorted(evaluated - trained)]
+    if unseen and not open_vocabulary:
         raise BadDataset(
-            "task.open_vocabulary needs --init: a run trained on images and texts, whose text side "
-            "reads the names of classes"
+            f"{train.root}: the validation split has boxes of {', '.join(map(repr, unseen[:10]))}, "
+            "the training split has none"
         )
-    spec = spec_in_checkpoint(load_newest(config.init / "checkpoints", "best"))
+
+
+def _labels(split: Index) -> set[int]:
+    """The labels that have a box."""
+    images = split.annotation(BoxAnnotations).images
+    return {int(label) for boxes in images for label in boxes.labels}
+
+
+def _text_encoder(context: TaskContext) -> TextEncoder:
+    """The text side of the run that initializes this one; of the run's own folder when resumed."""
+    out, init = context.out, context.init
+    if context.resumed:
+        text = existing_file(out, TEXT_TOWER).read_text()
+        path = find_tokenizer(out)
+        if path is None:
+            raise BadDataset(f"{out} has lost its tokenizer file")
+        return TextEncoder(from_json(ContrastiveConfig, json.loads(text)), load_tokenizer(path))
+    if init is None:
+        raise BadDataset(
+            "task.open_vocabulary needs --init: a run of task:contrastive-config, whose text tower "
+            "encodes the class names"
+        )
+    spec = spec_in_checkpoint(load_newest(init / "checkpoints", "best"))
     text_tower = spec.task if isinstance(spec.task, ContrastiveConfig) else spec.text_tower
-    if text_tower is None or spec.tokenizer is None:
-        raise BadDataset(f"{config.init} reads no texts, as task.open_vocabulary needs it to")
-    return Reader(text_tower, spec.tokenizer)
+    if not isinstance(text_tower, ContrastiveConfig) or spec.tokenizer is None:
+        raise BadDataset(f"{init} has no text tower, which task.open_vocabulary needs")
+    return TextEncoder(text_tower, spec.tokenizer)
+
+
+def build(spec: ModelSpec) -> Detector:
+    """The module of a spec, with new weights."""
+    task, text_tower = spec.task, spec.text_tower
+    assert isinstance(task, DetectionConfig)
+    if text_tower is None:
+        return Detector(spec.model, len(task.classes), task)
+    assert isinstance(text_tower, ContrastiveConfig) and spec.tokenizer is not None
+    return Detector(spec.model, len(task.classes), task, text_tower, spec.tokenizer)
+
+
+def head_key(spec: ModelSpec) -> object:
+    """Classes, and how they are scored, decide what the head computes."""
+    assert isinstance(spec.task, DetectionConfig)
+    return spec.task.classes, spec.task.open_vocabulary
+
+
+def run_evaluator(run: TaskRun) -> DetectionEvaluator:
+    """Average precision over the validation split."""
+    return DetectionEvaluator(run.val)

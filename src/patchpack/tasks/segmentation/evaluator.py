@@ -1,104 +1,131 @@
-"""Is the class of every pixel right?"""
+"""Mean IoU of a segmenter at the native size of its images, in training and after it."""
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from patchpack.batch import IGNORE_INDEX
-from patchpack.data.annotations.mask_files import attach_masks
-from patchpack.data.annotations.masks import read_mask
+from patchpack.batch import IGNORE_INDEX, PackedBatch
+from patchpack.data.annotations.masks import Masks, read_mask
 from patchpack.data.bad_images import BadImages
-from patchpack.data.images import BadImage, decode
+from patchpack.data.images import BadImage, Pixels, decode
+from patchpack.data.index import Index
 from patchpack.data.packing.resolution import Native
 from patchpack.data.records import BadDataset
-from patchpack.evaluation.run_data import Cost, Data, packed
+from patchpack.distributed import World, all_reduce_floats
 from patchpack.metrics.segmentation import ConfusionMatrix, count_pixels
 from patchpack.tasks.segmentation.predictor import SegmentationPredictor
 from patchpack.tasks.segmentation.sliding_window import windows
+from patchpack.tasks.task import Evaluator
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelResult(Cost):
-    """How well pixels were told apart at one token budget."""
+@dataclass(frozen=True)
+class SegmentationResult:
+    """Counts over the pixels of one evaluation."""
 
     counts: ConfusionMatrix
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        counts = self.counts
+        if not counts.images:
+            return {}
+        return {"mean_iou": counts.mean_iou, "pixel_accuracy": counts.pixel_accuracy}
 
-def segment_at(
-    model: SegmentationPredictor,
-    data: Data,
-    budgets: Sequence[int],
-    *,
-    sliding_window: bool = False,
-) -> list[PixelResult]:
-    """IoU at each budget, of every pixel at the native size of its image.
 
-    windowed  large images keep their size, and are seen through windows of so many tokens
+class SegmentationEvaluator(Evaluator):
+    """Counts pixels by true and predicted class, at the size of the image file."""
 
-    Raises BadDataset for data without masks, and where too many images cannot be used.
-    """
-    task, labels = model.spec.task, len(model.names)
-    index, alone = attach_masks(data.index, labels, task.ignore_index)  # pyrefly: ignore
-    bad = data.bad_images()
-    bad.add(alone)
-    look = _windowed if sliding_window else _whole
-    results = []
-    for tokens in budgets:
-        counts, images, flops = ConfusionMatrix.none(labels), 0, 0
-        began = time.perf_counter()
-        for found, mask, spent in look(model, replace(data, index=index), bad, tokens):
-            counts += count_pixels(found, mask, labels, IGNORE_INDEX)
-            images, flops = images + 1, flops + spent
-        seconds = time.perf_counter() - began
-        if not images:
-            raise BadDataset(f"no image of {index.root} can be read")
-        results.append(
-            PixelResult(
-                max_tokens=tokens,
-                gflops_per_image=flops / images / 1e9,
-                images_per_s=images / seconds,
-                unreadable=tuple(f"{key}: {reason}" for key, reason in bad.reasons.items()),
-                counts=counts,
+    def __init__(self, index: Index, num_classes: int, ignore_index: int | None) -> None:
+        super().__init__(index)
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+
+    def run(
+        self,
+        predictor: SegmentationPredictor,
+        batches: Iterable[PackedBatch],
+        world: World | None = None,
+    ) -> SegmentationResult:
+        counts = ConfusionMatrix.none(self.num_classes)
+        for pred, mask in self._masks(predictor, batches):
+            counts += count_pixels(pred, mask, self.num_classes, IGNORE_INDEX)
+        if world is not None:
+            counts = _all_reduce(counts, world)
+        if counts.images and not counts.confusion.any():
+            raise BadDataset(
+                f"no pixel of the masks of {self.index.root} has a class: "
+                f"task.ignore_index is {self.ignore_index}"
             )
-        )
-    return results
+        return SegmentationResult(counts)
+
+    def _masks(
+        self, predictor: SegmentationPredictor, batches: Iterable[PackedBatch]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Predicted and true mask of each image."""
+        for batch in batches:
+            masks: Sequence[Tensor] = batch.targets.get("mask", [])  # pyrefly: ignore
+            predicted = predictor.masks(batch, [mask.shape for mask in masks])
+            yield from zip(predicted, masks, strict=True)
 
 
-Judgement = tuple[Tensor, Tensor, int]  # the classes found, the mask, and operations spent
+def _all_reduce(counts: ConfusionMatrix, world: World) -> ConfusionMatrix:
+    """The sum over all processes."""
+    values = [counts.images, *counts.confusion.flatten().tolist()]
+    images, *cells = all_reduce_floats(values, world)
+    return ConfusionMatrix(torch.tensor(cells).long().view_as(counts.confusion), int(images))
 
 
-def _whole(
-    model: SegmentationPredictor, data: Data, bad: BadImages, tokens: int
-) -> Iterator[Judgement]:
-    for batch in packed(model, data, bad, tokens=tokens):
-        masks = batch.targets.get("mask", [])
-        found = model.masks(batch, [mask.shape for mask in masks])
-        for length, mine, mask in zip(batch.lengths, found, masks, strict=True):
-            yield mine, mask, model.model.flops([length])
+@dataclass(frozen=True, eq=False)
+class WindowedImage:
+    """One image at its native size, with the token counts of the windows over it."""
+
+    pixels: Pixels
+    mask: Tensor
+    lengths: tuple[int, ...]
+    num_images: int = 1
 
 
-def _windowed(
-    model: SegmentationPredictor, data: Data, bad: BadImages, tokens: int
-) -> Iterator[Judgement]:
-    index, p = data.index, model.spec.model.patch_size
-    masks = index.masks
-    assert masks is not None
-    for number, key in enumerate(index.keys):
-        try:
-            pixels = decode(index.path(number), key=key)
-            mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
-        except BadImage as error:
-            bad.add([error])
-            continue
-        (found,) = model.predict([pixels], max_tokens=tokens, sliding_window=True)
-        sides = np.array([w[2:] for w in windows(pixels.shape[:2], p, tokens)])
-        grids = Native().grids(
-            *sides.T, patch_size=p, max_tokens=tokens, rng=np.random.default_rng(0),
-            max_side=model.spec.model.positions.max_side,
-        )  # fmt: skip
-        lengths = grids.prod(1).tolist()
-        yield torch.from_numpy(found.mask), torch.from_numpy(mask), model.model.flops(lengths)
+class SlidingWindowEvaluator(SegmentationEvaluator):
+    """The same, where large images keep their size and are evaluated in overlapping windows."""
+
+    tokens: int = 0  # per window, as the last call of `batches` set it
+
+    def batches(  # pyrefly: ignore
+        self, predictor: SegmentationPredictor, tokens: int, unreadable: BadImages
+    ) -> Iterator[WindowedImage]:
+        index, masks = self.index, self.index.annotation(Masks)
+        self.tokens = tokens
+        for number, key in enumerate(index.keys):
+            try:
+                pixels = decode(index.path(number), key=key)
+                mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
+            except BadImage as error:
+                unreadable.add([error])
+                continue
+            lengths = window_lengths(predictor, pixels.shape[:2], tokens)
+            yield WindowedImage(pixels, torch.from_numpy(mask), lengths)
+
+    def _masks(  # pyrefly: ignore
+        self, predictor: SegmentationPredictor, batches: Iterable[WindowedImage]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for image in batches:
+            (prediction,) = predictor.predict(
+                [image.pixels], max_tokens=self.tokens, sliding_window=True
+            )
+            yield torch.from_numpy(prediction.mask), image.mask
+
+
+def window_lengths(
+    predictor: SegmentationPredictor, size: tuple[int, ...], tokens: int
+) -> tuple[int, ...]:
+    """Token counts of the windows over an image of (height, width)."""
+    model = predictor.spec.model
+    height, width = size
+    sides = np.array([w[2:] for w in windows((height, width), model.patch_size, tokens)])
+    grids = Native().grids(
+        *sides.T, patch_size=model.patch_size, max_tokens=tokens, rng=np.random.default_rng(0),
+        max_side=model.positions.max_side,
+    )  # fmt: skip
+    return tuple(grids.prod(1).tolist())

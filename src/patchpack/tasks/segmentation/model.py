@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments
+from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
 from patchpack.model.attention import Attend
 from patchpack.model.encoder import Encoder, encoder_flops, init_submodules
@@ -48,7 +49,7 @@ Decoder = LinearDecoder | MaskTransformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationConfig:
+class SegmentationConfig(TaskConfig):
     """How pixels are told apart."""
 
     classes: tuple[str, ...] = ()  # of the masks' numbers 0, 1, …; those of classes.json when empty

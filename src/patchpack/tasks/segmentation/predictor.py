@@ -1,13 +1,16 @@
-"""A trained segmenter as a function from images to the class of every pixel.
+"""A trained segmenter: from images to the class of every pixel.
 
     model = load("runs/x")
-    found = model.predict(["a.jpg"], max_tokens=1024)[0]
-    found.mask                  [height, width], numbers of classes
-    found.shares                {"background": 0.97, "crack": 0.03}
+    prediction = model.predict(["a.jpg"], max_tokens=1024)[0]
+    prediction.mask                  [height, width], class numbers
+    prediction.shares                {"background": 0.97, "crack": 0.03}
 
-Masks have the image's own size, whatever the model was shown.
+Masks have the size of the image file at every token budget.
+
+Axes: label; height and width in pixels, h and w in patches.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,9 +22,9 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch
 from patchpack.data.images import Pixels
-from patchpack.data.pack import AnyImage, to_pixels
+from patchpack.data.pack import AnyImage, check_list, to_pixels
 from patchpack.data.packing.resolution import Native
-from patchpack.inference.predictor import Predictor
+from patchpack.inference.predictor import Predictor, Unreadable, skip_unreadable
 from patchpack.model.feature_maps import to_maps
 from patchpack.tasks.segmentation.model import upsample
 from patchpack.tasks.segmentation.sliding_window import windows
@@ -29,26 +32,26 @@ from patchpack.tasks.segmentation.sliding_window import windows
 
 @dataclass(frozen=True, eq=False)
 class SegmentedImage:
-    """What the pixels of one image were said to be."""
+    """The predicted mask of one image."""
 
-    mask: UInt8[np.ndarray, "height width"]  # numbers of classes
+    mask: UInt8[np.ndarray, "height width"]  # class numbers
     classes: tuple[str, ...]
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of the pixels that each class has, the largest first, none of 0."""
+        """Share of the pixels of each class that occurs, the largest first."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts, kind="stable")
         return {self.classes[i]: float(counts[i] / self.mask.size) for i in order if counts[i]}
 
 
 class SegmentationPredictor(Predictor):
-    """A segmenter ready for use, on one device."""
+    """A segmenter on one device."""
 
-    kind, kinds = "a segmenter", "segmenters"
+    description = "a segmenter"
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def classes(self) -> tuple[str, ...]:
         return self.spec.task.classes  # pyrefly: ignore
 
     def predict(
@@ -57,57 +60,66 @@ class SegmentationPredictor(Predictor):
         *,
         max_tokens: int | None = None,
         sliding_window: bool = False,
+        unreadable: Unreadable = None,
     ) -> list[SegmentedImage]:
         """The class of every pixel of each image, at its own size, in the order given.
 
-        max_tokens  most tokens of one pass over an image: a larger one is resized to it …
-        windowed    … or, left at its size, is seen through overlapping windows of so many
+        max_tokens      maximum tokens of one forward pass: a larger image is resized to it …
+        sliding_window  … or keeps its size, and is predicted in overlapping windows of that many
 
-        Raises BadImage for a file that cannot be read, ValueError for anything else wrong.
+        Raises BadImage for a file that cannot be read, unless `unreadable` collects it, and
+        ValueError for any other wrong argument.
         """
-        pixels = [to_pixels(image, f"image {i}") for i, image in enumerate(images)]
+        check_list(images)
+        tokens = self.tokens_or_default(max_tokens)
+        pixels = skip_unreadable(to_pixels, images, unreadable)
         if sliding_window:
-            tokens = self.spec.eval_tokens if max_tokens is None else max_tokens
-            if tokens < 1:
-                raise ValueError(f"max_tokens must be at least 1, not {tokens}")
-            masks = [self._windowed(image, tokens) for image in pixels]
+            masks = (self._windowed(image, tokens) for image in pixels)
         else:
-            sizes = iter([image.shape[:2] for image in pixels])
-            masks = [
-                mask
-                for batch in self.packs(pixels, max_tokens)
-                for mask in self.masks(batch, [next(sizes) for _ in batch.lengths])
-            ]
-        return [SegmentedImage(mask.numpy().astype(np.uint8), self.names) for mask in masks]
+            masks = self._whole(pixels, max_tokens)
+        return [SegmentedImage(mask.numpy().astype(np.uint8), self.classes) for mask in masks]
+
+    def _whole(
+        self, images: Iterator[Pixels], max_tokens: int | None
+    ) -> Iterator[Int[Tensor, "height width"]]:
+        sizes: deque[tuple[int, int]] = deque()
+
+        def with_size() -> Iterator[Pixels]:
+            for image in images:
+                sizes.append(image.shape[:2])
+                yield image
+
+        for batch in self.packs(with_size(), max_tokens):  # pyrefly: ignore
+            yield from self.masks(batch, [sizes.popleft() for _ in batch.lengths])
 
     @torch.inference_mode()
     def masks(
         self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
     ) -> Iterator[Int[Tensor, "height width"]]:
-        """The class of every pixel of a pack's images, of these (height, width), on the host."""
+        """The class of every pixel of a pack's images, resized to these (height, width), on the host."""
         with self.precision():
-            found = self.model.classes(batch.to(self.device), sizes)
-        return (mask.cpu() for mask in found)
+            masks = self.model.classes(batch.to(self.device), sizes)
+        return (mask.cpu() for mask in masks)
 
     @torch.inference_mode()
     def _windowed(self, image: Pixels, tokens: int) -> Int[Tensor, "height width"]:
-        """Scores add up where windows overlap; those of one row of windows are kept at a time."""
+        """Scores are summed where windows overlap; one row of windows is in memory at a time."""
         height, width = image.shape[:2]
         parts = windows((height, width), self.spec.model.patch_size, tokens)
         crops = [image[p.top : p.top + p.height, p.left : p.left + p.width] for p in parts]
-        found = torch.empty(height, width, dtype=torch.uint8)
-        top, band = 0, torch.zeros(len(self.names), parts[0].height, width)
-        waiting = iter(parts)
-        for batch in self.packs(crops, tokens, Native()):
+        mask = torch.empty(height, width, dtype=torch.uint8)
+        top, band = 0, torch.zeros(len(self.classes), parts[0].height, width)
+        remaining = iter(parts)
+        for batch in self.packs(crops, tokens, resolution=Native()):
             for scores in self._scores(batch):
-                p = next(waiting)
-                if done := p.top - top:  # no window to come reaches above this one
-                    found[top : p.top] = band[:, :done].argmax(0)
+                p = next(remaining)
+                if done := p.top - top:  # no further window reaches above this one
+                    mask[top : p.top] = band[:, :done].argmax(0)
                     band = F.pad(band[:, done:], (0, 0, 0, done))
                     top = p.top
                 band[..., p.left : p.left + p.width] += upsample([scores], [(p.height, p.width)])[0]
-        found[top:] = band.argmax(0)
-        return found
+        mask[top:] = band.argmax(0)
+        return mask
 
     def _scores(self, batch: PackedBatch) -> list[Float[Tensor, "label h w"]]:
         with self.precision():

@@ -1,83 +1,94 @@
-"""`patchpack eval` and `predict` of a segmenter: tables of IoU, masks as files, and pictures."""
+"""Predictions and evaluations of segmenters as JSON, text, masks and pictures."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
-from patchpack.data.annotations.mask_files import attach_masks
-from patchpack.data.annotations.masks import read_mask
+from patchpack.data.annotations.masks import Masks, read_mask
 from patchpack.data.images import BadImage, Pixels, decode
-from patchpack.evaluation import Data, PixelResult, segment_at
-from patchpack.inference.image_files import image_files, read_groups
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.segmentation import table
+from patchpack.tasks.segmentation.evaluator import SegmentationEvaluator, SlidingWindowEvaluator
 from patchpack.tasks.segmentation.predictor import SegmentationPredictor, SegmentedImage
+from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import overlay, palette
-from patchpack.visualize.tables import cost_of, new_table
+from patchpack.visualize.tables import new_table
 
 
-def eval_pixels(
-    model: SegmentationPredictor, data: Data, budgets: Sequence[int], *, sliding_window: bool, out: Path,
-    name: str, as_json: bool,
-) -> None:  # fmt: skip
-    """Judge at each budget, print, and leave the figures in `out`."""
-    results = segment_at(model, data, budgets, sliding_window=sliding_window)
-    record = {"run": name, "budgets": [
-        {**cost_of(r), **table(r.counts, model.names)} for r in results
-    ]}  # fmt: skip
-    make_folder(out.parent)
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    picture = out.with_name(f"{out.stem}.png")
-    draw_masks(model, data, budgets[-1], sliding_window).save(picture)
-    if as_json:
-        print(json.dumps(record))
-        return
-    console = Console(markup=False, highlight=False)
-    rows = new_table("tokens", "mean IoU", "pixel accuracy", "GFLOP/image", "images/s", "images")
-    for r in results:
-        rows.add_row(
-            f"{r.max_tokens}", f"{r.counts.mean_iou:.4f}", f"{r.counts.pixel_accuracy:.4f}",
-            f"{r.gflops_per_image:.3f}", f"{r.images_per_s:,.1f}", f"{r.counts.images}",
-        )  # fmt: skip
-    console.print(rows)
-    _print_classes(console, results[-1], model.names)
-    for error in results[-1].unreadable:
-        console.print(f"left out: {error}", soft_wrap=True)
-    console.print(f"{out}, {picture}")
+class SegmentationReport(Report):
+    """The share of each class; IoU and pixel accuracy; masks over images."""
+
+    def to_json(self, prediction: SegmentedImage) -> dict[str, Any]:
+        return {"shares": {name: round(share, 6) for name, share in prediction.shares.items()}}
+
+    def to_text(self, prediction: SegmentedImage) -> str:
+        return ", ".join(f"{name} {share:.1%}" for name, share in prediction.shares.items())
+
+    def record(
+        self, evaluations: Sequence[Evaluation], predictor: SegmentationPredictor
+    ) -> dict[str, Any]:
+        budgets = [
+            cost.to_json() | table(result.counts, predictor.classes) for cost, result in evaluations
+        ]
+        return {"budgets": budgets}
+
+    def summary(
+        self, evaluations: Sequence[Evaluation], predictor: SegmentationPredictor
+    ) -> Iterator[Any]:
+        rows = new_table("tokens", "mean IoU", "pixel accuracy", "GFLOP/image", "images/s", "images")
+        for cost, result in evaluations:
+            counts = result.counts
+            rows.add_row(
+                f"{cost.max_tokens}", f"{counts.mean_iou:.4f}", f"{counts.pixel_accuracy:.4f}",
+                f"{cost.gflops_per_image:.3f}", f"{cost.images_per_s:,.1f}", f"{counts.images}",
+            )  # fmt: skip
+        yield rows
+        cost, result = evaluations[-1]
+        yield f"IoU of each class at {cost.max_tokens} tokens:"
+        for name, value in zip(predictor.classes, result.counts.iou.tolist(), strict=True):
+            yield f"  {value:6.1%}  {name}" if value == value else f"       -  {name}"
+
+    def pictures(
+        self,
+        evaluations: Sequence[Evaluation],
+        predictor: SegmentationPredictor,
+        evaluator: SegmentationEvaluator,
+    ) -> Mapping[str, Image.Image]:
+        return {"eval": _draw_masks(predictor, evaluator, evaluations[-1].cost.max_tokens)}
 
 
-def _print_classes(console: Console, result: PixelResult, names: Sequence[str]) -> None:
-    console.print(f"IoU of each class at {result.max_tokens} tokens:")
-    for name, value in zip(names, result.counts.iou.tolist(), strict=True):
-        console.print(f"  {value:6.1%}  {name}" if value == value else f"       -  {name}")
+class MaskWriter:
+    """Writes each mask as a PNG of class numbers with a color palette, into one folder.
+
+    Two images of one name get masks of different names. Raises ValueError where a file exists.
+    """
+
+    def __init__(
+        self, folder: Path, predictor: SegmentationPredictor, paths: Sequence[Path], options: object
+    ) -> None:
+        files = dict.fromkeys(paths)
+        self.files = {
+            path: folder / name for path, name in zip(files, _mask_names(files), strict=True)
+        }
+        make_folder(folder)
+        check_new(self.files.values())
+
+    def add(self, path: Path, prediction: SegmentedImage) -> Path:
+        image = Image.fromarray(np.ascontiguousarray(prediction.mask)).convert("P")
+        image.putpalette(palette().ravel().tolist())
+        image.save(self.files[path])
+        return self.files[path]
+
+    def close(self) -> None:
+        """Every mask is written already."""
 
 
-def predict_pixels(
-    model: SegmentationPredictor, images: Sequence[Path], *, max_tokens: int | None, sliding_window: bool,
-    output: Path | None, as_json: bool, bad: list[BadImage],
-) -> None:  # fmt: skip
-    """Print what share of each image is what; with `output`, its mask as a PNG in that folder."""
-    paths = list(dict.fromkeys(image_files(images)))
-    masks = dict(zip(paths, _mask_names(paths), strict=True))
-    if output:
-        make_folder(output)
-        check_new(output / name for name in masks.values())
-    for group, pixels in read_groups(paths, bad):
-        answers = model.predict(pixels, max_tokens=max_tokens, sliding_window=sliding_window)
-        for path, found in zip(group, answers, strict=True):
-            mask = output and output / masks[path]
-            if mask:
-                write_mask(found, mask)
-            _print(path, found, mask, as_json)
-
-
-def _mask_names(paths: Sequence[Path]) -> Iterator[str]:
-    """A name for the mask of each image that no other has: folders may hold images of one name."""
+def _mask_names(paths: Mapping[Path, object]) -> Iterator[str]:
+    """A file name for the mask of each image, unique among them."""
     taken: set[str] = set()
     for path in paths:
         name, number = path.stem, 1
@@ -88,30 +99,12 @@ def _mask_names(paths: Sequence[Path]) -> Iterator[str]:
         yield f"{name}.png"
 
 
-def write_mask(found: SegmentedImage, path: Path) -> None:
-    """The numbers of classes, in a palette, so that viewers show colours."""
-    image = Image.fromarray(np.ascontiguousarray(found.mask)).convert("P")
-    image.putpalette(palette().ravel().tolist())
-    image.save(path)
-
-
-def _print(path: Path, found: SegmentedImage, mask: Path | None, as_json: bool) -> None:
-    if as_json:
-        shares = {name: round(share, 6) for name, share in found.shares.items()}
-        print(json.dumps({"image": str(path), "shares": shares, "mask": mask and str(mask)}))
-        return
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in found.shares.items())
-    print(f"{path}: {shares}" + (f" → {mask}" if mask else ""))
-
-
-def draw_masks(
-    model: SegmentationPredictor, data: Data, tokens: int, sliding_window: bool
+def _draw_masks(
+    predictor: SegmentationPredictor, evaluator: SegmentationEvaluator, tokens: int
 ) -> Image.Image:
-    """Images, their masks, and what was said of them."""
-    task = model.spec.task
-    index, _ = attach_masks(data.index, len(model.names), task.ignore_index)  # pyrefly: ignore
-    masks = index.masks
-    assert masks is not None
+    """Images, their masks, and the predicted masks, one above the other."""
+    index = evaluator.index
+    masks = index.annotation(Masks)
     shown: list[tuple[str, Pixels, np.ndarray]] = []
     for number in evenly_spaced(len(index)):
         key = index.keys[number]
@@ -122,12 +115,15 @@ def draw_masks(
         except BadImage:
             continue
     images = [pixels for _, pixels, _ in shown]
-    found = model.predict(images, max_tokens=tokens, sliding_window=sliding_window)
+    predictions = predictor.predict(
+        images, max_tokens=tokens, sliding_window=isinstance(evaluator, SlidingWindowEvaluator)
+    )
     rows = [
         ("images", [Hit(pixels, key.rpartition("/")[2]) for key, pixels, _ in shown]),
-        ("their masks", [Hit(overlay(pixels, mask), "") for _, pixels, mask in shown]),
-        (f"found at {tokens} tokens", [
-            Hit(overlay(pixels, said.mask), "") for pixels, said in zip(images, found, strict=True)
+        ("ground truth", [Hit(overlay(pixels, mask), "") for _, pixels, mask in shown]),
+        (f"predictions at {tokens} tokens", [
+            Hit(overlay(pixels, prediction.mask), "")
+            for pixels, prediction in zip(images, predictions, strict=True)
         ]),
     ]  # fmt: skip
     return draw_hits(rows, EVAL_SIDE)

@@ -105,7 +105,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
                 log.log_unreadable(0, unreadable + task_run.skipped)
             if index.held_out and not resumed:
                 log.message(
-                    f"no split val: {index.held_out:,} {index.item_name} of train are held out for it"
+                    f"no split val: {index.held_out:,} {index.item_name} of train are held out "
+                    "for it"
                 )
             for note in task_run.messages:
                 log.message(note)
@@ -145,9 +146,17 @@ def _fit(
             raise TrainingError("no image of the validation split could be read")
         return values
 
+    batches = training_batches(
+        task_run.train,
+        config.data,
+        config.input,
+        seed=config.train.seed,
+        start=(trainer.progress.epoch, trainer.progress.pack),
+        shard=(world.rank, world.size),
+    )
     fit(
         trainer,
-        training_batches(task_run.train, config, world, trainer.progress),
+        batches,
         log,
         bad,
         evaluate=evaluate,

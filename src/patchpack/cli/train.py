@@ -8,11 +8,12 @@ from pathlib import Path
 
 import tyro
 
+from patchpack.data.config import DataConfig
 from patchpack.model.presets import model_config
 from patchpack.recipe import load_recipe
 from patchpack.run import load_config, resume, start
 from patchpack.tasks.registry import metric_of
-from patchpack.train.config import DataConfig, RunConfig
+from patchpack.train.config import RunConfig
 from patchpack.train.progress import Progress
 
 

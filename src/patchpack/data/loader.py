@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from patchpack.batch import ClipPatches, PackedBatch, Patches, collate, collate_clips
+from patchpack.data.config import LoaderConfig
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.packing.plan import Plan
@@ -34,19 +34,6 @@ class LoadedPack:
     epoch: int
     step: int
     unreadable: tuple[BadImage, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
-    """Who loads packs ahead of their use."""
-
-    workers: int = 2  # threads or processes; 0 loads in the foreground
-    worker_type: Literal["threads", "processes"] = "threads"
-    prefetch: int = 4  # packs loaded before they are needed
-
-    def __post_init__(self) -> None:
-        if self.workers < 0 or self.prefetch < 1:
-            raise ValueError(f"workers {self.workers} must be >= 0 and ahead {self.prefetch} >= 1")
 
 
 def load_pack(spec: PackSpec) -> LoadedPack:

@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchpack.batch import PackedBatch
 from patchpack.data.bad_images import BadImages
 from patchpack.data.index import Index, build_index
-from patchpack.data.packing.dropping import Dropping
+from patchpack.data.packing.dropping import Dropping, NoDrop
 from patchpack.data.packing.resolution import Resolution
-from patchpack.data.pipeline import evaluation_batches
+from patchpack.data.pipeline import EvalView, evaluation_batches
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.transforms.perturbations import Perturbation
 from patchpack.data.video.frame_sampling import view_positions
+from patchpack.inference.model_spec import input_spec
 from patchpack.inference.predictor import PACK_TOKENS, Predictor
 from patchpack.model.navit import forward_flops
 from patchpack.run import load_config
@@ -85,17 +86,15 @@ def packed(
     resolution  the model's own, when None
     place       in time of what is shown of clips, in [0, 1)
     """
-    packs = evaluation_batches(
-        replace(data.index, captions=None),
-        model.spec.model,
-        resolution=resolution or model.spec.resolution,
+    view = EvalView(
         tokens=tokens,
-        max_tokens=PACK_TOKENS,
+        resolution=resolution or model.spec.resolution,
         perturbation=perturbation,
-        dropping=dropping,
+        dropping=dropping or NoDrop(),
         clip_sampling=model.spec.clip_sampling(start_fraction),
     )
-    for pack in packs:
+    input = input_spec(model.spec.model)
+    for pack in evaluation_batches(data.index, input, view, max_tokens=PACK_TOKENS):
         bad.add(pack.unreadable)
         yield pack.batch
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from patchpack.data.config import InputSpec
 from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
@@ -32,3 +33,12 @@ class ModelSpec:
         if self.frames is None or not isinstance(self.model, VideoConfig):
             return None
         return ClipSampling(self.frames, self.model.tubelets, start_fraction)
+
+
+def input_spec(model: NaViTConfig | VideoConfig) -> InputSpec:
+    """The shape of a model's input."""
+    return InputSpec(
+        patch_size=model.patch_size,
+        max_side=model.positions.max_side,
+        tubelets=model.tubelets if isinstance(model, VideoConfig) else (),
+    )

@@ -4,7 +4,7 @@ It says which images can be trained on and judged with, builds the module, judge
 card that its weights need to be used. One file a task; `jobs.py` picks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +13,8 @@ from torch import nn
 
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
+from patchpack.data.loader import LoadedPack
+from patchpack.data.pipeline import EvalView, evaluation_batches
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
 from patchpack.inference.model_spec import ModelSpec
@@ -56,6 +58,20 @@ class TaskRun(Protocol):
     def write(self, folder: Path) -> None:
         """Put into the run's folder what a resumed run reads again."""
         ...
+
+
+def validation_batches(val: Index, config: RunConfig, world: World) -> Iterator[LoadedPack]:
+    """This rank's packs of the validation split, as a run is evaluated while it trains."""
+    data = config.data
+    view = EvalView(
+        tokens=config.evaluation_tokens,
+        resolution=data.resolution,
+        clip_sampling=config.clip_sampling,
+    )
+    shard = (world.rank, world.size)
+    return evaluation_batches(
+        val, config.input, view, max_tokens=data.max_tokens, loader=data.loader, shard=shard
+    )
 
 
 def same_fields(kept: Mapping[str, Any], task: Task, names: Sequence[str]) -> bool:

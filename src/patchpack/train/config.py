@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from patchpack.data.loader import LoaderConfig
-from patchpack.data.packing.dropping import Dropping, NoDrop
-from patchpack.data.packing.resolution import Native, Resolution
-from patchpack.data.transforms.augment import Augment
-from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling, UniformFrames
+from patchpack.data.config import DataConfig, InputSpec
+from patchpack.data.video.frame_sampling import ClipSampling
+from patchpack.inference.model_spec import input_spec
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.model.video import Inflation, VideoConfig
@@ -24,35 +22,6 @@ from patchpack.train.optim import OptimConfig
 
 # What a model is trained for.
 Task = ClassificationConfig | ContrastiveConfig | DetectionConfig | SegmentationConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images, at which size, in packs of how many tokens."""
-
-    root: Path | None = None  # a folder of images, or a .csv or .jsonl manifest
-    train_split: str = "train"
-    val_split: str = "val"
-    where: tuple[str, ...] = ()  # "column=value": the images of a manifest to take
-    max_tokens: int = 4096  # tokens of a pack, on each device
-    max_text_tokens: int | None = None  # of the texts that go with a pack's images
-    tokenizer: Path | None = None  # of the texts; None: one trained on those of the training split
-    frames: FrameSampling = field(default_factory=UniformFrames)  # of clips: which are shown
-    resolution: Resolution = field(default_factory=Native)  # sizes in training, also of frames
-    eval_tokens: int | None = None  # most of an image or clip in evaluation; None: as in training
-    dropping: Dropping = field(default_factory=NoDrop)  # tokens left out in training
-    augment: Augment = field(default_factory=Augment)
-    trim_to_fill: bool = True  # trim the last image of a pack so that no slot stays empty
-    packing_window: int = 4096  # images looked at ahead when packing
-    max_bad_fraction: float = 0.01  # share of unreadable images that stops the run
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_text_tokens", "eval_tokens", "packing_window"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"max_bad_fraction must lie in [0, 1], not {self.max_bad_fraction}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,20 +69,19 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @property
+    def input(self) -> InputSpec:
+        """The shape of the model's input."""
+        return input_spec(self.model)
+
+    @property
     def clip_sampling(self) -> ClipSampling | None:
-        """How clips are shown in evaluation; None for a model of images."""
-        if not isinstance(self.model, VideoConfig):
-            return None
-        return ClipSampling(self.data.frames, self.model.tubelets)
+        """How clips are sampled in evaluation; None for an image model."""
+        return self.data.clip_sampling(self.input)
 
     @property
     def evaluation_tokens(self) -> int:
-        """Most tokens of an image, or clip, in evaluation: as told, or the most of training."""
-        data, clip_sampling = self.data, self.clip_sampling
-        patches = data.resolution.max_tokens_per_image(self.model.patch_size)
-        if data.eval_tokens or not patches:
-            return data.eval_tokens or data.max_tokens
-        return clip_sampling.tokens_for_patches(patches) if clip_sampling else patches
+        """Maximum tokens per image or clip in evaluation."""
+        return self.data.evaluation_tokens(self.input)
 
     def __post_init__(self) -> None:
         if self.clip_sampling and not isinstance(self.task, ClassificationConfig):
@@ -135,7 +103,7 @@ class RunConfig:
         tubelets = clip_sampling.most // model.tubelets[0].frames
         if model.time_coordinates == "absolute" and tubelets > model.time_table_size:
             raise ValueError(
-                f"{clip_sampling.most} frames are {tubelets} tubelets, but model.time_table_size is {model.time_table_size}: "
-                "raise it, or lower data.frames.frames"
+                f"{clip_sampling.most} frames are {tubelets} tubelets, but model.time_table_size "
+                f"is {model.time_table_size}: raise it, or lower data.frames.frames"
             )
         clip_sampling.patches_for_tokens(self.evaluation_tokens)

@@ -14,14 +14,13 @@ from patchpack.data.annotations.mask_files import COLUMN as MASK
 from patchpack.data.annotations.pairs import COLUMNS as TEXTS
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import CLIPS, IMAGES, BadDataset
 from patchpack.distributed import World, all_gather_objects, all_reduce_floats
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.metrics.classification import classify
 from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.classification.model import ClassificationConfig, Classifier
-from patchpack.tasks.task import Judged, build_spec
+from patchpack.tasks.task import Judged, build_spec, validation_batches
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 

@@ -15,7 +15,6 @@ from patchpack.data.annotations.pairs import attach_captions, read_captions
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import (
     Tokenizer,
@@ -29,7 +28,7 @@ from patchpack.inference.model_spec import ModelSpec
 from patchpack.metrics.retrieval import encode_captions, recalls, select_readable
 from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.contrastive.model import Contrastive, ContrastiveConfig
-from patchpack.tasks.task import Judged, build_spec
+from patchpack.tasks.task import Judged, build_spec, validation_batches
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 

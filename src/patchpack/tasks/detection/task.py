@@ -13,7 +13,6 @@ from patchpack.data.annotations.box_columns import attach_boxes
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import (
     Tokenizer,
@@ -32,7 +31,7 @@ from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.tasks.detection.model import DetectionConfig, Detector
 from patchpack.tasks.detection.predictor import decode_detections
-from patchpack.tasks.task import Judged, build_spec, same_fields
+from patchpack.tasks.task import Judged, build_spec, same_fields, validation_batches
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 

@@ -12,14 +12,13 @@ from patchpack.data.annotations.mask_files import attach_masks, check_masks, rea
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
-from patchpack.data.pipeline import validation_batches
 from patchpack.data.records import BadDataset
 from patchpack.distributed import World, all_gather_objects, all_reduce_floats
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.metrics.segmentation import ConfusionMatrix, count_pixels
 from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.segmentation.model import SegmentationConfig, Segmenter
-from patchpack.tasks.task import Judged, build_spec, same_fields
+from patchpack.tasks.task import Judged, build_spec, same_fields, validation_batches
 from patchpack.train.config import RunConfig
 from patchpack.train.precision import autocast
 

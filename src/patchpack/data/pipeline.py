@@ -43,7 +43,7 @@ def training_batches(
             fill=data.trim_to_fill,
             texts=texts,
             max_text_tokens=data.max_text_tokens,
-            clips=clip_sampling.of(index.clips) if clip_sampling else None,
+            clips=clip_sampling.sample(index.clips) if clip_sampling else None,
         )
 
     packs = load_forever(
@@ -113,7 +113,7 @@ def evaluation_batches(
         world_size=world.size,
         fill=False,
         shuffle=False,
-        clips=clip_sampling.of(index.clips) if clip_sampling else None,
+        clips=clip_sampling.sample(index.clips) if clip_sampling else None,
     )
     preprocessing = Preprocessing(
         patch_size=model.patch_size,

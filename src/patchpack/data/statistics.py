@@ -118,7 +118,7 @@ def plan_all(
         seed=0,
         epoch=0,
         fill=fill,
-        clips=None if clip_sampling is None else clip_sampling.of(index.clips),
+        clips=None if clip_sampling is None else clip_sampling.sample(index.clips),
     )
 
 

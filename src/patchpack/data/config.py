@@ -27,18 +27,17 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """Workers that load packs in the background."""
+    """How packs are loaded in the background."""
 
-    workers: int = 2  # number of threads or processes that load packs; 0: load in the foreground
-    # Threads share memory; processes also run the Python code of augmentation in parallel.
+    workers: int = 2  # number of loading threads or processes; 0: load in the main thread
+    # threads: start fast and share memory; processes: not limited by the GIL
     worker_type: Literal["threads", "processes"] = "threads"
-    prefetch: int = 4  # packs loaded ahead of the one in use
+    prefetch: int = 4  # maximum packs loaded ahead of the training step
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.prefetch < 1:
             raise ValueError(
-                f"workers must be at least 0 and prefetch at least 1, not {self.workers} and "
-                f"{self.prefetch}"
+                f"workers {self.workers} must be >= 0 and prefetch {self.prefetch} >= 1"
             )
 
 

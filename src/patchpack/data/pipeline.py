@@ -61,7 +61,7 @@ def training_batches(
             index.heights,
             index.widths,
             None if captions is None else captions.lengths[captions.sample(seed, epoch)],
-            clip_sampling.of(index.clips) if clip_sampling else None,
+            clip_sampling.sample(index.clips) if clip_sampling else None,
         )
         return make_plan(sizes, packing, seed=seed, epoch=epoch, world_size=world_size)
 
@@ -104,7 +104,7 @@ def evaluation_batches(
     heights, widths = index.heights, index.widths
     if perturbation:
         heights, widths = perturbation.sizes(heights, widths)
-    frames = clip_sampling.of(index.clips) if clip_sampling else None
+    frames = clip_sampling.sample(index.clips) if clip_sampling else None
     plan = make_plan(
         ItemSizes(heights, widths, frames=frames), packing, seed=0, epoch=0, world_size=world_size
     )

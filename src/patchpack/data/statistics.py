@@ -101,7 +101,7 @@ def plan_all(
     index: Index, config: PackingConfig, clip_sampling: ClipSampling | None = None
 ) -> Plan:
     """One epoch over everything."""
-    frames = None if clip_sampling is None else clip_sampling.of(index.clips)
+    frames = None if clip_sampling is None else clip_sampling.sample(index.clips)
     return make_plan(ItemSizes(index.heights, index.widths, frames=frames), config, seed=0, epoch=0)
 
 

@@ -100,10 +100,11 @@ class RunConfig:
         room for."""
         clip_sampling = self.clip_sampling
         assert clip_sampling is not None
-        tubelets = clip_sampling.most // model.tubelets[0].frames
+        tubelets = clip_sampling.max_frames // model.tubelets[0].frames
         if model.time_coordinates == "absolute" and tubelets > model.time_table_size:
             raise ValueError(
-                f"{clip_sampling.most} frames are {tubelets} tubelets, but model.time_table_size "
-                f"is {model.time_table_size}: raise it, or lower data.frames.frames"
+                f"{clip_sampling.max_frames} frames are {tubelets} tubelets, but "
+                f"model.time_table_size is {model.time_table_size}: raise it, or lower "
+                "data.frames.frames"
             )
         clip_sampling.patches_for_tokens(self.evaluation_tokens)

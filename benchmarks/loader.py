@@ -31,10 +31,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from patchpack.__main__ import keep_freed_memory
+from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
-from patchpack.data.packing.dropping import NoDrop
-from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.packing.resolution import Native
 from patchpack.data.spec import Preprocessing
 from patchpack.data.transforms.augment import Augment
@@ -56,10 +56,10 @@ def write_photographs(root: Path, count: int = 512) -> None:
 
 def patchpack(index: Index, patch_size: int, max_tokens: int, config: LoaderConfig) -> Pass:
     def run() -> Iterator[int]:
-        plan = make_plan(
-            index.heights, index.widths, patch_size=patch_size, max_tokens=8192,
-            resolution=Native(max_tokens=max_tokens), dropping=NoDrop(), seed=0, epoch=0,
-        )  # fmt: skip
+        packing = PackingConfig(
+            patch_size=patch_size, max_tokens=8192, resolution=Native(max_tokens=max_tokens)
+        )
+        plan = make_plan(ItemSizes(index.heights, index.widths), packing, seed=0, epoch=0)
         preprocessing = Preprocessing(patch_size=patch_size, augment=Augment(flip="horizontal"))
         for pack in load_epoch(index, plan, preprocessing, config):
             yield pack.batch.num_images

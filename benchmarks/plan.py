@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from sizes import draw, log_normal_sizes, read_sizes
 
-from patchpack.data.packing.dropping import NoDrop
-from patchpack.data.packing.plan import Plan, make_plan
+from patchpack.data.config import PackingConfig
+from patchpack.data.packing.plan import ItemSizes, Plan, make_plan
 from patchpack.data.packing.resolution import Native, Resolution, SampledArea
 
 RESOLUTIONS: dict[str, Resolution] = {
@@ -69,17 +69,13 @@ def measure(case: Case) -> tuple[str, ...]:
     heights, widths = draw(case.sizes, case.images).T
 
     def plan(fill: bool) -> Plan:
-        return make_plan(
-            heights,
-            widths,
+        packing = PackingConfig(
             patch_size=16,
             max_tokens=case.max_tokens,
             resolution=RESOLUTIONS[case.resolution],
-            dropping=NoDrop(),
-            seed=0,
-            epoch=0,
-            fill=fill,
+            trim_to_fill=fill,
         )
+        return make_plan(ItemSizes(heights, widths), packing, seed=0, epoch=0)
 
     start, cpu_start = time.perf_counter(), time.process_time()
     filled = plan(True)

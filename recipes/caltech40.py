@@ -8,12 +8,13 @@ Twelve hundred photographs are few for a transformer from scratch, hence the aug
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

@@ -12,13 +12,14 @@ one vendor, asked of another's.
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

@@ -10,13 +10,14 @@ Three minutes; half of 100 formulas find their LaTeX among the ten nearest.
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import Native
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

@@ -12,13 +12,14 @@ half as deep; an initial temperature of 0.07, as CLIP.
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.model.presets import model_config
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

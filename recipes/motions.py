@@ -11,12 +11,13 @@ one core; 92.3 % of the test split at 400 tokens.
 from pathlib import Path
 
 from patchpack.batch import Tubelet
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import ConstantDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.video.frame_sampling import UniformFrames
 from patchpack.model.video import VideoConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

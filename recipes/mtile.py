@@ -13,11 +13,12 @@ others: 7 minutes on one core, mean IoU 0.214 on the test split at 256 tokens (`
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.segmentation.model import SegmentationConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

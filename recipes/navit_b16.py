@@ -11,12 +11,13 @@ warm-up, timescale, clipping) is as in big_vision's configuration of the same gr
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.model.presets import model_config
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

@@ -11,11 +11,12 @@ AP 0.232 on the test split at 576 tokens, 0.254 of 400 boxes.
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.detection.model import DetectionConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

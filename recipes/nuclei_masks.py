@@ -9,11 +9,12 @@ core; mean IoU 0.823 on the test split at 1,024 tokens.
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.segmentation.model import SegmentationConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

@@ -10,12 +10,13 @@ behind them is white: pixels are centred there, so that it becomes zeros.
 
 from pathlib import Path
 
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import Native
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 
 from patchpack.checkpoint import list_checkpoints, load
+from patchpack.data.config import DataConfig
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.run import resume, start
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 
 

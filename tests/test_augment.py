@@ -1,4 +1,4 @@
-"""Augmentation changes pixels only as asked, never the number of tokens, and is reproducible."""
+"""Augmentation changes pixels as configured, never the number of tokens, reproducibly."""
 
 import numpy as np
 import pytest
@@ -29,32 +29,34 @@ def test_off_by_default():
 
 
 def test_flip_is_left_right():
-    seen = {augment(WHOLE, Augment(flip="horizontal"), rng(s)).pixels.tobytes() for s in range(20)}
-    assert seen == {PIXELS.tobytes(), PIXELS[:, ::-1].tobytes()}
+    results = {
+        augment(WHOLE, Augment(flip="horizontal"), rng(s)).pixels.tobytes() for s in range(20)
+    }
+    assert results == {PIXELS.tobytes(), PIXELS[:, ::-1].tobytes()}
 
 
-def test_colour_changes_brightness_contrast_and_saturation_in_turn():
-    pixels, most = 64 + PIXELS // 2, 0.3
+def test_color_jitter_changes_brightness_contrast_and_saturation_in_order():
+    pixels, max_change = 64 + PIXELS // 2, 0.3
     luma = np.array([0.299, 0.587, 0.114])
     for seed in range(5):
-        brightness, contrast, saturation = 1 + rng(seed).uniform(-most, most, 3)
+        brightness, contrast, saturation = 1 + rng(seed).uniform(-max_change, max_change, 3)
         bright = brightness * pixels
         gray = (bright @ luma).mean()
         contrasted = gray + contrast * (bright - gray)
-        own_gray = (contrasted @ luma)[..., None]
-        expected = (own_gray + saturation * (contrasted - own_gray)).clip(0, 255)
-        found = augment(Sample(pixels), Augment(color_jitter=most), rng(seed)).pixels
-        assert np.abs(found - expected).max() <= 1.2  # the mean is rounded, and so is the result
+        pixel_gray = (contrasted @ luma)[..., None]
+        expected = (pixel_gray + saturation * (contrasted - pixel_gray)).clip(0, 255)
+        result = augment(Sample(pixels), Augment(color_jitter=max_change), rng(seed)).pixels
+        assert np.abs(result - expected).max() <= 1.2  # the mean is rounded, and so is the result
 
 
-def test_dihedral_reaches_all_eight():
-    rot90 = Augment(flip="dihedral")
-    results = [augment(WHOLE, rot90, rng(s)).pixels for s in range(60)]
+def test_dihedral_gives_all_eight_symmetries():
+    config = Augment(flip="dihedral")
+    results = [augment(WHOLE, config, rng(s)).pixels for s in range(60)]
     assert len({(r.shape, r.tobytes()) for r in results}) == 8
     assert {r.shape for r in results} == {(24, 36, 3), (36, 24, 3)}
 
 
-def test_a_crop_keeps_the_aspect():
+def test_a_crop_keeps_the_aspect_ratio():
     image = np.zeros((400, 100, 3), np.uint8)
     for seed in range(20):
         h, w = random_crop(Sample(image), Augment(min_crop_area=0.25), rng(seed)).size
@@ -74,20 +76,16 @@ def test_an_inception_crop_changes_area_and_aspect():
 
 @pytest.mark.parametrize("name", [*GEOMETRIC_OPS, *PHOTOMETRIC_OPS])
 def test_every_operation_runs_and_keeps_the_size(name, monkeypatch):
-    for kind in ("GEOMETRIC_OPS", "PHOTOMETRIC_OPS"):
-        alone = {
-            n: f
-            for n, f in (GEOMETRIC_OPS | PHOTOMETRIC_OPS).items()
-            if n == name and n in globals()[kind]
-        }
-        monkeypatch.setattr(f"patchpack.data.transforms.augment.{kind}", alone)
+    for table, ops in (("GEOMETRIC_OPS", GEOMETRIC_OPS), ("PHOTOMETRIC_OPS", PHOTOMETRIC_OPS)):
+        single = {name: ops[name]} if name in ops else {}
+        monkeypatch.setattr(f"patchpack.data.transforms.augment.{table}", single)
     config = Augment(randaugment_ops=1, randaugment_magnitude=1.0)
     results = [augment(WHOLE, config, rng(s)).pixels for s in range(3)]
     assert all(r.shape == PIXELS.shape and r.dtype == np.uint8 for r in results)
     assert any(not np.array_equal(r, PIXELS) for r in results) or name == "autocontrast"
 
 
-def test_a_pixel_high_image_survives_everything():
+def test_an_image_one_pixel_high_works_with_all_augmentation():
     thin = Sample(PIXELS[:1, :9])
     config = Augment(
         flip="dihedral",
@@ -102,11 +100,11 @@ def test_a_pixel_high_image_survives_everything():
 
 def test_the_same_generator_gives_the_same_image():
     config = Augment(flip="dihedral", color_jitter=0.4, randaugment_ops=2, random_erasing=0.5)
-    first, again, other = (augment(WHOLE, config, rng(seed)).pixels for seed in (5, 5, 6))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    first, second, other = (augment(WHOLE, config, rng(seed)).pixels for seed in (5, 5, 6))
+    assert np.array_equal(first, second) and not np.array_equal(first, other)
 
 
-def test_erasing_leaves_the_rest_and_the_original():
+def test_erasing_changes_a_rectangle_and_not_the_input():
     before = PIXELS.copy()
     erased = augment(WHOLE, Augment(random_erasing=1.0), rng()).pixels
     changed = (erased != PIXELS).any(-1).mean()
@@ -115,7 +113,7 @@ def test_erasing_leaves_the_rest_and_the_original():
 
 @pytest.mark.parametrize("name", GEOMETRIC_OPS)
 def test_a_mask_moves_with_its_pixels(name, monkeypatch):
-    """Every class has a colour of its own, so that wherever one goes shows in both."""
+    """Every class has a unique color, so pixels and mask can be compared."""
     monkeypatch.setattr(
         "patchpack.data.transforms.augment.GEOMETRIC_OPS", {name: GEOMETRIC_OPS[name]}
     )
@@ -129,13 +127,13 @@ def test_a_mask_moves_with_its_pixels(name, monkeypatch):
         after = augment(random_crop(before, config, rng(seed)).resized((48, 64)), config, rng(seed))
         assert after.mask.shape == after.size
         inside = after.mask != IGNORE_INDEX
-        colours = after.pixels[..., 0].astype(float)
-        same = np.abs(colours - 40.0 * after.mask)[inside] < 20
-        assert inside.mean() > 0.15 and same.mean() > 0.9  # edges are smooth in pixels alone
+        colors = after.pixels[..., 0].astype(float)
+        same = np.abs(colors - 40.0 * after.mask)[inside] < 20
+        assert inside.mean() > 0.15 and same.mean() > 0.9  # only the pixels have smooth edges
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "settings",
     [
         {"min_crop_area": 0},
         {"min_crop_area": 2},
@@ -144,30 +142,30 @@ def test_a_mask_moves_with_its_pixels(name, monkeypatch):
         {"randaugment_ops": -1},
     ],
 )
-def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        Augment(**wrong)
+def test_invalid_settings_raise(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Augment(**settings)
 
 
-def test_a_mosaic_shows_four_images_with_their_places():
-    """Each of a colour and a class of its own, and a box around a white square in it."""
-    scenes = []
+def test_a_mosaic_shows_four_images_with_masks_and_boxes():
+    """Each image has a unique color and class, and a box around a white square."""
+    samples = []
     for label, (h, w) in enumerate(((40, 60), (90, 30), (50, 50), (20, 80))):
         pixels = np.full((h, w, 3), 40 * label, np.uint8)
         pixels[h // 2 - 3 : h // 2 + 3, w // 2 - 3 : w // 2 + 3] = 255
         box = np.array([[h // 2 - 3, w // 2 - 3, h // 2 + 3, w // 2 + 3]], np.float32)
         mask = np.full((h, w), label, np.uint8)
-        scenes.append(Sample(pixels, mask, Boxes(box, np.array([label]))))
+        samples.append(Sample(pixels, mask, Boxes(box, np.array([label]))))
     for seed in range(8):
-        canvas = mosaic(scenes, (64, 48), rng(seed))
+        canvas = mosaic(samples, (64, 48), rng(seed))
         assert canvas.size == (64, 48) and set(np.unique(canvas.mask)) == {0, 1, 2, 3}
-        ground = np.abs(canvas.pixels[..., 0].astype(int) - 40 * canvas.mask) < 12
-        assert ground.mean() > 0.7
+        matching = np.abs(canvas.pixels[..., 0].astype(int) - 40 * canvas.mask) < 12
+        assert matching.mean() > 0.7
         for (top, left, bottom, right), label in zip(
             canvas.objects.boxes.round().astype(int), canvas.objects.labels, strict=True
         ):
             inside = canvas.pixels[top:bottom, left:right, 0]
             assert (inside > 140).mean() > 0.5
             assert (canvas.mask[top:bottom, left:right] == label).all()
-    plain = mosaic([Sample(s.pixels) for s in scenes], (64, 48), rng(0))
+    plain = mosaic([Sample(s.pixels) for s in samples], (64, 48), rng(0))
     assert plain.mask is None and plain.objects is None

@@ -10,11 +10,11 @@ from PIL import Image
 
 from patchpack.data.annotations.captions import build_captions
 from patchpack.data.annotations.pairs import attach_captions, read_captions
+from patchpack.data.config import PackingConfig
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
 from patchpack.data.packing.bin_packing import Packing
-from patchpack.data.packing.dropping import NoDrop
-from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.packing.resolution import Native
 from patchpack.data.packing.text_budget import enforce_text_budget
 from patchpack.data.records import BadDataset
@@ -139,10 +139,9 @@ def test_texts_of_a_pack_are_those_of_its_images(tmp_path):
     index = attach_captions(index, texts, train_tokenizer(["0 1 2"], 300), 16).index
     captions = index.captions
     chosen = captions.sample(7, 0)
-    plan = make_plan(
-        index.heights, index.widths, patch_size=4, max_tokens=40, resolution=Native(),
-        dropping=NoDrop(), seed=7, epoch=0, texts=captions.lengths[chosen], max_text_tokens=12,
-    )  # fmt: skip
+    sizes = ItemSizes(index.heights, index.widths, captions.lengths[chosen])
+    packing = PackingConfig(patch_size=4, max_tokens=40, resolution=Native(), max_text_tokens=12)
+    plan = make_plan(sizes, packing, seed=7, epoch=0)
     preprocessing = Preprocessing(patch_size=4, augment=Augment(), seed=7)
     seen = {}
     for pack in load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)):
@@ -190,8 +189,8 @@ def test_packed_texts_follow_their_images_when_some_are_selected(tmp_path):
     rows = [{"path": f"{n}.png", "caption": "x " * (n + 1)} for n in range(3)]
     index = build_index(manifest(tmp_path, rows))
     index = attach_captions(index, read_captions(index), train_tokenizer(["x"], 300), 16).index
-    plan = make_plan(index.heights, index.widths, patch_size=4, max_tokens=100, resolution=Native(),
-                     dropping=NoDrop(), seed=0, epoch=0)  # fmt: skip
+    packing = PackingConfig(patch_size=4, max_tokens=100, resolution=Native())
+    plan = make_plan(ItemSizes(index.heights, index.widths), packing, seed=0, epoch=0)
     batch = next(
         load_epoch(index, plan, Preprocessing(patch_size=4), LoaderConfig(workers=0))
     ).batch

@@ -156,7 +156,7 @@ def test_python_gives_the_same_as_the_command(capsys, run, root):
     _, out, _ = patchpack(capsys, "predict", run, *images, "--max-tokens", 9, "--json")
     answers = pp.load(run).predict(images, max_tokens=9)
     for single in (str(images[0]), np.zeros((8, 8, 3), np.uint8)):
-        with pytest.raises(ValueError, match="put a single one in a list"):
+        with pytest.raises(ValueError, match="put a single"):
             pp.load(run).predict(single)
     for line, answer in zip(map(json.loads, out.splitlines()), answers, strict=True):
         assert line["labels"][0]["label"] == answer.label

@@ -17,11 +17,12 @@ from PIL import Image
 
 from films import film, tiny_clips, write_films, write_frames, write_video
 from patchpack.batch import PackedClips, Tubelet
+from patchpack.data.config import PackingConfig
 from patchpack.data.images import BadImage
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch, load_pack
 from patchpack.data.packing.dropping import ConstantDrop
-from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.packing.resolution import Native, SampledArea
 from patchpack.data.records import CLIPS, BadDataset
 from patchpack.data.spec import Preprocessing, pack_spec
@@ -341,12 +342,12 @@ def test_unreadable_clips_are_named_and_too_many_stop(root, tmp_path):
 
 
 def plan_of(index, clip_sampling: ClipSampling, **more):
-    return make_plan(
-        index.heights, index.widths, patch_size=4, max_tokens=more.pop("max_tokens", 300),
-        resolution=more.pop("resolution", Native()), seed=3, epoch=more.pop("epoch", 0),
-        dropping=more.pop("dropping", ConstantDrop(rate=0.3)), clips=clip_sampling.of(index.clips),
-        max_side=16, **more,
+    sizes = ItemSizes(index.heights, index.widths, frames=clip_sampling.of(index.clips))
+    epoch, usual = more.pop("epoch", 0), dict(
+        patch_size=4, max_tokens=300, resolution=Native(), dropping=ConstantDrop(rate=0.3),
+        max_side=16,
     )  # fmt: skip
+    return make_plan(sizes, PackingConfig(**(usual | more)), seed=3, epoch=epoch)
 
 
 @pytest.mark.parametrize("tubelets", [TUBELETS, SEVERAL])

@@ -15,11 +15,11 @@ from PIL import Image
 import patchpack as pp
 from patchpack.data.annotations.box_columns import attach_boxes
 from patchpack.data.annotations.boxes import Boxes
+from patchpack.data.config import PackingConfig
 from patchpack.data.images import read_size
 from patchpack.data.index import build_index
 from patchpack.data.loader import load_pack
-from patchpack.data.packing.dropping import NoDrop
-from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.packing.resolution import Native
 from patchpack.data.records import BadDataset
 from patchpack.data.spec import Preprocessing, pack_spec
@@ -215,6 +215,11 @@ def test_boxes_move_with_their_pixels():
     assert sample.crop(0, 0, 15, 60).objects.boxes.tolist() == [[10, 30, 15, 50]]
 
 
+def plan_of(index, max_tokens: int, epoch: int = 0):
+    packing = PackingConfig(patch_size=4, max_tokens=max_tokens, resolution=Native())
+    return make_plan(ItemSizes(index.heights, index.widths), packing, seed=0, epoch=epoch)
+
+
 def change(source: Path, path: Path, edit) -> Path:
     content = json.loads(source.read_text())
     edit(content)
@@ -341,8 +346,7 @@ def test_a_bad_partner_of_a_mosaic_costs_nothing_but_itself(source, tmp_path):
     )
     (copy / "images" / "val060.png").write_bytes(b"torn")
     for epoch in range(4):
-        plan = make_plan(index.heights, index.widths, patch_size=4, max_tokens=4000, seed=0,
-                         epoch=epoch, resolution=Native(), dropping=NoDrop())  # fmt: skip
+        plan = plan_of(index, 4000, epoch)
         preprocessing = Preprocessing(patch_size=4, augment=Augment(mosaic=1.0))
         loaded = load_pack(pack_spec(index, plan, preprocessing, epoch=epoch, step=0, rank=0))
         assert [Path(error.key).name for error in loaded.unreadable] == ["val060.png"]
@@ -421,8 +425,7 @@ def test_mosaics_are_trained_on_and_only_where_they_make_sense(source, tmp_path)
     mosaics = replace(config.data, augment=Augment(mosaic=1.0))
     spec = pack_spec(
         index := attach_boxes(build_index(source, require_labels=False), (), 0.0)[0],
-        make_plan(index.heights, index.widths, patch_size=4, max_tokens=200, seed=0, epoch=0,
-                  resolution=Native(), dropping=NoDrop()),
+        plan_of(index, 200),
         Preprocessing(patch_size=4, augment=mosaics.augment), epoch=0, step=0, rank=0,
     )  # fmt: skip
     plain = replace(spec, images=tuple(replace(image, mosaic_sources=()) for image in spec.images))

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.tasks.registry import prepare
 from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer, TrainingError
-from patchpack.train.progress import Progress
 from runs import final_tensors, tiny
 from scenes import tiny_segmenter, write_scenes
 from test_detecting import tiny_detector, write_coco
@@ -63,7 +63,7 @@ def rank_main(root: Path, out: Path, what: str) -> None:
     with init_distributed() as world:
         config = still(what.removeprefix("step "), root, out)
         trainer, train = build_trainer(config, world)
-        packs = training_batches(train, config, world, Progress())
+        packs = batches_of_rank(train, config, world.rank)
         trainer.step([next(packs)], stop=False)
         if world.is_main:
             torch.save([p.grad for p in trainer.task.parameters()], out / "gradients.pt")
@@ -86,6 +86,12 @@ def build_trainer(config: RunConfig, world: World) -> tuple[Trainer, Index]:
     for optimizer in trainer.optimizers.values():
         optimizer.step = lambda: None
     return trainer, task_run.train
+
+
+def batches_of_rank(train: Index, config: RunConfig, rank: int) -> Iterator[LoadedPack]:
+    return training_batches(
+        train, config.data, config.input, seed=config.train.seed, shard=(rank, 2)
+    )
 
 
 def launch(root: Path, out: Path, what: str, processes: int = 2) -> list[int]:
@@ -129,10 +135,7 @@ def test_gradients_equal_those_of_one_process(what, tmp_path):
     found = torch.load(tmp_path / "two" / "gradients.pt", weights_only=True)
     config = still(what, root, tmp_path / "one")
     trainer, train = build_trainer(config, World())
-    packs: list[LoadedPack] = [
-        next(training_batches(train, config, World(rank=rank, size=2), Progress()))
-        for rank in (0, 1)
-    ]
+    packs = [next(batches_of_rank(train, config, rank)) for rank in (0, 1)]
     counts = [trainer.task.loss(pack.batch).count for pack in packs]
     assert counts[0] != counts[1]
     trainer.step(packs, stop=False)

@@ -1,4 +1,4 @@
-"""Drop rates follow their distribution, and the tokens that stay are a uniform choice."""
+"""Drop rates follow their distributions, and kept tokens are uniformly sampled."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from patchpack.data.packing.dropping import (
     kept_tokens,
 )
 
-# P(d < 0.1) in per cent by (max, mean), as printed in arXiv 2307.06304, Fig. 14a and 15a.
+# P(d < 0.1) in percent by (max, mean), as printed in arXiv 2307.06304, Fig. 14a and 15a.
 PRINTED = {
     (0.4, 0.10): 60.3,
     (0.4, 0.25): 11.5,
@@ -30,13 +30,13 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize(("most", "mean"), PRINTED)
-def test_beta_rates_are_those_of_the_paper(most, mean):
+@pytest.mark.parametrize(("maximum", "mean"), PRINTED)
+def test_beta_rates_match_the_paper(maximum, mean):
     tokens = np.full(400_000, 256)
-    rates = BetaDrop(mean=mean, max=most).rates(tokens, tokens, np.random.default_rng(0))
-    assert 100 * (rates < 0.1).mean() == pytest.approx(PRINTED[most, mean], abs=0.7)
+    rates = BetaDrop(mean=mean, max=maximum).rates(tokens, tokens, np.random.default_rng(0))
+    assert 100 * (rates < 0.1).mean() == pytest.approx(PRINTED[maximum, mean], abs=0.7)
     assert rates.mean() == pytest.approx(mean, abs=0.002)
-    assert 0 <= rates.min() and rates.max() <= most
+    assert 0 <= rates.min() and rates.max() <= maximum
 
 
 def test_constant_and_no_drop():
@@ -45,28 +45,30 @@ def test_constant_and_no_drop():
     assert ConstantDrop(rate=0.25).rates(tokens, tokens, rng).tolist() == [0.25, 0.25, 0.25]
 
 
-def test_longer_images_lose_more():
+def test_resolution_drop_rises_with_the_tokens():
     """R ~ U(64, 384) px in patches of 16: 16 to 576 tokens, rates 0.25 to 0.75 (Fig. 14b)."""
     rule = ResolutionDrop(low=0.25, high=0.75, min_tokens=16, max_tokens=576)
     for tokens, mean in ((16, 0.25), (296, 0.5), (576, 0.75), (4, 0.25), (9999, 0.75)):
-        draws = np.full(50_000, tokens)
-        rates = rule.rates(draws, draws, np.random.default_rng(0))
+        counts = np.full(50_000, tokens)
+        rates = rule.rates(counts, counts, np.random.default_rng(0))
         assert rates.mean() == pytest.approx(mean, abs=0.001)
         assert np.abs(rates - mean).max() <= 0.04 + 1e-12
-        # A normal that is cut at two standard deviations has 0.88 of its standard deviation.
+        # A normal truncated at two standard deviations has 0.88 of its standard deviation.
         assert rates.std() == pytest.approx(0.02 * 0.8796, rel=0.02)
 
 
-def test_a_schedule_follows_the_images_seen():
+def test_scheduled_drop_follows_the_images_seen():
     """Fig. 16: rising around N/2 in N/10, falling slowly around 2N/3 in N/5."""
     n, rng = 1000, np.random.default_rng(0)
-    seen = np.array([0, 500, 1000])
-    rising = ScheduledDrop(midpoint=n / 2, timescale=n / 10).rates(seen, seen, rng)
+    images_seen = np.array([0, 500, 1000])
+    rising = ScheduledDrop(midpoint=n / 2, timescale=n / 10).rates(images_seen, images_seen, rng)
     np.testing.assert_allclose(rising, [0.204, 0.5, 0.796], atol=1e-3)
-    falling = ScheduledDrop(midpoint=2 * n / 3, timescale=-n / 5).rates(seen, seen, rng)
-    expected = 0.2 + 0.6 / (1 + np.exp((seen - 2 * n / 3) / (n / 5)))
+    falling = ScheduledDrop(midpoint=2 * n / 3, timescale=-n / 5).rates(
+        images_seen, images_seen, rng
+    )
+    expected = 0.2 + 0.6 / (1 + np.exp((images_seen - 2 * n / 3) / (n / 5)))
     np.testing.assert_allclose(falling, expected)
-    ended = ScheduledDrop(midpoint=0, timescale=1).rates(seen, np.array([10**9] * 3), rng)
+    ended = ScheduledDrop(midpoint=0, timescale=1).rates(images_seen, np.array([10**9] * 3), rng)
     assert ended.tolist() == [0.8] * 3
 
 
@@ -81,14 +83,14 @@ def test_kept_tokens_are_sorted_and_distinct():
     assert kept.min() >= 0 and kept.max() < 50
 
 
-def test_all_kept_is_the_row_major_order():
+def test_keeping_all_tokens_gives_row_major_order():
     assert kept_tokens(5, 5, np.random.default_rng(0)).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_every_token_is_kept_equally_often():
+def test_all_tokens_are_kept_with_equal_frequency():
     rng = np.random.default_rng(0)
-    often = np.bincount(np.concatenate([kept_tokens(20, 5, rng) for _ in range(8000)]))
-    np.testing.assert_allclose(often / 8000, 0.25, atol=0.02)
+    counts = np.bincount(np.concatenate([kept_tokens(20, 5, rng) for _ in range(8000)]))
+    np.testing.assert_allclose(counts / 8000, 0.25, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,6 @@ def test_every_token_is_kept_equally_often():
         lambda: ScheduledDrop(midpoint=10, timescale=1, low=0.9, high=0.1),
     ],
 )
-def test_impossible_rates_are_refused(make):
+def test_invalid_rates_raise(make):
     with pytest.raises(ValueError):
         make()

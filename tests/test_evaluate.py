@@ -9,6 +9,7 @@ from PIL import Image
 
 from conftest import make_images
 from patchpack.batch import collate
+from patchpack.data.config import PackingConfig
 from patchpack.data.index import build_index
 from patchpack.data.packing.resolution import Native
 from patchpack.data.statistics import survey
@@ -50,8 +51,11 @@ def test_unlabelled_images_are_not_judged():
 def test_a_survey_counts_tokens_and_compute(folder, tmp_path):
     index = build_index(folder, cache_dir=tmp_path)
     config = model_config("navit_s16", patch_size=4)
-    found = survey(index, patch_size=4, max_tokens=300, resolution=Native(),
-                   flops=lambda n: forward_flops(config, n))  # fmt: skip
+    found = survey(
+        index,
+        PackingConfig(patch_size=4, max_tokens=300, resolution=Native()),
+        flops=lambda n: forward_flops(config, n),
+    )
     assert found.images == 72 and found.splits == {"train": 48, "val": 12, "test": 12}
     assert found.tokens[0] >= 4 and found.tokens[-1] <= 100 and 0.9 < found.fill <= 1
     assert found.gflops < found.gflops_padded and found.gflops < found.gflops_square

@@ -19,7 +19,6 @@ from patchpack.run import start
 from patchpack.tasks.classification.model import Classifier
 from patchpack.train.loop import Trainer
 from patchpack.train.optim import OptimConfig
-from patchpack.train.progress import Progress
 from runs import tiny
 
 
@@ -82,7 +81,8 @@ def test_rates_fall_from_block_to_block(root, tmp_path):
     task = randomise(Classifier(config.model, 3))
     before = {name: p.detach().clone() for name, p in task.named_parameters()}
     trainer = Trainer(task, config, World(), torch.float32)
-    packs = training_batches(build_index(root).split("train"), config, World(), Progress())
+    train = build_index(root).split("train")
+    packs = training_batches(train, config.data, config.input, seed=config.train.seed)
     trainer.step([next(packs)], stop=False)
     steps = {n: float((p.detach() - before[n]).abs().max()) for n, p in task.named_parameters()}
     rate = trainer.learning_rate

@@ -9,8 +9,8 @@ import patchpack
 
 SOURCE = Path(patchpack.__file__).parent
 EVERYTHING = {
-    "batch", "losses", "distributed", "old_names", "serialization", "checkpoint", "data", "model", "metrics",
-    "train", "inference", "visualize", "tasks", "recipe", "loading",
+    "batch", "losses", "distributed", "old_names", "serialization", "checkpoint", "data", "model",
+    "metrics", "train", "inference", "visualize", "tasks", "recipe", "loading",
     "run", "evaluation", "demo", "cli",
 }  # fmt: skip
 
@@ -21,11 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "old_names": set(),
     "serialization": {"old_names"},
     "checkpoint": {"old_names"},
-    "data": {"batch", "distributed", "model", "train"},
+    "data": {"batch"},
     "model": {"batch", "serialization"},
     "metrics": {"batch", "data"},
     "train": {
         "batch", "data", "model", "tasks", "losses", "distributed", "checkpoint", "serialization",
+        "inference",
     },
     "inference": {"old_names", 
         "batch", "data", "model", "tasks", "checkpoint", "serialization", "metrics",

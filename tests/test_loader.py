@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from conftest import write_folder
+from patchpack.data.config import PackingConfig
 from patchpack.data.images import decode
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch, load_forever
 from patchpack.data.packing.dropping import BetaDrop
-from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.packing.resolution import Native
 from patchpack.data.patchify import patchify
 from patchpack.data.preprocess import load_image
@@ -31,10 +32,11 @@ def index(folder, tmp_path):
 
 
 def plan_of(index, epoch=0, world_size=1):
-    return make_plan(
-        index.heights, index.widths, patch_size=4, max_tokens=150, resolution=Native(),
-        dropping=BetaDrop(mean=0.3, max=0.6), seed=3, epoch=epoch, world_size=world_size,
-    )  # fmt: skip
+    packing = PackingConfig(
+        patch_size=4, max_tokens=150, resolution=Native(), dropping=BetaDrop(mean=0.3, max=0.6)
+    )
+    sizes = ItemSizes(index.heights, index.widths)
+    return make_plan(sizes, packing, seed=3, epoch=epoch, world_size=world_size)
 
 
 def same(a, b) -> bool:

@@ -1,4 +1,4 @@
-"""`pack` takes images as people have them, and cuts them so that nothing moves or gets lost."""
+"""`pack` accepts common image types and cuts them without moving or losing pixels."""
 
 import numpy as np
 import pytest
@@ -15,36 +15,36 @@ def picture(h: int, w: int) -> np.ndarray:
     return np.random.default_rng(h * w).integers(0, 256, (h, w, 3), np.uint8)
 
 
-def test_every_kind_of_image_gives_the_same_tokens(tmp_path):
+def test_every_image_type_gives_the_same_tokens(tmp_path):
     array = picture(32, 48)
     Image.fromarray(array).save(tmp_path / "a.png")
-    kinds = [array, Image.fromarray(array), torch.from_numpy(array).permute(2, 0, 1),
-             tmp_path / "a.png", str(tmp_path / "a.png")]  # fmt: skip
-    pack = pp.pack(kinds, patch_size=16)
+    images = [array, Image.fromarray(array), torch.from_numpy(array).permute(2, 0, 1),
+              tmp_path / "a.png", str(tmp_path / "a.png")]  # fmt: skip
+    pack = pp.pack(images, patch_size=16)
     assert pack.grids.tolist() == [[2, 3]] * 5 and pack.lengths == (6,) * 5
     for other in pack.patches.split(6)[1:]:
         assert torch.equal(other, pack.patches[:6])
 
 
-def test_sizes_that_divide_are_not_resized():
+def test_multiples_of_the_patch_size_are_not_resized():
     array = picture(32, 48)
     pack = pp.pack([array], patch_size=16)
     back = unpatchify(pack.patches.numpy(), pack.coords.numpy(), (2, 3), 16)
     assert np.array_equal(back, array)
 
 
-def test_a_patch_is_rows_then_columns_then_channels():
+def test_a_patch_is_flattened_by_row_column_channel():
     array = picture(4, 6)
     patches = patchify(array, 2)
     assert patches.coords.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
     assert np.array_equal(patches.patches[4].numpy(), array[2:4, 2:4].ravel())
 
 
-def test_kept_tokens_keep_their_places():
+def test_kept_tokens_keep_their_coordinates():
     array = picture(4, 6)
-    some = patchify(array, 2, kept=np.array([1, 5]))
-    assert some.coords.tolist() == [[0, 1], [1, 2]] and some.grid == (2, 3)
-    assert torch.equal(some.patches, patchify(array, 2).patches[[1, 5]])
+    kept = patchify(array, 2, kept=np.array([1, 5]))
+    assert kept.coords.tolist() == [[0, 1], [1, 2]] and kept.grid == (2, 3)
+    assert torch.equal(kept.patches, patchify(array, 2).patches[[1, 5]])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 3), (700, 20)])
@@ -62,13 +62,13 @@ def test_gray_images_become_three_channels():
     )
 
 
-def test_another_resolution():
+def test_another_resize_rule():
     pack = pp.pack([picture(20, 60)], patch_size=4, resolution=SquareResize(grid=3))
     assert pack.grids.tolist() == [[3, 3]]
 
 
-def test_pixels_are_copied_even_where_patches_could_be_a_view():
-    """A column of patches lies in memory as the image does; the image may be read-only."""
+def test_pixels_are_copied_even_if_patches_could_be_a_view():
+    """A column of patches has the memory layout of the image; the image may be read-only."""
     image = np.zeros((12, 4, 3), np.uint8)
     image.flags.writeable = False
     batch = pp.pack([image], patch_size=4)
@@ -91,24 +91,24 @@ def test_no_images():
         ("nowhere.jpg", "nowhere.jpg: "),
     ],
 )
-def test_what_is_no_image_is_refused(image, message):
+def test_invalid_images_raise(image, message):
     with pytest.raises(ValueError, match=message):
         pp.pack([image])
 
 
-def test_one_image_outside_a_list_is_refused():
-    with pytest.raises(ValueError, match="put a single one in a list"):
+def test_a_single_image_outside_a_list_raises():
+    with pytest.raises(ValueError, match="put a single image in a list"):
         pp.pack(picture(8, 8))
     with pytest.raises(ValueError, match="max_tokens must be at least 1"):
         pp.pack([picture(8, 8)], max_tokens=0)
 
 
-def test_a_damaged_image_is_named_by_its_number(tmp_path):
+def test_errors_name_the_number_of_a_damaged_image(tmp_path):
     path = tmp_path / "cut.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:900])
     whole = np.zeros((8, 8, 3), np.uint8)
-    with Image.open(path) as cut, pytest.raises(BadImage, match="image 1: is damaged"):
-        pp.pack([whole, cut], patch_size=8)
+    with Image.open(path) as damaged, pytest.raises(BadImage, match="image 1: is damaged"):
+        pp.pack([whole, damaged], patch_size=8)
     with pytest.raises(ValueError, match="image 1: holds floating-point"):
         pp.pack([whole, Image.new("F", (8, 8))], patch_size=8)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchpack.data.config import PackingConfig
 from patchpack.data.packing.bin_packing import MIN_KEPT_FRACTION, Packing
 from patchpack.data.packing.dropping import BetaDrop, ConstantDrop, NoDrop
-from patchpack.data.packing.plan import Plan, _pad_last_step, make_plan
+from patchpack.data.packing.plan import ItemSizes, Plan, _pad_last_step, make_plan
 from patchpack.data.packing.resolution import FixedArea, Native, SampledArea
 
 SAMPLED = SampledArea(low=64, high=256)
@@ -27,11 +28,9 @@ def log_normal_sizes(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(side * aspect**0.5).astype(int), np.rint(side / aspect**0.5).astype(int)
 
 
-def plan_of(sizes, **changes) -> Plan:
-    usual = dict(
-        patch_size=16, max_tokens=1024, resolution=SAMPLED, dropping=NoDrop(), seed=0, epoch=0
-    )
-    return make_plan(*sizes, **(usual | changes))
+def plan_of(sizes, *, seed=0, epoch=0, world_size=1, **changes) -> Plan:
+    config = PackingConfig(**(dict(patch_size=16, max_tokens=1024, resolution=SAMPLED) | changes))
+    return make_plan(ItemSizes(*sizes), config, seed=seed, epoch=epoch, world_size=world_size)
 
 
 def same(a: Plan, b: Plan) -> bool:
@@ -55,8 +54,8 @@ def any_case(draw, **fixed) -> tuple[np.ndarray, dict]:
         seed=draw(st.integers(0, 5)),
         epoch=draw(st.integers(0, 5)),
         world_size=draw(st.integers(1, 3)),
-        window=draw(st.sampled_from([1, 5, 4096])),
-        fill=draw(st.booleans()),
+        packing_window=draw(st.sampled_from([1, 5, 4096])),
+        trim_to_fill=draw(st.booleans()),
         shuffle=draw(st.booleans()),
     )
     return sizes, choices | fixed
@@ -100,7 +99,7 @@ def test_images_of_a_pack_are_ordered_by_length(case):
 
 
 @settings(max_examples=100, deadline=None)
-@given(any_case(fill=False, dropping=ConstantDrop(rate=0.5)))
+@given(any_case(trim_to_fill=False, dropping=ConstantDrop(rate=0.5)))
 def test_without_fill_nothing_is_trimmed(case):
     plan = plan_of(case[0], **case[1])
     tokens = plan.grids.prod(1)
@@ -108,7 +107,7 @@ def test_without_fill_nothing_is_trimmed(case):
 
 
 @settings(max_examples=100, deadline=None)
-@given(any_case(fill=True, dropping=NoDrop()))
+@given(any_case(trim_to_fill=True, dropping=NoDrop()))
 def test_fill_trims_one_image_of_a_pack_by_half_at_most_and_only_to_close_it(case):
     plan = plan_of(case[0], **case[1])
     if plan.world_size > 1:  # there, the images of the last packs may be spread anew
@@ -137,8 +136,8 @@ def test_epochs_and_seeds_differ(change):
 
 def test_an_images_draws_do_not_depend_on_how_images_are_packed():
     sizes = log_normal_sizes(500)
-    a = plan_of(sizes, dropping=BETA, fill=False)
-    b = plan_of(sizes, dropping=BETA, fill=False, max_tokens=2048, world_size=3)
+    a = plan_of(sizes, dropping=BETA, trim_to_fill=False)
+    b = plan_of(sizes, dropping=BETA, trim_to_fill=False, max_tokens=2048, world_size=3)
     for name in ("grids", "kept"):
         in_order_a, in_order_b = np.empty_like(getattr(a, name)), np.empty_like(getattr(b, name))
         in_order_a[a.images], in_order_b[b.images] = getattr(a, name), getattr(b, name)
@@ -146,7 +145,7 @@ def test_an_images_draws_do_not_depend_on_how_images_are_packed():
 
 
 def test_without_shuffle_images_stay_near_their_place():
-    plan = plan_of(log_normal_sizes(5000), shuffle=False, window=100)
+    plan = plan_of(log_normal_sizes(5000), shuffle=False, packing_window=100)
     assert np.abs(plan.images - np.arange(5000)).max() < 400
     assert (plan.pack(0).images < 200).all()
 
@@ -164,7 +163,9 @@ def test_packs_are_full(resolution, max_tokens):
     assert filled.fill > 0.999
     tokens = filled.grids.prod(1)
     assert filled.kept.sum() > 0.995 * tokens.sum()  # full by good company, not by trimming
-    assert plan_of(sizes, resolution=resolution, max_tokens=max_tokens, fill=False).fill > 0.99
+    assert (
+        plan_of(sizes, resolution=resolution, max_tokens=max_tokens, trim_to_fill=False).fill > 0.99
+    )
 
 
 def test_one_single_size_is_filled_by_trimming_only():
@@ -172,9 +173,9 @@ def test_one_single_size_is_filled_by_trimming_only():
     plan = plan_of(sizes, resolution=Native(), max_tokens=370)
     assert (pack_tokens(plan)[:-1] == 370).mean() > 0.99
     assert sorted(set(plan.kept)) == [70, 100]
-    assert plan_of(sizes, resolution=Native(), max_tokens=370, fill=False).fill == pytest.approx(
-        300 / 370
-    )
+    assert plan_of(
+        sizes, resolution=Native(), max_tokens=370, trim_to_fill=False
+    ).fill == pytest.approx(300 / 370)
 
 
 def test_about_five_images_share_a_pack_as_in_the_paper():
@@ -231,12 +232,14 @@ class TooLarge(Native):
         return np.full((len(heights), 2), 40, np.int32)
 
 
-ZEROS = [{name: 0} for name in ("world_size", "window", "max_tokens", "patch_size", "max_side")]
+ZEROS = [
+    {name: 0} for name in ("world_size", "packing_window", "max_tokens", "patch_size", "max_side")
+]
 
 
 @pytest.mark.parametrize("wrong", [{"resolution": TooLarge()}, *ZEROS])
 def test_impossible_plans_are_refused(wrong):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         plan_of(log_normal_sizes(5), **wrong)
 
 

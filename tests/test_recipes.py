@@ -9,8 +9,9 @@ import torch
 
 from conftest import randomise
 from pairs import write_pairs
+from patchpack.data.config import PackingConfig
 from patchpack.data.index import build_index
-from patchpack.data.packing.plan import make_plan
+from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.pipeline import training_batches
 from patchpack.distributed import World
 from patchpack.recipe import load_recipe
@@ -19,7 +20,6 @@ from patchpack.tasks.classification.model import Classifier
 from patchpack.tasks.registry import prepare
 from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer
-from patchpack.train.progress import Progress
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))
 LARGE = {"navit_b32": 5.41, "navit_b16": 4.88, "navit_l16": 4.88}  # images a sequence (Table 2)
@@ -46,7 +46,7 @@ def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
         train=replace(full.train, grad_accumulation=1, compile=False),
     )
     index = build_index(folder)
-    packs = training_batches(index, config, World(), Progress())
+    packs = training_batches(index, config.data, config.input, seed=config.train.seed)
     task = randomise(Classifier(config.model, len(index.classes), config.task))
     trainer = Trainer(task, config, World(), torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
@@ -70,7 +70,7 @@ def test_the_full_scale_contrastive_recipe_takes_a_step_at_reduced_width(tmp_pat
         train=replace(full.train, compile=False),
     )  # fmt: skip
     task_run = prepare(build_index(config.data.root), config, World())
-    packs = training_batches(task_run.train, config, World(), Progress())
+    packs = training_batches(task_run.train, config.data, config.input, seed=config.train.seed)
     trainer = Trainer(randomise(task_run.build()), config, World(), torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
     assert sums.count > 0 and torch.isfinite(sums.loss)
@@ -85,11 +85,12 @@ def test_full_scale_steps_hold_the_images_that_the_paper_printed(name):
     config = load_recipe(next(path for path in RECIPES if path.stem == name))
     rng = np.random.default_rng(0)
     aspect = np.exp(rng.normal(0, 0.35, 60_000))
-    plan = make_plan(
-        (400 / aspect**0.5).round().astype(int), (400 * aspect**0.5).round().astype(int),
+    heights, widths = ((400 * aspect**power).round().astype(int) for power in (-0.5, 0.5))
+    packing = PackingConfig(
         patch_size=config.model.patch_size, max_tokens=config.data.max_tokens,
-        resolution=config.data.resolution, dropping=config.data.dropping, seed=0, epoch=0,
+        resolution=config.data.resolution, dropping=config.data.dropping,
     )  # fmt: skip
+    plan = make_plan(ItemSizes(heights, widths), packing, seed=0, epoch=0)
     sequence = {32: 64, 16: 256}[config.model.patch_size]
     images = 60_000 / (plan.kept.sum() / sequence)
     assert images == pytest.approx(LARGE[name], rel=0.1)

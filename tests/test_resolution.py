@@ -1,6 +1,6 @@
-"""A grid keeps its image's aspect as nearly as whole patches allow, and never passes its budget.
+"""A grid keeps its image's aspect ratio as closely as possible and never exceeds its budget.
 
-Expected grids come from the definition in exact fractions, or are written out by hand.
+Expected grids are computed from the definition in exact fractions, or by hand.
 """
 
 from fractions import Fraction
@@ -29,7 +29,7 @@ sides = st.integers(1, 6000)
 
 
 def grids(rule: Resolution, *sizes: tuple[int, int], patch_size=16, max_tokens=8192, max_side=128):
-    """Grids of the images of these (height, width), as lists."""
+    """Return the grids of images of the given (height, width), as lists."""
     heights, widths = np.array(sizes).T
     return rule.grids(
         heights,
@@ -42,27 +42,27 @@ def grids(rule: Resolution, *sizes: tuple[int, int], patch_size=16, max_tokens=8
 
 
 def score(h: int, w: int, aspect: Fraction) -> tuple[Fraction, int]:
-    """Aspect error, then tokens: the less the better."""
+    """Return (aspect error, -tokens); smaller is better."""
     ratio = Fraction(h, w) / aspect
     return max(ratio, 1 / ratio), -h * w
 
 
 def best_score(aspect: Fraction, tokens: Fraction, max_side: int) -> tuple[Fraction, int]:
-    """The score of the best grid, by the definition."""
+    """Return the score of the best grid by the definition."""
     tokens = max(tokens, Fraction(1))
     squares = [tokens * aspect, tokens / aspect]
     shrink = min(Fraction(1), Fraction(max_side) ** 2 / max(squares))
-    neighbours = []
+    neighbors = []
     for square in squares:
         square = min(max(square * shrink, Fraction(1)), tokens**2)
         floor = isqrt(int(square))
-        neighbours.append({floor, floor if floor**2 == square else floor + 1})
-    return min(score(h, w, aspect) for h, w in product(*neighbours) if h * w <= tokens)
+        neighbors.append({floor, floor if floor**2 == square else floor + 1})
+    return min(score(h, w, aspect) for h, w in product(*neighbors) if h * w <= tokens)
 
 
 @settings(max_examples=400, deadline=None)
 @given(sides, sides, st.integers(1, 9000), st.sampled_from([5, 40, 128]))
-def test_grids_are_those_of_the_definition(height, width, tokens, max_side):
+def test_grids_match_the_definition(height, width, tokens, max_side):
     ((h, w),) = fit_grids(
         np.array([height]), np.array([width]), np.array([float(tokens)]), max_side=max_side
     ).tolist()
@@ -73,7 +73,7 @@ def test_grids_are_those_of_the_definition(height, width, tokens, max_side):
 
 @settings(max_examples=200, deadline=None)
 @given(sides, sides, st.sampled_from([8, 14, 16]))
-def test_native_grids_are_those_of_the_definition(height, width, patch):
+def test_native_grids_match_the_definition(height, width, patch):
     ((h, w),) = grids(Native(), (height, width), patch_size=patch, max_tokens=10**6)
     aspect, tokens = Fraction(height, width), Fraction(height * width, patch**2)
     assert score(h, w, aspect) == best_score(aspect, tokens, 128)
@@ -81,7 +81,7 @@ def test_native_grids_are_those_of_the_definition(height, width, patch):
 
 @settings(max_examples=100, deadline=None)
 @given(sides, sides, st.integers(1, 500))
-def test_turning_an_image_turns_its_grid(height, width, tokens):
+def test_transposing_an_image_transposes_its_grid(height, width, tokens):
     rule = FitTokens(tokens=tokens)
     (tall,), (wide,) = grids(rule, (height, width)), grids(rule, (width, height))
     aspect = Fraction(height, width)
@@ -92,13 +92,13 @@ def test_turning_an_image_turns_its_grid(height, width, tokens):
     ("rule", "size", "grid"),
     [
         (Native(), (224, 160), [14, 10]),
-        (Native(), (100, 100), [6, 6]),  # 6.25 patches a side
+        (Native(), (100, 100), [6, 6]),  # 6.25 patches per side
         (Native(), (3, 5), [1, 1]),
         (Native(), (1, 5000), [1, 19]),  # 19.5 patches of pixels
         (Native(), (5000, 1), [19, 1]),
-        (Native(), (300, 4000), [10, 128]),  # shrunk to the longest side, aspect kept
+        (Native(), (300, 4000), [10, 128]),  # shrunk to the maximum side at the same aspect ratio
         (Native(max_tokens=64), (512, 512), [8, 8]),
-        (Native(max_tokens=10**6), (2048, 2048), [90, 90]),  # the pack's budget caps it too
+        (Native(max_tokens=10**6), (2048, 2048), [90, 90]),  # limited by the pack's budget too
         (FixedArea(side=128), (32, 32), [8, 8]),
         (FixedArea(side=128), (64, 256), [4, 16]),
         (FixedArea(side=128, upscale=False), (32, 32), [2, 2]),
@@ -111,7 +111,7 @@ def test_turning_an_image_turns_its_grid(height, width, tokens):
         (SquareResize(grid=14), (31, 977), [14, 14]),
     ],
 )
-def test_grids_by_hand(rule, size, grid):
+def test_hand_computed_grids(rule, size, grid):
     assert grids(rule, size) == [grid]
 
 
@@ -122,13 +122,13 @@ def test_native_images_are_never_enlarged():
 
 
 @pytest.mark.parametrize("rule", [Native(), FixedArea(side=400), SampledArea(low=64, high=999)])
-def test_no_grid_passes_the_limits(rule):
+def test_no_grid_exceeds_the_limits(rule):
     sizes = RNG.integers(1, 3000, (2000, 2))
-    got = np.array(grids(rule, *map(tuple, sizes), max_tokens=300, max_side=40))
-    assert got.prod(1).max() <= 300 and got.max() <= 40 and got.min() >= 1
+    result = np.array(grids(rule, *map(tuple, sizes), max_tokens=300, max_side=40))
+    assert result.prod(1).max() <= 300 and result.max() <= 40 and result.min() >= 1
 
 
-def test_fit_uses_nearly_all_its_tokens_at_ordinary_aspects():
+def test_fit_tokens_uses_nearly_all_tokens_at_common_aspects():
     widths = RNG.integers(200, 800, 2000)
     used = np.array(grids(FitTokens(tokens=256), *((400, w) for w in widths))).prod(1)
     assert used.mean() > 0.93 * 256
@@ -153,7 +153,7 @@ def test_sampled_normal_is_truncated_at_one_deviation(mean):
     assert -1 <= u.min() < -0.9 and 0.99 < u.max() <= 1
 
 
-def test_each_draw_gives_new_sizes():
+def test_repeated_samples_differ():
     rule, rng, sizes = SampledArea(low=64, high=256), np.random.default_rng(0), np.full(50, 500)
     first, second = (
         rule.grids(sizes, sizes, patch_size=16, max_tokens=8192, rng=rng) for _ in range(2)
@@ -161,8 +161,8 @@ def test_each_draw_gives_new_sizes():
     assert (first != second).any()
 
 
-def test_rules_to_evaluate_with():
-    """Small images are enlarged in evaluation where they were in training, and only there."""
+def test_evaluation_rules():
+    """Small images are enlarged in evaluation if and only if they are in training."""
     for rule in (
         Native(),
         FixedArea(side=99, upscale=False),
@@ -190,36 +190,36 @@ def test_rules_to_evaluate_with():
         lambda: grids(SquareResize(grid=14), (8, 8), max_side=13),
     ],
 )
-def test_impossible_rules_are_refused(make):
+def test_invalid_rules_raise(make):
     with pytest.raises(ValueError):
         make()
 
 
-def test_sizes_are_sampled_by_side_or_area_only():
+def test_sizes_are_sampled_by_side_or_area():
     with pytest.raises((ValueError, TypeError), match="volume"):  # TypeError: types are checked
         SampledArea(low=8, high=9, by="volume")  # pyrefly: ignore
 
 
 @pytest.mark.parametrize(
-    ("rule", "most"),
-    [(Native(), None), (Native(max_tokens=9), 9), (FixedArea(side=70), 19), (FitTokens(tokens=5), 5),
-     (SampledArea(low=16, high=160), 100), (SquareResize(grid=3), 9)],
+    ("rule", "max_tokens"),
+    [(Native(), None), (Native(max_tokens=9), 9), (FixedArea(side=70), 19),
+     (FitTokens(tokens=5), 5), (SampledArea(low=16, high=160), 100), (SquareResize(grid=3), 9)],
 )  # fmt: skip
-def test_most_tokens_are_never_passed(rule, most):
+def test_max_tokens_per_image_is_never_exceeded(rule, max_tokens):
     heights, widths = np.array([16, 300, 1000, 30]), np.array([500, 300, 20, 40])
-    assert rule.max_tokens_per_image(16) == most
-    if most:
+    assert rule.max_tokens_per_image(16) == max_tokens
+    if max_tokens:
         grids = rule.grids(
             heights, widths, patch_size=16, max_tokens=10_000, rng=np.random.default_rng(0)
         )
-        assert grids.prod(1).max() <= most
+        assert grids.prod(1).max() <= max_tokens
 
 
-def test_a_mixture_is_each_rule_for_its_share_of_the_images():
+def test_mixed_applies_each_rule_to_its_share():
     rule = Mixed(first=Native(max_tokens=64), second=FixedArea(side=160), share=0.25)
-    found = np.array(grids(rule, *[(64, 48)] * 4000))
-    native = (found == [4, 3]).all(1)
-    assert (found[~native].prod(1) > 80).all()
+    result = np.array(grids(rule, *[(64, 48)] * 4000))
+    native = (result == [4, 3]).all(1)
+    assert (result[~native].prod(1) > 80).all()
     assert native.mean() == pytest.approx(0.25, abs=0.02)
     assert rule.max_tokens_per_image(16) == 100 and rule.for_evaluation(36) == Native(max_tokens=36)
     with pytest.raises(ValueError, match="share"):

@@ -15,12 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, list_checkpoints, load
+from patchpack.data.config import DataConfig
 from patchpack.data.packing.resolution import SquareResize
 from patchpack.data.records import BadDataset
 from patchpack.run import load_config, resume, start
 from patchpack.serialization import to_json
 from patchpack.train import loop
-from patchpack.train.config import DataConfig, RunConfig
+from patchpack.train.config import RunConfig
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError
 from runs import final_tensors, tiny, with_loader
@@ -369,7 +370,6 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     from patchpack.distributed import World
     from patchpack.tasks.classification.model import Classifier
     from patchpack.train.loop import Trainer
-    from patchpack.train.progress import Progress
 
     config = tiny(root, tmp_path / "run", grad_accumulation=2, ema=0.0)
     config = replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
@@ -377,7 +377,7 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     torch.manual_seed(0)
     task = Classifier(config.model, 3)
     torch.nn.init.normal_(task.head.weight)
-    packs = training_batches(index, config, World(), Progress())
+    packs = training_batches(index, config.data, config.input, seed=config.train.seed)
     loaded = [next(packs), next(packs)]
     losses = [task.loss(pack.batch) for pack in loaded]
     mean = sum(loss.sum for loss in losses) / sum(loss.count for loss in losses)

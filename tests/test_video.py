@@ -194,7 +194,7 @@ def test_clips_keep_their_aspect_and_stay_within_their_tokens():
         assert max(small.lengths) <= 60 and min(small.lengths) > 15
         aspects = small.grids[:, 1] / small.grids[:, 2]
         assert aspects[0] > 1.4 and aspects[1] < 0.5
-    with pytest.raises(ValueError, match="12 frames have no room in 3 tokens"):
+    with pytest.raises(ValueError, match="12 frames do not fit in 3 tokens"):
         pack_clips([long], SHAPES[:1], max_tokens=3)
     for wrong in (np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8, 3)), np.zeros((0, 8, 8, 3))):
         with pytest.raises(ValueError, match="clip 0: frames must be uint8"):

@@ -11,6 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from patchpack.batch import Tubelet
+from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.records import CLIPS, IMAGES
@@ -49,23 +50,24 @@ def run_inspect(options: Inspect) -> None:
         shapes = (Tubelet(2, options.patch_size, options.patch_size),)
         config = model_config("navit_s16x2", patch_size=options.patch_size, tubelets=shapes)
         clip_sampling = ClipSampling(options.frames, shapes)
+    packing = PackingConfig(
+        patch_size=options.patch_size, max_tokens=options.max_tokens, resolution=options.resolution
+    )
     found = survey(
         index,
-        patch_size=options.patch_size,
-        max_tokens=options.max_tokens,
-        resolution=options.resolution,
+        packing,
         flops=lambda lengths: forward_flops(config, lengths),
         clip_sampling=clip_sampling,
     )
     if options.picture:
-        _draw_first_pack(index, options, options.picture)
+        _draw_first_pack(index, packing, options.picture)
     if options.json:
         print(json.dumps(found.json()))
     else:
         _print_survey(found, index.item_name, index.bad)
 
 
-def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
+def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
     from PIL import Image
 
     from patchpack.data.loader import LoaderConfig, load_epoch
@@ -73,11 +75,13 @@ def _draw_first_pack(index: Index, options: Inspect, path: Path) -> None:
     from patchpack.visualize.figures import draw_pack
 
     # A pack of a few hundred tokens can be looked at; one of thousands cannot.
-    small = min(options.max_tokens, 4096)
-    plan = plan_all(index, options.patch_size, small, options.resolution, False)
-    preprocessing = Preprocessing(patch_size=options.patch_size)
+    packing = dataclasses.replace(
+        packing, max_tokens=min(packing.max_tokens, 4096), trim_to_fill=False
+    )
+    plan = plan_all(index, packing)
+    preprocessing = Preprocessing(patch_size=packing.patch_size)
     first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)))
-    Image.fromarray(draw_pack(first.batch, options.patch_size)).save(path)
+    Image.fromarray(draw_pack(first.batch, packing.patch_size)).save(path)
 
 
 def _print_survey(found: Survey, item_name: str, bad: Sequence[tuple[str, str]]) -> None:

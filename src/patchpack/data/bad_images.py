@@ -1,6 +1,6 @@
-"""Which images could not be read: each is named once, and too many of them are an error.
+"""Track unreadable images: report each once, and raise an error if there are too many.
 
-One rule for headers when a folder is indexed, and for pixels when a run trains or is judged.
+The same limit applies to headers at indexing, and to pixels in training and evaluation.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,17 +9,17 @@ from pathlib import Path
 from patchpack.data.images import BadImage
 from patchpack.data.records import BadDataset
 
-NAMED = 10  # images that an error names
+NAMED = 10  # maximum images listed in an error
 
 
 class BadImages:
-    """The unreadable among the images of one split.
+    """The unreadable images of one split.
 
-    source        where the images lie, as errors call it
-    labels        the class of every image by its key, None where it has none
-    max_fraction  of the images that may be unreadable
-    reasons       those known already: key and what is wrong with it
-    noun          what errors call them
+    source        location of the images, for errors
+    labels        class of every image by key; None without a label
+    max_fraction  maximum fraction of images that may be unreadable
+    reasons       images already known as unreadable: key → reason
+    item_name     plural name of the items in errors
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class BadImages:
         self.reasons = dict(reasons or {})
 
     def add(self, errors: Iterable[BadImage]) -> list[BadImage]:
-        """Remember these and return those that are new; raises BadDataset as `check` does."""
+        """Record errors and return the new ones; raise BadDataset as `check` does."""
         new = {error.key: error for error in errors if error.key not in self.reasons}
         self.reasons |= {key: error.reason for key, error in new.items()}
         if new:
@@ -43,22 +43,22 @@ class BadImages:
         return list(new.values())
 
     def check(self) -> None:
-        """Raise BadDataset where too many images, or all of a class, cannot be read."""
+        """Raise BadDataset if too many images, or all images of a class, are unreadable."""
         bad, total = len(self.reasons), len(self.labels)
         if bad > self.max_fraction * total or bad == total:
             raise BadDataset(
                 f"{self.source}: {bad} of {total} {self.item_name} cannot be used "
-                f"(max_bad_fraction is {self.max_fraction:g}): {self._name(self.reasons)}"
+                f"(max_bad_fraction is {self.max_fraction:g}): {self._list(self.reasons)}"
             )
         readable = {label for key, label in self.labels.items() if key not in self.reasons}
         for label in sorted({label for label in self.labels.values() if label} - readable):
-            lost = [key for key, other in self.labels.items() if other == label]
+            keys = [key for key, other in self.labels.items() if other == label]
             raise BadDataset(
-                f"{self.source}: none of the {len(lost)} {self.item_name} of class {label!r} can be "
-                f"read: {self._name(lost)}"
+                f"{self.source}: none of the {len(keys)} {self.item_name} of class {label!r} can "
+                f"be read: {self._list(keys)}"
             )
 
-    def _name(self, keys: Iterable[str]) -> str:
+    def _list(self, keys: Iterable[str]) -> str:
         keys = list(keys)
         more = f"; and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
         return "; ".join(f"{key}: {self.reasons[key]}" for key in keys[:NAMED]) + more

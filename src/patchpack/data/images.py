@@ -1,13 +1,13 @@
-"""Image files, of whatever kind and condition, to correct 8-bit RGB.
+"""Decode image files to 8-bit RGB, read their sizes, and resize.
 
-Pillow reads the header of every file and the pixels of most; JPEGs go to libjpeg-turbo directly.
-The size in the header, EXIF orientation applied, is the size that `decode` delivers: plans rely on
-it. Whatever is wrong with a file, the error is a BadImage that names it.
+Pillow reads all headers and most pixels; libjpeg-turbo decodes JPEGs. The header's size, with EXIF
+orientation applied, equals the decoded size; packing plans rely on it. Every failure to read a file
+raises BadImage with the file's key.
 
-Traps: a name in `Image.open(formats=...)` that Pillow does not know is a KeyError for every file
-that no earlier name fits (so AVIF, new in Pillow 11.3, is last); `Image.getexif` decodes whole
-PNGs, so orientation is read from what the header gave; converting 16-bit gray in Pillow clips
-instead of scaling; transparent pixels have any colour.
+Traps: an unknown name in `Image.open(formats=...)` raises KeyError for every file that no earlier
+name matches (so AVIF, new in Pillow 11.3, is last); `Image.getexif` decodes whole PNGs, so the
+orientation is read from the header's own data; Pillow clips 16-bit gray instead of scaling it;
+transparent pixels hold arbitrary colors.
 """
 
 import os
@@ -27,7 +27,7 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()
 )
 ORIENTATION = 0x0112  # EXIF tag
-EXIF_TRANSPOSE = {  # EXIF orientation → what rights the image
+EXIF_TRANSPOSE = {  # EXIF orientation → operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,27 +36,27 @@ EXIF_TRANSPOSE = {  # EXIF orientation → what rights the image
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-EXIF_SWAPS_AXES = (5, 6, 7, 8)  # orientations that exchange height and width
-SCALED_DECODE = 4  # times the target, in both sides, from which JPEGs are decoded at a fraction
+EXIF_SWAPS_AXES = (5, 6, 7, 8)  # orientations that swap height and width
+SCALED_DECODE = 4  # JPEGs at least this many times the target on both sides decode at a fraction
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 class BadImage(ValueError):
-    """An image that cannot be read: which one, and why."""
+    """An image that cannot be read: its key and the reason."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(key, reason)
         self.key, self.reason = key, reason
 
     def __str__(self) -> str:
-        """In one line, whatever the name of the file does to terminals."""
+        """Return one line, with unprintable characters of the key escaped."""
         shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.key)
         return f"{''.join(shown)}: {self.reason}"
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) from the header alone, EXIF orientation applied; raises BadImage."""
+    """Read (height, width) from the header, with EXIF orientation; raise BadImage on failure."""
     key = os.fspath(path)
     try:
         require_regular_file(path)
@@ -71,32 +71,32 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def decode(
     source: bytes | str | os.PathLike[str], *, key: str, target: tuple[int, int] | None = None
 ) -> Pixels:
-    """The first frame as RGB, upright, transparent parts over white; raises BadImage.
+    """Decode the first frame to upright RGB, transparency over white; raise BadImage on failure.
 
-    target  (height, width) that the image will be resized to: a JPEG at least four times as large
-            is decoded at a half, quarter or eighth of its size, still twice the target or more
+    target  (height, width) the image will be resized to. A JPEG at least four times as large is
+            decoded at 1/2, 1/4 or 1/8 of its size, never below twice the target.
     """
     try:
         data = source if isinstance(source, bytes) else read_file(source)
         with _open(BytesIO(data), key) as image:
             size = _oriented_size(image)
             is_jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
-            least = _least_size(image, target) if is_jpeg and target else (0, 0)
-            pixels = _decode_jpeg(image, data, least) if is_jpeg else to_rgb(image)
-        if least == (0, 0) and pixels.shape[:2] != size:
-            raise BadImage(key, f"has {pixels.shape[:2]} pixels where its header says {size}")
+            min_size = _min_size(image, target) if is_jpeg and target else (0, 0)
+            pixels = _decode_jpeg(image, data, min_size) if is_jpeg else to_rgb(image)
+        if min_size == (0, 0) and pixels.shape[:2] != size:
+            raise BadImage(key, f"decodes to {pixels.shape[:2]} pixels, but its header has {size}")
         return pixels
     except BadImage as error:
         raise BadImage(key, error.reason) from error
-    except Exception as error:  # decoders raise anything at all on hostile files
+    except Exception as error:  # decoders raise exceptions of any type on hostile files
         raise BadImage(key, explain_error(error)) from error
 
 
 def to_rgb(image: Image.Image) -> Pixels:
-    """Any Pillow image as upright RGB; raises BadImage for modes that say no colours."""
+    """Convert a Pillow image to upright RGB; raise BadImage for modes without defined colors."""
     upright = (
-        image.transpose(EXIF_TRANSPOSE[turn])
-        if (turn := _orientation(image)) in EXIF_TRANSPOSE
+        image.transpose(EXIF_TRANSPOSE[orientation])
+        if (orientation := _orientation(image)) in EXIF_TRANSPOSE
         else image
     )
     if 0 in upright.size:
@@ -114,7 +114,7 @@ def to_rgb(image: Image.Image) -> Pixels:
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Antialiased bicubic resize to (height, width)."""
+    """Resize to (height, width), bicubic with antialiasing."""
     if pixels.shape[:2] == size:
         return pixels
     small = F.interpolate(
@@ -124,18 +124,18 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def mirror(pixels: Pixels) -> Pixels:
-    """Left and right exchanged; a new array, many times as fast as copying NumPy's view of it."""
+    """Flip left to right into a new array, much faster than copying NumPy's flipped view."""
     return np.ascontiguousarray(_as_batch(pixels).flip(-1)[0].permute(1, 2, 0).numpy())
 
 
 def _as_batch(pixels: Pixels) -> UInt8[torch.Tensor, "1 3 height width"]:
-    """With the strides of a batch in channels-last order, which PyTorch has fast kernels for."""
+    """Return a batch with channels-last strides, for which PyTorch has fast kernels."""
     batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None]
     return batch.permute(0, 3, 1, 2)
 
 
 def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
-    """The header, checked; pixels are not read yet."""
+    """Open an image and check its header; the pixels are not read yet."""
     image = Image.open(source, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         image.close()
@@ -148,21 +148,21 @@ def _open(source: str | os.PathLike[str] | BytesIO, key: str) -> Image.Image:
 
 
 def require_regular_file(path: str | os.PathLike[str]) -> None:
-    """Opening a pipe waits for its writer; a device may never end."""
+    """Raise BadImage for pipes, which would block, and devices, which may never end."""
     mode = os.stat(path).st_mode
     if not (S_ISREG(mode) or S_ISDIR(mode)):
         raise BadImage(os.fspath(path), "is a pipe or a device, not a file")
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file; pipes and devices are refused."""
+    """Return the bytes of a file; reject pipes and devices."""
     require_regular_file(path)
     with open(path, "rb") as file:
         return file.read()
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none, as in TIFFs, which Pillow rights itself."""
+    """Return the EXIF orientation, 1 to 8; 1 without one, as for TIFFs, which Pillow transposes."""
     data = image.info.get("exif")
     if not data:
         return 1
@@ -180,49 +180,49 @@ def _oriented_size(image: Image.Image) -> tuple[int, int]:
     return image.height, image.width
 
 
-def _least_size(header: Image.Image, target: tuple[int, int]) -> tuple[int, int]:
-    """(height, width), as stored, that a scaled decode must reach; (0, 0) for full scale."""
-    high, wide = target[::-1] if _orientation(header) in EXIF_SWAPS_AXES else target
-    if header.height < SCALED_DECODE * high or header.width < SCALED_DECODE * wide:
+def _min_size(header: Image.Image, target: tuple[int, int]) -> tuple[int, int]:
+    """Return the minimum stored (height, width) of a scaled decode; (0, 0) for full scale."""
+    height, width = target[::-1] if _orientation(header) in EXIF_SWAPS_AXES else target
+    if header.height < SCALED_DECODE * height or header.width < SCALED_DECODE * width:
         return 0, 0
-    return 2 * high, 2 * wide
+    return 2 * height, 2 * width
 
 
-def _decode_jpeg(header: Image.Image, data: bytes, least: tuple[int, int]) -> Pixels:
-    """libjpeg-turbo, at the smallest scale that reaches `least`; Pillow where it declines."""
+def _decode_jpeg(header: Image.Image, data: bytes, min_size: tuple[int, int]) -> Pixels:
+    """Decode with libjpeg-turbo at the smallest scale of at least `min_size`, else with Pillow."""
     try:
         pixels = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=least[0], min_width=least[1], strict=True
+            data, "RGB", min_height=min_size[0], min_width=min_size[1], strict=True
         )
-    except ValueError:  # it is strict about oddities that Pillow rightly forgives
+    except ValueError:  # strict mode rejects harmless oddities that Pillow accepts
         return to_rgb(header)
-    turn = _orientation(header)
+    orientation = _orientation(header)
     return (
-        np.array(Image.fromarray(pixels).transpose(EXIF_TRANSPOSE[turn]))
-        if turn in EXIF_TRANSPOSE
+        np.array(Image.fromarray(pixels).transpose(EXIF_TRANSPOSE[orientation]))
+        if orientation in EXIF_TRANSPOSE
         else pixels
     )
 
 
 def _from_16_bit(image: Image.Image) -> Pixels:
-    """16-bit gray, scaled to 8 bits; 32-bit integers are taken for 16 bits where they fit."""
+    """Scale 16-bit gray to 8 bits; 32-bit integers count as 16-bit if they all fit."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("image", "holds 32-bit pixels; convert it to 8 or 16 bits")
     gray = ((values + 128) // 257).astype(np.uint8)
-    if (clear := image.info.get("transparency")) is not None:
-        gray[values == clear] = 255
+    if (transparent := image.info.get("transparency")) is not None:
+        gray[values == transparent] = 255
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def explain_error(error: Exception) -> str:
-    """What is wrong, in words a person can act on."""
+    """Return a short reason for a reading error, to follow the file's name."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     if isinstance(error, PermissionError):
-        return "may not be read"
+        return "cannot be read (permission denied)"
     if isinstance(error, Image.UnidentifiedImageError):
         return "is not an image, or is empty or damaged at its start"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):

@@ -26,7 +26,8 @@ from patchpack.data.annotations.masks import Masks
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
-from patchpack.data.sources.folders import list_files, split_by_hash
+from patchpack.data.sources.source import list_files
+from patchpack.data.sources.splits import split_by_hash
 from patchpack.data.video.decode import frames_in, read_header
 from patchpack.data.video.frame_sampling import Clips
 

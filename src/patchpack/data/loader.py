@@ -1,11 +1,11 @@
-"""From a plan to packs, ahead of the training step.
+"""Load the packs of a plan in background threads or processes.
 
-`load_pack` is a pure function of a `PackSpec`, which says everything about a pack but its pixels.
-So it does not matter where it runs: the same packs come out, in the same order, from any number of
-threads or processes, and a run resumes at (epoch, step) with nothing else to remember.
+`load_pack` is a pure function of a `PackSpec`, which holds everything about a pack except pixels.
+So any number of threads or processes gives the same packs in the same order, and a run resumes from
+(epoch, step) alone.
 
-An image that cannot be decoded is left out of its pack and reported beside it; the pack is shorter,
-and the rest of the epoch is what it would have been.
+An unreadable image is skipped and reported with its pack; the pack is shorter, and the rest of the
+epoch does not change.
 """
 
 import multiprocessing
@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from patchpack.batch import ClipPatches, PackedBatch, Patches, collate, collate_clips
+from patchpack.data.config import LoaderConfig
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.packing.plan import Plan
@@ -28,32 +28,19 @@ from patchpack.data.spec import ClipSpec, PackSpec, Preprocessing, pack_spec
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedPack:
-    """A pack, which pack it is, and which of its images could not be read."""
+    """A loaded pack, its epoch and step, and its unreadable images."""
 
     batch: PackedBatch
     epoch: int
-    step: int
-    unreadable: tuple[BadImage, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
-    """Who loads packs ahead of their use."""
-
-    workers: int = 2  # threads or processes; 0 loads in the foreground
-    worker_type: Literal["threads", "processes"] = "threads"
-    prefetch: int = 4  # packs loaded before they are needed
-
-    def __post_init__(self) -> None:
-        if self.workers < 0 or self.prefetch < 1:
-            raise ValueError(f"workers {self.workers} must be >= 0 and ahead {self.prefetch} >= 1")
+    step: int  # step within the epoch
+    unreadable: tuple[BadImage, ...] = ()  # skipped images
 
 
 def load_pack(spec: PackSpec) -> LoadedPack:
-    """A pack from its spec, without the images that cannot be read."""
+    """Load the pack of a spec, without its unreadable images."""
     images: list[Patches] = []
     clips: list[ClipPatches] = []
-    bad: list[BadImage] = []
+    unreadable: list[BadImage] = []
     for image in spec.images:
         try:
             if isinstance(image, ClipSpec):
@@ -61,20 +48,20 @@ def load_pack(spec: PackSpec) -> LoadedPack:
             else:
                 images.append(load_image(image, spec))
         except BadImage as error:
-            bad.append(error)
+            unreadable.append(error)
     prep = spec.preprocessing
     if prep.clip_sampling is None:
         batch = collate(images, prep.patch_size**2 * 3)
     else:
         batch = collate_clips(clips, prep.clip_sampling.tubelets)
-    return LoadedPack(batch=batch, epoch=spec.epoch, step=spec.step, unreadable=tuple(bad))
+    return LoadedPack(batch=batch, epoch=spec.epoch, step=spec.step, unreadable=tuple(unreadable))
 
 
 def load_epoch(
     index: Index, plan: Plan, preprocessing: Preprocessing, config: LoaderConfig, *, rank: int = 0
 ) -> Iterator[LoadedPack]:
-    """The packs of one rank in one pass over a plan, loaded ahead."""
-    yield from _ahead(_specs(index, plan, preprocessing, 0, 0, rank), config)
+    """Yield the packs of one rank for one epoch."""
+    yield from _prefetch(_specs(index, plan, preprocessing, 0, 0, rank), config)
 
 
 def load_forever(
@@ -86,7 +73,7 @@ def load_forever(
     start: tuple[int, int] = (0, 0),
     rank: int = 0,
 ) -> Iterator[LoadedPack]:
-    """The packs of one rank from (epoch, step) on, epoch after epoch."""
+    """Yield the packs of one rank without end, starting at (epoch, step)."""
 
     def specs() -> Iterator[PackSpec]:
         epoch, step = start
@@ -94,7 +81,7 @@ def load_forever(
             yield from _specs(index, plan_epoch(epoch), preprocessing, epoch, step, rank)
             epoch, step = epoch + 1, 0
 
-    yield from _ahead(specs(), config)
+    yield from _prefetch(specs(), config)
 
 
 def _specs(
@@ -106,20 +93,20 @@ def _specs(
         yield pack_spec(index, plan, preprocessing, epoch=epoch, step=step, rank=rank, texts=texts)
 
 
-def _ahead(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[LoadedPack]:
-    """Load specs in order, up to `ahead` of them at a time in the background."""
+def _prefetch(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[LoadedPack]:
+    """Load specs in order, up to `prefetch` of them ahead in the background."""
     if config.workers == 0:
         yield from map(load_pack, specs)
         return
-    waiting: deque[Future[LoadedPack]] = deque()
+    pending: deque[Future[LoadedPack]] = deque()
     executor = _executor(config)
     try:
         for spec in specs:
-            waiting.append(executor.submit(load_pack, spec))
-            if len(waiting) > config.prefetch:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(executor.submit(load_pack, spec))
+            if len(pending) > config.prefetch:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 
@@ -140,6 +127,6 @@ def _executor(config: LoaderConfig) -> Executor:
 
 
 def _start_process() -> None:
-    """A loading process uses one core and leaves Ctrl-C to the process that feeds it."""
+    """Set a worker process to one core, and leave Ctrl-C to the main process."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

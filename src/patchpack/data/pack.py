@@ -1,4 +1,4 @@
-"""Images in memory, or on disk, to one PackedBatch: the shortest way into the library."""
+"""Pack images, in memory or on disk, into one PackedBatch."""
 
 import os
 from collections.abc import Sequence
@@ -28,27 +28,27 @@ def pack(
 
     images      PIL images, uint8 arrays [h, w, 3] or [h, w], uint8 tensors [3, h, w], or paths
     patch_size  pixels on a side of a patch
-    max_tokens  most tokens of one image; larger ones are resized, their aspect kept
-    resolution  another rule for sizes (native when None); `max_tokens` bounds it too
-    max_side    longest side of a grid in patches: what the model's positions reach
+    max_tokens  maximum tokens per image; larger images are resized at the same aspect ratio
+    resolution  resize rule (None: Native); `max_tokens` bounds it too
+    max_side    maximum side of a grid in patches, which the model's positions support
 
-    Raises ValueError for an image of another kind, and its subclass BadImage for unreadable files.
+    Raises ValueError for other types of images, and its subclass BadImage for unreadable files.
     """
     check_list(images)
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
-    rule, most = resolution or Native(), max_tokens or int(torch.iinfo(torch.int32).max)
+    rule, limit = resolution or Native(), max_tokens or int(torch.iinfo(torch.int32).max)
     packed = [
-        to_patches(image, image_key(image, i), patch_size, most, rule, max_side)
+        to_patches(image, image_key(image, i), patch_size, limit, rule, max_side)
         for i, image in enumerate(images)
     ]
     return collate(packed, patch_size**2 * 3)
 
 
 def check_list(images: object) -> None:
-    """Raise ValueError for a single image: its letters or rows would be taken for images."""
+    """Raise ValueError for a single image; its characters or rows would be read as images."""
     if isinstance(images, AnyImage):
-        raise ValueError("this takes a list of images; put a single one in a list")
+        raise ValueError("expected a list of images; put a single image in a list")
 
 
 def to_patches(
@@ -59,7 +59,7 @@ def to_patches(
     resolution: Resolution,
     max_side: int,
 ) -> Patches:
-    """One image, resized to its grid and cut into patches; `name` is its key, also in errors.
+    """Resize one image to its grid and patchify it; `name` is its key and appears in errors.
 
     A file gives the patches that the loader gives in evaluation: a large JPEG is decoded near the
     size that it is resized to.
@@ -76,7 +76,7 @@ def to_patches(
 def _target_size(
     size: tuple[int, int], patch_size: int, max_tokens: int, resolution: Resolution, max_side: int
 ) -> tuple[int, int]:
-    """(height, width) in pixels of the grid that an image of `size` gets."""
+    """(height, width) in pixels of the grid of an image of `size`."""
     height, width = size
     ((h, w),) = resolution.grids(
         np.array([height]),
@@ -95,7 +95,7 @@ def image_key(image: object, number: int) -> str:
 
 
 def to_pixels(image: AnyImage, name: str) -> np.ndarray:
-    """An image of any accepted kind as uint8 RGB [h, w, 3]; `name` stands in errors."""
+    """Convert any accepted image to uint8 RGB [h, w, 3]; `name` appears in errors."""
     if isinstance(image, str | os.PathLike):
         return decode(image, key=os.fspath(image))
     if isinstance(image, Image.Image):
@@ -116,7 +116,7 @@ def to_pixels(image: AnyImage, name: str) -> np.ndarray:
 
 
 def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
-    """Pillow reads the pixels of an opened file only now, and says OSError of a damaged one."""
+    """Read a Pillow image, whose pixels may load only now; raise BadImage if it is damaged."""
     try:
         return to_rgb(image)
     except BadImage as error:

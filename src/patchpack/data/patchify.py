@@ -1,9 +1,9 @@
-"""From pixels to patches: cut an image into squares and flatten the ones that are kept.
+"""Cut an image into square patches and flatten the kept ones.
 
     pixels [gh·p, gw·p, c]   →   patches [token, p·p·c], coords [token, 2]
 
-A patch is flattened (row, column, channel), channel fastest. Pixels stay uint8: the model
-normalises them on its device.
+A patch is flattened (row, column, channel), channel fastest. Pixels stay uint8; the model
+normalizes them on its device.
 """
 
 import numpy as np
@@ -21,9 +21,9 @@ def patchify(
     key: str = "",
     targets: dict[str, Target] | None = None,
 ) -> Patches:
-    """Cut `pixels` into patches, keeping those numbered in `kept` (row-major; all when None).
+    """Cut `pixels` into patches and keep those with the indices `kept` (row-major; None: all).
 
-    Raises ValueError where a side is not a multiple of the patch size.
+    Raises ValueError if a side is not a multiple of the patch size.
     """
     height, width, channels = pixels.shape
     p = patch_size
@@ -31,9 +31,9 @@ def patchify(
         raise ValueError(f"{key or 'image'}: {height} x {width} px does not divide into {p} px")
     h, w = height // p, width // p
     cells = pixels.reshape(h, p, w, p, channels).transpose(0, 2, 1, 3, 4).reshape(h * w, -1)
-    numbers = np.arange(h * w) if kept is None else kept
-    cells = cells[numbers] if kept is not None else np.require(cells, requirements=["C", "W"])
-    coords = np.stack(np.divmod(numbers, w), axis=-1).astype(np.int32)
+    indices = np.arange(h * w) if kept is None else kept
+    cells = cells[indices] if kept is not None else np.require(cells, requirements=["C", "W"])
+    coords = np.stack(np.divmod(indices, w), axis=-1).astype(np.int32)
     return Patches(
         patches=torch.from_numpy(cells),
         coords=torch.from_numpy(coords),
@@ -50,7 +50,7 @@ def unpatchify(
     patch_size: int,
     blank: int = 128,
 ) -> UInt8[np.ndarray, "height width channel"]:
-    """The image back from its patches; dropped ones are filled with the gray `blank`."""
+    """Rebuild the image from its patches; fill dropped patches with the gray value `blank`."""
     h, w = grid
     p = patch_size
     cells = np.full((h, w, p, p, patches.shape[1] // p**2), blank, np.uint8)

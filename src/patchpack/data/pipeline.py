@@ -1,124 +1,118 @@
-"""Which packs a run trains on and is judged by: where a config meets index, plan and loader."""
+"""Batches for training and evaluation: index and config → plan → loader."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+from patchpack.data.config import DataConfig, InputSpec, LoaderConfig, PackingConfig
 from patchpack.data.index import Index
-from patchpack.data.loader import LoadedPack, LoaderConfig, load_epoch, load_forever
+from patchpack.data.loader import LoadedPack, load_epoch, load_forever
 from patchpack.data.packing.dropping import Dropping, NoDrop
-from patchpack.data.packing.plan import Plan, make_plan
+from patchpack.data.packing.plan import ItemSizes, Plan, make_plan
 from patchpack.data.packing.resolution import Resolution
 from patchpack.data.spec import Preprocessing
 from patchpack.data.transforms.perturbations import Perturbation
 from patchpack.data.video.frame_sampling import ClipSampling
-from patchpack.distributed import World
-from patchpack.model.navit import NaViTConfig
-from patchpack.train.config import RunConfig
-from patchpack.train.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalView:
+    """How images, or clips, are shown to a model in evaluation."""
+
+    tokens: int  # maximum tokens per image or clip
+    resolution: Resolution  # rule that sets sizes in training; its form for evaluation is used
+    perturbation: Perturbation | None = None  # change of the pixels before all preprocessing
+    dropping: Dropping = field(
+        default_factory=NoDrop
+    )  # rule that sets the share of tokens dropped from each image
+    clip_sampling: ClipSampling | None = None  # selects the frames of clips; None for images
 
 
 def training_batches(
-    index: Index, config: RunConfig, world: World, progress: Progress
+    index: Index,
+    data: DataConfig,
+    input: InputSpec,
+    *,
+    seed: int,
+    start: tuple[int, int] = (0, 0),
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[LoadedPack]:
-    """This rank's packs, from where the run stands on."""
-    data, seed, captions = config.data, config.train.seed, index.captions
-    clip_sampling = config.clip_sampling and replace(config.clip_sampling, start_fraction=None)
+    """The training packs of one rank, epoch after epoch, without end.
+
+    start  (epoch, step) of the first pack
+    shard  (rank, number of ranks)
+    """
+    rank, world_size = shard
+    clip_sampling, captions = data.clip_sampling(input), index.captions
+    if clip_sampling is not None:
+        clip_sampling = replace(clip_sampling, start_fraction=None)
+    packing = PackingConfig(
+        patch_size=input.patch_size,
+        max_tokens=data.max_tokens,
+        resolution=data.resolution,
+        max_side=input.max_side,
+        dropping=data.dropping,
+        packing_window=data.packing_window,
+        trim_to_fill=data.trim_to_fill,
+        max_text_tokens=data.max_text_tokens,
+    )
 
     def plan_epoch(epoch: int) -> Plan:
-        texts = None
-        if captions is not None:
-            texts = captions.lengths[captions.sample(seed, epoch)]
-        return make_plan(
+        sizes = ItemSizes(
             index.heights,
             index.widths,
-            patch_size=config.model.patch_size,
-            max_tokens=data.max_tokens,
-            resolution=data.resolution,
-            dropping=data.dropping,
-            seed=seed,
-            epoch=epoch,
-            world_size=world.size,
-            window=data.packing_window,
-            max_side=config.model.positions.max_side,
-            fill=data.trim_to_fill,
-            texts=texts,
-            max_text_tokens=data.max_text_tokens,
-            clips=clip_sampling.of(index.clips) if clip_sampling else None,
+            None if captions is None else captions.lengths[captions.sample(seed, epoch)],
+            clip_sampling.sample(index.clips) if clip_sampling else None,
         )
+        return make_plan(sizes, packing, seed=seed, epoch=epoch, world_size=world_size)
 
-    packs = load_forever(
-        index,
-        plan_epoch,
-        Preprocessing(
-            patch_size=config.model.patch_size,
-            augment=data.augment,
-            seed=seed,
-            clip_sampling=clip_sampling,
-        ),
-        data.loader,
-        start=(progress.epoch, progress.pack),
-        rank=world.rank,
+    preprocessing = Preprocessing(
+        patch_size=input.patch_size, augment=data.augment, seed=seed, clip_sampling=clip_sampling
     )
-    if world.device.type != "cuda":
-        return packs
-    return (replace(pack, batch=pack.batch.pin_memory()) for pack in packs)
-
-
-def validation_batches(val: Index, config: RunConfig, world: World) -> Iterator[LoadedPack]:
-    """This rank's share of what a run is judged by on its way."""
-    data = config.data
-    return evaluation_batches(
-        replace(val, captions=None),
-        config.model,
-        resolution=data.resolution,
-        tokens=config.evaluation_tokens,
-        max_tokens=data.max_tokens,
-        clip_sampling=config.clip_sampling,
-        world=world,
-        loader=data.loader,
-    )
+    return load_forever(index, plan_epoch, preprocessing, data.loader, start=start, rank=rank)
 
 
 def evaluation_batches(
     index: Index,
-    model: NaViTConfig,
+    input: InputSpec,
+    view: EvalView,
     *,
-    resolution: Resolution,
-    tokens: int,
     max_tokens: int,
-    world: World | None = None,
     loader: LoaderConfig | None = None,
-    perturbation: Perturbation | None = None,
-    dropping: Dropping | None = None,
-    clip_sampling: ClipSampling | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[LoadedPack]:
-    """Every image, or clip, once, at most `tokens` of it; nothing trimmed, or dropped unless told.
+    """The packs of one rank in one pass over an index: every image, or clip, once and untrimmed.
 
-    showing  which frames of clips are shown
+    Masks keep the size of their files. Captions are left out: texts are encoded apart from images.
 
-    Raises ValueError for fewer tokens than the frames of a clip need.
+    max_tokens  maximum tokens per pack; raised to `view.tokens` if it is lower
+    shard       (rank, number of ranks)
+
+    Raises ValueError if the frames of a clip do not fit into `view.tokens`.
     """
-    world = world or World()
-    tokens_per_frame = tokens if clip_sampling is None else clip_sampling.patches_for_tokens(tokens)
-    heights, widths = index.heights, index.widths
-    plan = make_plan(
-        *(perturbation.sizes(heights, widths) if perturbation else (heights, widths)),
-        patch_size=model.patch_size,
-        max_tokens=max(max_tokens, tokens),
-        max_side=model.positions.max_side,
-        resolution=resolution.for_evaluation(tokens_per_frame),
-        dropping=dropping or NoDrop(),
-        seed=0,
-        epoch=0,
-        world_size=world.size,
-        fill=False,
+    rank, world_size = shard
+    clip_sampling, perturbation = view.clip_sampling, view.perturbation
+    max_patches = clip_sampling.patches_for_tokens(view.tokens) if clip_sampling else view.tokens
+    packing = PackingConfig(
+        patch_size=input.patch_size,
+        max_tokens=max(max_tokens, view.tokens),
+        resolution=view.resolution.for_evaluation(max_patches),
+        max_side=input.max_side,
+        dropping=view.dropping,
+        trim_to_fill=False,
         shuffle=False,
-        clips=clip_sampling.of(index.clips) if clip_sampling else None,
+    )
+    heights, widths = index.heights, index.widths
+    if perturbation:
+        heights, widths = perturbation.sizes(heights, widths)
+    frames = clip_sampling.sample(index.clips) if clip_sampling else None
+    plan = make_plan(
+        ItemSizes(heights, widths, frames=frames), packing, seed=0, epoch=0, world_size=world_size
     )
     preprocessing = Preprocessing(
-        patch_size=model.patch_size,
+        patch_size=input.patch_size,
         perturbation=perturbation,
         keep_original_masks=True,
         clip_sampling=clip_sampling,
     )
-    return load_epoch(index, plan, preprocessing, loader or LoaderConfig(), rank=world.rank)
+    index = replace(index, captions=None)
+    return load_epoch(index, plan, preprocessing, loader or LoaderConfig(), rank=rank)

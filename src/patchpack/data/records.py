@@ -1,4 +1,4 @@
-"""One file of a dataset, before it is opened, the kinds of files, and the names of splits."""
+"""Records of a dataset: one unopened file each, with its split and label; media types; splits."""
 
 from dataclasses import dataclass, field
 
@@ -13,29 +13,30 @@ PARTS = ("train", "val", "test")
 
 
 class BadDataset(ValueError):
-    """A dataset that cannot be used, and why."""
+    """A dataset that cannot be used; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class MediaType:
-    """What a dataset is made of."""
+    """The type of a dataset's items: images or clips."""
 
-    name: str
-    suffixes: frozenset[str]  # of its files
-    folders: bool = False  # whether a folder that holds images is one clip
+    name: str  # plural, for messages
+    suffixes: frozenset[str]  # file suffixes, lower case, with the dot
+    folders: bool = False  # whether a folder of images is one clip
 
     @property
     def expected(self) -> str:
+        """The accepted layouts, for errors."""
         if self.folders:
             return (
                 "expected <folder>/<split>/<class>/*.mp4 or <folder>/<class>/*.mp4, each a video "
-                "or a folder of frames, or a .csv or .jsonl manifest with columns path, label and, "
-                "if wanted, split"
+                "or a folder of frames, or a .csv or .jsonl manifest with columns path, label and "
+                "optionally split"
             )
         return (
             "expected <folder>/<split>/<class>/*.jpg, <folder>/<class>/*.jpg, images directly in "
-            "the folder, a COCO file, or a .csv or .jsonl manifest with columns path, label and, "
-            "if wanted, split"
+            "the folder, a COCO file, or a .csv or .jsonl manifest with columns path, label and "
+            "optionally split"
         )
 
 
@@ -45,16 +46,16 @@ CLIPS = MediaType("clips", VIDEO_SUFFIXES, folders=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One image, or one clip, unopened."""
+    """One unopened image or clip."""
 
     key: str  # path relative to the root
-    split: str = ""  # empty where the layout does not say
-    label: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    held_out: bool = False  # held out of the training split, since nothing was for validation
-    error: str = ""  # why it cannot be used, where the layout says so already
+    split: str = ""  # split name; empty if the layout defines none
+    label: str | None = None  # class name; None without a label
+    columns: dict[str, str] = field(default_factory=dict)  # further manifest columns
+    held_out: bool = False  # moved from train to val, because the dataset has no val split
+    error: str = ""  # reason the item cannot be used; empty if none
 
 
 def split_name(name: str) -> str:
-    """train, val and test by any of their usual names; others as they are."""
+    """Map the usual names of train, val and test to these; return other names unchanged."""
     return SPLIT_NAMES.get(name.lower(), name)

@@ -122,7 +122,7 @@ def _clip_specs(
     clips, clip_sampling = index.clips, preprocessing.clip_sampling
     if clips is None or clip_sampling is None:
         raise ValueError("clips need a treatment that says which of their frames are shown")
-    shown, specs = clip_sampling.of(clips.select(pack.images)), []
+    shown, specs = clip_sampling.sample(clips.select(pack.images)), []
     for j, (i, (h, w), kept) in enumerate(zip(pack.images, pack.grids, pack.kept, strict=True)):
         start_fraction = clip_sampling.start_fraction
         if start_fraction is None:

@@ -8,15 +8,15 @@ Axes: image.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from jaxtyping import Int, Num
 
+from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index
 from patchpack.data.packing.dropping import NoDrop
-from patchpack.data.packing.plan import Plan, make_plan
-from patchpack.data.packing.resolution import Resolution
+from patchpack.data.packing.plan import ItemSizes, Plan, make_plan
 from patchpack.data.video.frame_sampling import ClipSampling
 
 PADDED_BATCH = 32  # images of a padded batch, drawn at random
@@ -55,20 +55,18 @@ class Survey:
 
 def survey(
     index: Index,
+    config: PackingConfig,
     *,
-    patch_size: int,
-    max_tokens: int,
-    resolution: Resolution,
     flops: Flops,
     clip_sampling: ClipSampling | None = None,
 ) -> Survey:
-    """Survey all images of an index, at the grids that `resolution` gives them.
+    """Compute the statistics of all images of an index, packed by `config` but for its dropping.
 
-    Of clips, `showing` says which frames are shown, and how they become tokens.
+    clip_sampling  selects the frames of clips; None for images
     """
+    config = replace(config, dropping=NoDrop())
     plain, trimmed = (
-        plan_all(index, patch_size, max_tokens, resolution, fill, clip_sampling)
-        for fill in (False, True)
+        plan_all(index, replace(config, trim_to_fill=fill), clip_sampling) for fill in (False, True)
     )
     tokens = plain.kept  # all there are: nothing is dropped or trimmed
     rng = np.random.default_rng(0)
@@ -87,8 +85,8 @@ def survey(
         frames=_quantiles(index.clips.lengths) if index.clips else [],
         seconds=_quantiles(index.clips.lengths / index.clips.rates) if index.clips else [],
         tokens=_quantiles(tokens),
-        patch_size=patch_size,
-        max_tokens=max_tokens,
+        patch_size=config.patch_size,
+        max_tokens=config.max_tokens,
         packs=plain.num_packs,
         images_per_pack=len(index) / plain.num_packs,
         fill=plain.fill,
@@ -100,26 +98,11 @@ def survey(
 
 
 def plan_all(
-    index: Index,
-    patch_size: int,
-    max_tokens: int,
-    resolution: Resolution,
-    fill: bool,
-    clip_sampling: ClipSampling | None = None,
+    index: Index, config: PackingConfig, clip_sampling: ClipSampling | None = None
 ) -> Plan:
-    """One epoch over everything, nothing dropped."""
-    return make_plan(
-        index.heights,
-        index.widths,
-        patch_size=patch_size,
-        max_tokens=max_tokens,
-        resolution=resolution,
-        dropping=NoDrop(),
-        seed=0,
-        epoch=0,
-        fill=fill,
-        clips=None if clip_sampling is None else clip_sampling.of(index.clips),
-    )
+    """One epoch over everything."""
+    frames = None if clip_sampling is None else clip_sampling.sample(index.clips)
+    return make_plan(ItemSizes(index.heights, index.widths, frames=frames), config, seed=0, epoch=0)
 
 
 def _quantiles(values: Num[np.ndarray, " image"] | Int[np.ndarray, " image"]) -> list[float]:

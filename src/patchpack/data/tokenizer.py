@@ -1,12 +1,12 @@
-"""Texts to numbers of a vocabulary.
+"""Tokenizers: texts to token ids.
 
-    train_tokenizer(texts, 4096)       a byte-level BPE of the user's own captions
-    load_tokenizer("tokenizer.json")   of Hugging Face
-    load_tokenizer("spiece.model")     SentencePiece, as T5's 32,000 (the paper, App. A.2)
+    train_tokenizer(texts, 4096)       byte-level BPE trained on the dataset's captions
+    load_tokenizer("tokenizer.json")   Hugging Face tokenizers
+    load_tokenizer("spiece.model")     SentencePiece, as T5's with 32,000 tokens (paper, App. A.2)
     load_tokenizer("merges.txt.gz")    CLIP's byte-pair merges, lower-cased
 
-The last token of a text is the end-of-text one wherever the tokenizer has it, also of a text that
-is cut. Needs `patchpack[text]`.
+Each text, truncated or not, ends with the end-of-text token if the tokenizer has one.
+Needs `patchpack[text]`.
 """
 
 import base64
@@ -23,59 +23,59 @@ from patchpack.batch import PackedTexts, pack_texts
 
 END = "<|endoftext|>"
 START = "<|startoftext|>"
-CLIP_MERGES = 49_152 - 256 - 2  # of the file that CLIP's tokenizer reads; it ignores the rest
+CLIP_MERGES = 49_152 - 256 - 2  # merges that CLIP's tokenizer reads; it ignores the others
 
 
 class TokenizerError(ValueError):
-    """A tokenizer that cannot be read or used, and why."""
+    """A tokenizer that cannot be read or used; the message gives the reason."""
 
 
 class TokenizedTexts(NamedTuple):
-    """Texts as numbers."""
+    """Token ids of texts."""
 
-    tokens: list[list[int]]  # of each text
-    cut: list[bool]  # whether a text was longer
+    tokens: list[list[int]]  # token ids of each text
+    truncated: list[bool]  # whether each text was longer than the maximum length
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A tokenizer as a model's card keeps it: which library reads it, and what that reads."""
+    """A serializable tokenizer: the library that reads it and that library's file."""
 
-    kind: Literal["tokenizers", "sentencepiece"]
-    content: str  # JSON, or a model in base 64
+    kind: Literal["tokenizers", "sentencepiece"]  # library
+    content: str  # tokenizer.json, or a SentencePiece model in base 64
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest number of a token."""
+        """The largest token id plus 1."""
         if self.kind == "sentencepiece":
             return len(self._engine)
         return max(self._engine.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, texts: Sequence[str], max_length: int) -> TokenizedTexts:
-        """At most `max_length` tokens of each text; none at all where nothing is left of one."""
+        """Tokenize texts, truncated to `max_length` tokens; an empty text may give no tokens."""
         if self.kind == "tokenizers":
-            if (own := self._own_tokens) >= max_length:
+            if (special := self._num_special_tokens) >= max_length:
                 raise TokenizerError(
-                    f"texts of {max_length} tokens have no room for a word beside the {own} that "
-                    "the tokenizer puts around it: raise task.text.max_length"
+                    f"a maximum length of {max_length} tokens leaves no tokens for words, since "
+                    f"the tokenizer adds {special} to each text: raise task.text.max_length"
                 )
             try:
                 self._engine.enable_truncation(max_length)
-                found = self._engine.encode_batch(list(texts))
-            except Exception as error:  # the library raises nothing narrower
-                raise TokenizerError(f"a text cannot be told in tokens: {error}") from None
-            return TokenizedTexts([e.ids for e in found], [bool(e.overflowing) for e in found])
-        whole = self._engine.encode(list(texts))
+                encoded = self._engine.encode_batch(list(texts))
+            except Exception as error:  # the library raises no narrower type
+                raise TokenizerError(f"a text could not be tokenized: {error}") from None
+            return TokenizedTexts([e.ids for e in encoded], [bool(e.overflowing) for e in encoded])
+        encoded = self._engine.encode(list(texts))
         end = [self._engine.eos_id()] if self._engine.eos_id() >= 0 else []
-        most = max_length - len(end)
+        limit = max_length - len(end)
         return TokenizedTexts(
-            [[*tokens[:most], *end] if tokens else [] for tokens in whole],
-            [len(tokens) > most for tokens in whole],
+            [[*tokens[:limit], *end] if tokens else [] for tokens in encoded],
+            [len(tokens) > limit for tokens in encoded],
         )
 
     @cached_property
-    def _own_tokens(self) -> int:
-        """Tokens that every text gets beside its own."""
+    def _num_special_tokens(self) -> int:
+        """Special tokens added to every text."""
         self._engine.no_truncation()
         return len(self._engine.encode("").ids)
 
@@ -93,12 +93,12 @@ class Tokenizer:
             return SentencePieceProcessor(model_proto=base64.b64decode(self.content))
         except ImportError as error:
             raise _missing(error) from error
-        except Exception as error:  # neither library raises anything narrower
+        except Exception as error:  # neither library raises a narrower type
             raise TokenizerError(f"not a tokenizer of {self.kind}: {error}") from error
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of these texts: any text can be told in it, also one never seen."""
+    """Train a byte-level BPE on texts; it can tokenize any text."""
     try:
         from tokenizers import Tokenizer as Engine
         from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
@@ -125,27 +125,27 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json, a SentencePiece .model, or CLIP's merges (.txt, .txt.gz)."""
+    """Load a tokenizer.json, a SentencePiece .model, or CLIP's merges (.txt, .txt.gz)."""
     try:
         data = path.read_bytes()
         if path.suffix == ".model":
-            found = Tokenizer("sentencepiece", base64.b64encode(data).decode())
+            tokenizer = Tokenizer("sentencepiece", base64.b64encode(data).decode())
         elif path.suffix == ".json":
-            found = Tokenizer("tokenizers", data.decode())
+            tokenizer = Tokenizer("tokenizers", data.decode())
         else:
             text = gzip.decompress(data) if path.suffix == ".gz" else data
-            found = _clip(text.decode())
-        if found.vocab_size < 1:
+            tokenizer = _clip(text.decode())
+        if tokenizer.vocab_size < 1:
             raise TokenizerError("it has no tokens")
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from error
     except (TokenizerError, ValueError) as error:
         raise TokenizerError(f"{path}: {error}") from error
-    return found
+    return tokenizer
 
 
 def _clip(text: str) -> Tokenizer:
-    """CLIP's tokenizer: bytes, bytes that end a word, merges, and two special tokens."""
+    """Build CLIP's tokenizer: bytes, word-final bytes, merges, and two special tokens."""
     try:
         from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
         from tokenizers import Tokenizer as Engine
@@ -154,7 +154,7 @@ def _clip(text: str) -> Tokenizer:
     lines = [line.split() for line in text.splitlines()[1 : CLIP_MERGES + 1]]
     merges = [(pair[0], pair[1]) for pair in lines if len(pair) == 2]
     if not merges or len(merges) != len(lines):
-        raise TokenizerError("not a file of merges: a first line of its version, then pairs")
+        raise TokenizerError("not a file of merges, which has a version line and then pairs")
     letters = _byte_letters()
     names = letters + [letter + "</w>" for letter in letters]
     names += [a + b for a, b in merges] + [START, END]
@@ -180,33 +180,33 @@ def _clip(text: str) -> Tokenizer:
 
 
 def _byte_letters() -> list[str]:
-    """The letter that stands for each byte, in the order of CLIP's vocabulary."""
+    """Return the character of each byte, in the order of CLIP's vocabulary."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
 
 
 def _missing(error: ImportError) -> ImportError:
-    return ImportError(f"texts need more libraries: pip install 'patchpack[text]' ({error})")
+    return ImportError(f"texts need further packages: pip install 'patchpack[text]' ({error})")
 
 
 def find_tokenizer(folder: Path) -> Path | None:
-    """The file that `write_tokenizer` left in a folder."""
-    kept = (folder / name for name in ("tokenizer.json", "tokenizer.model"))
-    return next((path for path in kept if path.exists()), None)
+    """Return the tokenizer file in a folder written by `write_tokenizer`, or None."""
+    paths = (folder / name for name in ("tokenizer.json", "tokenizer.model"))
+    return next((path for path in paths if path.exists()), None)
 
 
 def tokenize_and_pack(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> PackedTexts:
-    """Texts as a tower reads them; raises ValueError for one of which nothing is left."""
+    """Tokenize texts and pack them for a text tower; raise ValueError for an empty text."""
     tokens = tokenizer.encode([text.strip() for text in texts], max_length).tokens
-    for text, numbers in zip(texts, tokens, strict=True):
-        if not text.strip() or not numbers:
+    for text, ids in zip(texts, tokens, strict=True):
+        if not text.strip() or not ids:
             raise ValueError(f"the text {text!r} is empty")
-    return pack_texts([torch.tensor(numbers, dtype=torch.int32) for numbers in tokens])
+    return pack_texts([torch.tensor(ids, dtype=torch.int32) for ids in tokens])
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> Path:
-    """Write a tokenizer as the file that `load_tokenizer` reads."""
+    """Write a tokenizer to a file that `load_tokenizer` reads."""
     if tokenizer.kind == "tokenizers":
         path = folder / "tokenizer.json"
         path.write_text(tokenizer.content, encoding="utf-8")

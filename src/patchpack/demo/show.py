@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from patchpack.checkpoint import write_text_atomic
+from patchpack.data.config import DataConfig, PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
 from patchpack.data.packing.resolution import Native, Resolution, SquareResize
@@ -21,7 +22,7 @@ from patchpack.evaluation import BudgetResult, classify_at, data_of
 from patchpack.loading import load_classifier
 from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
 from patchpack.run import start
-from patchpack.train.config import DataConfig, RunConfig, TrainConfig
+from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 from patchpack.train.progress import Progress
 from patchpack.visualize import figures
@@ -166,14 +167,9 @@ def _accuracy(results: dict[str, list[BudgetResult]]) -> str:
 
 
 def _pack(index: Index) -> str:
-    found = survey(
-        index,
-        patch_size=MODEL.patch_size,
-        max_tokens=PACK,
-        resolution=Native(),
-        flops=lambda lengths: forward_flops(MODEL, lengths),
-    )
-    plan = plan_all(index, MODEL.patch_size, PACK, Native(), True)
+    packing = PackingConfig(patch_size=MODEL.patch_size, max_tokens=PACK, resolution=Native())
+    found = survey(index, packing, flops=lambda lengths: forward_flops(MODEL, lengths))
+    plan = plan_all(index, packing)
     preprocessing = Preprocessing(patch_size=MODEL.patch_size)
     first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0))).batch
     text = (

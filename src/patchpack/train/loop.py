@@ -124,7 +124,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * group["scale"]
             optimizer.zero_grad()
-        batches = [pack.batch.to(self.world.device) for pack in loaded]
+        batches = [self._to_device(pack.batch) for pack in loaded]
         losses = [self._backward(b, last=i == len(batches) - 1) for i, b in enumerate(batches)]
         loss = all_reduce_tensor(torch.stack([loss.sum.detach() for loss in losses]).sum())
         local = {
@@ -142,6 +142,11 @@ class Trainer:
             self._update(loss, totals.count, batches)
         self._advance(loaded[-1], totals)
         return totals
+
+    def _to_device(self, batch: PackedBatch) -> PackedBatch:
+        """Copy a batch to the device; from pinned memory, so that the host does not wait."""
+        device = self.world.device
+        return (batch.pin_memory() if device.type == "cuda" else batch).to(device)
 
     def _backward(self, batch: PackedBatch, last: bool) -> Loss:
         waits = isinstance(self.objective, nn.parallel.DistributedDataParallel) and not last

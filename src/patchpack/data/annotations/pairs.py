@@ -97,7 +97,7 @@ def attach_captions(
         counts.append(len(kept))
         tokens += [encoded.tokens[i] for i in kept]
         text_ids += [numbers.setdefault(flat[i], len(numbers)) for i in kept]
-        cut += sum(encoded.cut[i] for i in kept)
+        cut += sum(encoded.truncated[i] for i in kept)
     return Pairs(
         replace(index.select(images), captions=build_captions(tokens, counts, text_ids)), alone, cut
     )

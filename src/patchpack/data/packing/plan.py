@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from patchpack.data.config import PackingConfig
 from patchpack.data.packing.bin_packing import Packing, pack_lengths
-from patchpack.data.packing.dropping import Dropping, kept_counts
-from patchpack.data.packing.resolution import MAX_SIDE, Resolution
+from patchpack.data.packing.dropping import kept_counts
 from patchpack.data.packing.text_budget import enforce_text_budget
 from patchpack.data.video.frame_sampling import SampledFrames
 
@@ -77,81 +77,75 @@ class Plan:
         return Pack(self.images[piece], self.grids[piece], self.kept[piece])
 
 
+@dataclass(frozen=True, eq=False)
+class ItemSizes:
+    """The sizes of all images, or clips, of an index: all that a plan depends on."""
+
+    heights: Int[np.ndarray, " image"]  # px
+    widths: Int[np.ndarray, " image"]  # px
+    text_tokens: Int[np.ndarray, " image"] | None = None  # tokens of the text of each image
+    frames: SampledFrames | None = None  # frames of each clip; None for images
+
+
 def make_plan(
-    heights: Int[np.ndarray, " image"],
-    widths: Int[np.ndarray, " image"],
-    *,
-    patch_size: int,
-    max_tokens: int,
-    resolution: Resolution,
-    dropping: Dropping,
-    seed: int,
-    epoch: int,
-    world_size: int = 1,
-    window: int = 4096,
-    max_side: int = MAX_SIDE,
-    fill: bool = True,
-    shuffle: bool = True,
-    texts: Int[np.ndarray, " image"] | None = None,
-    max_text_tokens: int | None = None,
-    clips: SampledFrames | None = None,
+    sizes: ItemSizes, config: PackingConfig, *, seed: int, epoch: int, world_size: int = 1
 ) -> Plan:
-    """Plan one epoch: every image exactly once, no pack over `max_tokens`.
+    """Plan one epoch: every image exactly once, no pack over `config.max_tokens`.
 
-    patch_size  pixels
-    max_tokens  of a pack, and so of an image
-    seed        with `epoch`, what all random choices follow from
-    world_size  ranks; each gets the same number of packs
-    window      images looked at ahead when a pack is closed
-    max_side    longest side of a grid, in patches
-    fill        trim the last image of a pack where that closes it exactly
-    shuffle     a new order each epoch; without it the order of the index, but for packing
-    texts       tokens of the text of each image, where they have one …
-    max_text_tokens  … of which a pack holds no more than this; None: any number
-    clips       what is shown of each, where they are no images; grids are those of a frame
+    seed        all random choices follow from (seed, epoch)
+    world_size  number of ranks; each gets the same number of packs
 
-    A pack is empty only where there are fewer images than packs. Raises ValueError for numbers
-    below 1, and where an image takes more than `max_tokens`, or its text or a clip's frames more
-    than fit.
+    A pack is empty only if there are fewer images than packs. Grids of clips are those of a frame.
+    Raises ValueError if world_size is below 1, if an image has more than `max_tokens`, or if its
+    text or the frames of a clip exceed their budget.
     """
-    if min(patch_size, max_tokens, world_size, window, max_side) < 1:
-        raise ValueError(
-            f"patch_size {patch_size}, max_tokens {max_tokens}, world_size {world_size}, "
-            f"window {window} and max_side {max_side} must all be at least 1"
-        )
+    if world_size < 1:
+        raise ValueError(f"world_size must be at least 1, not {world_size}")
     # Drawn for all images in index order, so that no draw depends on how images are packed.
     size_rng, drop_rng, order_rng, pack_rng = (
         np.random.default_rng([seed, epoch, stream]) for stream in range(4)
     )
-    grids = resolution.grids(
-        heights, widths, patch_size=patch_size, max_tokens=_room(max_tokens, clips), rng=size_rng,
-        max_side=max_side,
-    )  # fmt: skip
-    tokens = grids.prod(1) if clips is None else clips.tokens(grids)
-    _check_tokens(tokens, max_tokens)
-    images = order_rng.permutation(len(tokens)) if shuffle else np.arange(len(tokens))
-    images_seen = np.empty(
-        len(tokens), np.int64
-    )  # but for packing, which moves an image within a window
+    grids, tokens = _grids(sizes, config, size_rng)
+    images = order_rng.permutation(len(tokens)) if config.shuffle else np.arange(len(tokens))
+    # Exact up to packing, which moves an image within a window.
+    images_seen = np.empty(len(tokens), np.int64)
     images_seen[images] = epoch * len(tokens) + np.arange(len(tokens))
-    kept = kept_counts(tokens, dropping.rates(tokens, images_seen, drop_rng))
-    packing = pack_lengths(kept[images], max_tokens, window=window, fill=fill, rng=pack_rng)
-    if texts is not None and max_text_tokens is not None:
-        packing = enforce_text_budget(packing, texts[images], max_text_tokens, max_tokens)
-        weights, most = texts[images][packing.order], max_text_tokens
-    else:
-        weights, most = np.zeros_like(packing.lengths), 0
-    packing = _pad_last_step(packing, [(packing.lengths, max_tokens), (weights, most)], world_size)
-    if shuffle:
+    kept = kept_counts(tokens, config.dropping.rates(tokens, images_seen, drop_rng))
+    packing = pack_lengths(
+        kept[images], config.max_tokens, window=config.packing_window, fill=config.trim_to_fill,
+        rng=pack_rng,
+    )  # fmt: skip
+    limits = [(packing.lengths, config.max_tokens)]
+    if sizes.text_tokens is not None and config.max_text_tokens is not None:
+        texts = sizes.text_tokens[images]
+        packing = enforce_text_budget(packing, texts, config.max_text_tokens, config.max_tokens)
+        limits = [
+            (packing.lengths, config.max_tokens),
+            (texts[packing.order], config.max_text_tokens),
+        ]
+    packing = _pad_last_step(packing, limits, world_size)
+    if config.shuffle:
         packing = _balance(packing, world_size, order_rng)
     packing = _sort_by_length(packing)
     images = images[packing.order]
-    return Plan(images, grids[images], packing.lengths, packing.offsets, max_tokens, world_size)
+    return Plan(
+        images, grids[images], packing.lengths, packing.offsets, config.max_tokens, world_size
+    )
 
 
-def _room(max_tokens: int, clips: SampledFrames | None) -> int:
-    """Most patches of an image, or of each frame of a clip."""
-    return max_tokens if clips is None else clips.clip_sampling.patches_for_tokens(max_tokens)
+def _grids(
+    sizes: ItemSizes, config: PackingConfig, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, "image 2"], Int[np.ndarray, " image"]]:
+    """The grid of each image, or of the frames of each clip, and its tokens before dropping."""
+    frames, max_tokens = sizes.frames, config.max_tokens
+    max_patches = frames.clip_sampling.patches_for_tokens(max_tokens) if frames else max_tokens
+    grids = config.resolution.grids(
+        sizes.heights, sizes.widths, patch_size=config.patch_size, max_tokens=max_patches, rng=rng,
+        max_side=config.max_side,
+    )  # fmt: skip
+    tokens = grids.prod(1) if frames is None else frames.tokens(grids)
+    _check_tokens(tokens, max_tokens)
+    return grids, tokens
 
 
 def _check_tokens(tokens: Int[np.ndarray, " image"], max_tokens: int) -> None:

@@ -1,8 +1,8 @@
-"""From an image's size to its grid: how many patches it becomes, high and wide.
+"""Resolution rules: compute each image's grid, its height and width in patches, from its size.
 
-Every rule sees sizes only, for all images at once, so the plan knows each token count before a
-pixel is read. Grids keep the image's aspect as nearly as whole patches allow; only `Square` does
-not: it is what a plain ViT does to images.
+A rule uses only sizes, for all images at once, so every token count is known before any pixel is
+read. Grids keep the aspect ratio as closely as whole patches allow, except those of `SquareResize`,
+the plain ViT's.
 
 Axes: image. Sizes in pixels, grids (h, w) in patches. "Side" is √area: the paper's resolution R.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from patchpack.data.packing.truncated_normal import truncated_normal
 
-MAX_SIDE = 128  # longest side of a grid in patches; what the learned positions reach
+MAX_SIDE = 128  # default maximum side of a grid, in patches; learned positions support it
 
 Sizes = Int[np.ndarray, " image"]
 Grids = Int[np.ndarray, "image 2"]
@@ -29,12 +29,12 @@ def fit_grids(
     *,
     max_side: int = MAX_SIDE,
 ) -> Grids:
-    """The grid of least aspect error within a budget of tokens, for each image.
+    """Return each image's grid with the smallest aspect error within its token budget.
 
-    The ideal grid has the image's aspect and exactly `tokens` cells, fewer where a side would pass
-    `max_side`; its sides are no whole numbers. Of the four ways to round them down or up, those
-    within the budget are candidates, and the one whose log aspect is nearest the image's wins. The
-    least grid is 1 x 1; of an image so thin that one side ends at 1, the other gets all the tokens.
+    The ideal grid has the image's aspect ratio and exactly `tokens` cells, or fewer if a side would
+    exceed `max_side`; its sides are fractional. Each side is rounded down or up. Of the four
+    results, those within the budget are candidates, and the closest in log aspect is returned. The
+    smallest grid is 1 x 1. If one side of a thin image is 1, the other side gets all tokens.
     """
     tokens = np.maximum(tokens, 1.0)
     log_aspect = np.log(heights / widths)
@@ -55,15 +55,15 @@ def fit_grids(
 
 
 def _native_tokens(heights: Sizes, widths: Sizes, patch_size: int) -> Float[np.ndarray, " image"]:
-    """As many patches as an image has pixels for, parts of a patch included."""
+    """Return the image area in patches, fractions included."""
     return heights.astype(np.float64) * widths / patch_size**2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Native:
-    """Each image at its own size; larger ones are shrunk to `max_tokens`, none is enlarged."""
+    """Keep each image's own size; shrink images above `max_tokens`, enlarge none."""
 
-    max_tokens: int | None = None
+    max_tokens: int | None = None  # maximum tokens per image; None: limited only by the pack
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -78,20 +78,20 @@ class Native:
         return fit_grids(heights, widths, tokens, max_side=max_side)
 
     def max_tokens_per_image(self, patch_size: int) -> int | None:
-        """Of an image; None where only the pack bounds it."""
+        """The maximum tokens of an image; None if only the pack limits it."""
         return self.max_tokens
 
     def for_evaluation(self, tokens: int) -> "Native":
-        """The rule to evaluate with, at most `tokens` an image."""
+        """The rule for evaluation, with at most `tokens` per image."""
         return Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedArea:
-    """Every image resized to the same area, its aspect kept."""
+    """Resize every image to the same area at its own aspect ratio."""
 
-    side: int  # √area in pixels
-    upscale: bool = True  # whether smaller images are enlarged
+    side: int  # square root of the image area, in pixels
+    upscale: bool = True  # whether to enlarge smaller images
 
     def __post_init__(self) -> None:
         if self.side < 1:
@@ -110,40 +110,42 @@ class FixedArea:
         return max(1, int((self.side / patch_size) ** 2))
 
     def for_evaluation(self, tokens: int) -> "Resolution":
-        """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
+        """The rule for evaluation, `tokens` per image; small images are enlarged as in training."""
         return FitTokens(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledArea:
-    """A size drawn anew for each image and epoch (arXiv 2307.06304, §3.2 and Fig. 7).
+    """Sample an area for each image and epoch (arXiv 2307.06304, §3.2 and Fig. 7).
 
-    The draw u in [-1, 1] is uniform, or normal around `mean` with standard deviation 1 and
+    The sample u in [-1, 1] is uniform, or normal around `mean` with standard deviation 1 and
     truncated, and is rescaled linearly to [low, high] in side or in area.
     """
 
-    low: int  # px, side
-    high: int  # px, side
-    by: Literal["side", "area"] = "side"
-    mean: float | None = None  # of the truncated normal; None for uniform
-    upscale: bool = True  # whether images smaller than the draw are enlarged
+    low: int  # minimum square root of the image area, in pixels
+    high: int  # maximum square root of the image area, in pixels
+    by: Literal["side", "area"] = "side"  # quantity to sample: side is the square root of the area
+    # mean of the normal distribution to sample from, in standard deviations, -1 for low and 1 for
+    # high; None: sample uniformly
+    mean: float | None = None
+    upscale: bool = True  # whether to enlarge images that are smaller than the sampled area
 
     def __post_init__(self) -> None:
         if not 1 <= self.low <= self.high:
-            raise ValueError(f"sizes must rise from at least 1 px, not {self.low} to {self.high}")
+            raise ValueError(f"sizes need 1 <= low <= high px, not {self.low} and {self.high}")
         if self.by not in ("side", "area"):
             raise ValueError(f"by must be 'side' or 'area', not {self.by!r}")
         if self.mean is not None and not -3 <= self.mean <= 3:
             raise ValueError(f"mean must lie in [-3, 3], in standard deviations, not {self.mean}")
 
     def sides(self, count: int, rng: np.random.Generator) -> Float[np.ndarray, " image"]:
-        """Sides in pixels, one per image."""
-        share = rng.random(count)
+        """Sample sides in pixels, one per image."""
+        fraction = rng.random(count)
         if self.mean is not None:
-            share = (truncated_normal(share, self.mean, -1, 1) + 1) / 2
+            fraction = (truncated_normal(fraction, self.mean, -1, 1) + 1) / 2
         if self.by == "side":
-            return self.low + share * (self.high - self.low)
-        return np.sqrt(self.low**2 + share * (self.high**2 - self.low**2))
+            return self.low + fraction * (self.high - self.low)
+        return np.sqrt(self.low**2 + fraction * (self.high**2 - self.low**2))
 
     def grids(
         self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
@@ -158,15 +160,15 @@ class SampledArea:
         return max(1, int((self.high / patch_size) ** 2))
 
     def for_evaluation(self, tokens: int) -> "Resolution":
-        """The rule to evaluate with: `tokens` an image, small ones enlarged as in training."""
+        """The rule for evaluation, `tokens` per image; small images are enlarged as in training."""
         return FitTokens(tokens=tokens) if self.upscale else Native(max_tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitTokens:
-    """Every image enlarged or shrunk to as near `tokens` as its aspect allows."""
+    """Resize every image to as close to `tokens` tokens as its aspect ratio allows."""
 
-    tokens: int
+    tokens: int  # target and maximum tokens per image
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -183,15 +185,15 @@ class FitTokens:
         return self.tokens
 
     def for_evaluation(self, tokens: int) -> "FitTokens":
-        """The rule to evaluate with: `tokens` an image."""
+        """The rule for evaluation, `tokens` per image."""
         return FitTokens(tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SquareResize:
-    """Every image squashed or stretched to one square: the plain ViT."""
+    """Resize every image to the same square, ignoring its aspect ratio, as a plain ViT does."""
 
-    grid: int  # patches on a side
+    grid: int  # side of the square, in patches
 
     def __post_init__(self) -> None:
         if self.grid < 1:
@@ -203,8 +205,8 @@ class SquareResize:
     ) -> Grids:  # fmt: skip
         if self.grid**2 > max_tokens or self.grid > max_side:
             raise ValueError(
-                f"a square of {self.grid} x {self.grid} patches passes the limit of "
-                f"{max_tokens} tokens and {max_side} patches a side"
+                f"a square of {self.grid} x {self.grid} patches exceeds the limit of "
+                f"{max_tokens} tokens and {max_side} patches per side"
             )
         return np.full((len(heights), 2), self.grid, np.int32)
 
@@ -212,17 +214,17 @@ class SquareResize:
         return self.grid**2
 
     def for_evaluation(self, tokens: int) -> "SquareResize":
-        """The rule to evaluate with: the largest square of at most `tokens`."""
+        """The rule for evaluation: the largest square of at most `tokens`."""
         return SquareResize(grid=isqrt(tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixed:
-    """Each image by one of two rules, drawn anew each epoch: some native, say, and some sampled."""
+    """Apply one of two rules to each image, sampled every epoch."""
 
-    first: "Native | FixedArea | SampledArea | FitTokens"
-    second: "Native | FixedArea | SampledArea | FitTokens"
-    share: float = 0.5  # of images that the first rule decides
+    first: "Native | FixedArea | SampledArea | FitTokens"  # first rule, also for evaluation
+    second: "Native | FixedArea | SampledArea | FitTokens"  # second rule, for training only
+    share: float = 0.5  # fraction of images resized by the first rule, between 0 and 1
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -247,7 +249,7 @@ class Mixed:
         return None if first is None or second is None else max(first, second)
 
     def for_evaluation(self, tokens: int) -> "Resolution":
-        """The first rule's."""
+        """The first rule's rule for evaluation."""
         return self.first.for_evaluation(tokens)
 
 

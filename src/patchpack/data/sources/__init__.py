@@ -1,1 +1,1 @@
-"""Where records come from: folders, manifests, COCO files. One file a source."""
+"""Sources of records: folders, manifests and COCO files, and the assignment of splits."""

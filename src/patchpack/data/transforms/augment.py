@@ -1,11 +1,10 @@
-"""Augmentation for small data; all of it off by default, as in the paper.
+"""Augmentation for small datasets; all off by default, as in the paper.
 
-It happens in the worker, on one image, from that image's own random generator, so it does not
-depend on packing, on workers or on where a run was resumed. None of it changes the number of
-tokens: a crop fills the grid that was planned for the whole image, and a quarter turn swaps the
-grid's sides.
+It runs in the worker, on a single image, from that image's own random generator, so it does not
+depend on packing, workers or resuming. It never changes the number of tokens: a crop is resized to
+the grid planned for the whole image, and a 90° rotation swaps the sides of the grid.
 
-Order: crop (in source pixels) → resize to the grid → symmetry → pixel operations → erase.
+Order: crop (in source pixels) → resize to the grid → flip → pixel operations → random erasing.
 """
 
 from collections.abc import Callable
@@ -18,21 +17,24 @@ from PIL import Image, ImageEnhance, ImageOps
 from patchpack.data.images import Pixels
 from patchpack.data.transforms.sample import Affine, Sample
 
-LUMA = np.array([0.299, 0.587, 0.114])  # of red, green, blue (ITU-R BT.601)
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green, blue (ITU-R BT.601)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What may happen to a training image; every default leaves it alone."""
+    """Augmentation of training images; the defaults change nothing."""
 
-    flip: Literal["none", "horizontal", "dihedral"] = "none"  # left-right, or all 8 of a square
-    min_crop_area: float = 1.0  # smallest area of a random crop, as a share of the image
-    max_crop_aspect: float = 1.0  # largest factor between a crop's aspect and its image's own
-    color_jitter: float = 0.0  # largest relative change of brightness, contrast and saturation
-    randaugment_ops: int = 0  # random operations, as in RandAugment
-    randaugment_magnitude: float = 0.5  # their strength, 0 to 1
-    random_erasing: float = 0.0  # probability that a random rectangle is filled with noise
-    mosaic: float = 0.0  # probability that four images share one canvas, for masks and boxes
+    # horizontal: random left-right flip; dihedral: random flip and rotation by multiples of 90°
+    flip: Literal["none", "horizontal", "dihedral"] = "none"
+    min_crop_area: float = 1.0  # minimum area of a random crop, as a fraction of the image area
+    # maximum factor by which a random crop changes the image's aspect ratio; 1: no change
+    max_crop_aspect: float = 1.0
+    # maximum relative change of brightness, contrast and saturation, 0 to 1
+    color_jitter: float = 0.0
+    randaugment_ops: int = 0  # number of random RandAugment operations per image
+    randaugment_magnitude: float = 0.5  # maximum strength of RandAugment operations, 0 to 1
+    random_erasing: float = 0.0  # probability of filling a random rectangle with noise
+    mosaic: float = 0.0  # probability of a mosaic of four images, for masks and boxes
 
     def __post_init__(self) -> None:
         if not 0 < self.min_crop_area <= 1:
@@ -47,10 +49,10 @@ class Augment:
 
 
 def random_crop(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample:
-    """A window of an area uniform in [crop, 1] of the image, its aspect changed log-uniformly.
+    """Crop a random window, its area uniform in [min_crop_area, 1], its aspect log-uniform.
 
-    With crop 0.08 and crop_aspect 4/3 the inception crop of a square (Szegedy et al., arXiv
-    1409.4842, §6); a window that would not fit is made as large as fits.
+    min_crop_area 0.08 and max_crop_aspect 4/3 give the Inception crop of a square (Szegedy et al.,
+    arXiv 1409.4842, §6). Sides are clipped to the image.
     """
     if config.min_crop_area == 1 and config.max_crop_aspect == 1:
         return sample
@@ -64,8 +66,8 @@ def random_crop(sample: Sample, config: Augment, rng: np.random.Generator) -> Sa
 
 
 def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample:
-    """Symmetry, pixel operations and erasing of a resized image; new arrays or views."""
-    sample = _symmetry(sample, config.flip, rng)
+    """Apply flips, pixel operations and erasing to a resized image; return new arrays or views."""
+    sample = _flip(sample, config.flip, rng)
     if config.color_jitter:
         sample = sample.with_pixels(_jitter(sample.pixels, config.color_jitter, rng))
     names = (*GEOMETRIC_OPS, *PHOTOMETRIC_OPS)
@@ -84,27 +86,27 @@ def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample
     return sample
 
 
-def _symmetry(sample: Sample, kind: str, rng: np.random.Generator) -> Sample:
-    if kind == "none":
+def _flip(sample: Sample, flip: str, rng: np.random.Generator) -> Sample:
+    if flip == "none":
         return sample
     if rng.uniform() < 0.5:
         sample = sample.hflip()
-    if kind == "dihedral":
+    if flip == "dihedral":
         sample = sample.rot90(int(rng.integers(4)))
     return sample
 
 
-def _jitter(pixels: Pixels, most: float, rng: np.random.Generator) -> Pixels:
-    """Change brightness, contrast (about the mean luma) and saturation, in this order, at once.
+def _jitter(pixels: Pixels, max_change: float, rng: np.random.Generator) -> Pixels:
+    """Change brightness, contrast (about the mean luma) and saturation, in this order.
 
-    Each is linear in the colours, so the three are one matrix; nothing is rounded in between.
+    Each is linear in the colors, so all three form one matrix, without rounding in between.
     """
-    brightness, contrast, saturation = 1 + rng.uniform(-most, most, 3)
+    brightness, contrast, saturation = 1 + rng.uniform(-max_change, max_change, 3)
     image = Image.fromarray(pixels)
     mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
     gray = float(LUMA @ mean) * brightness
-    colours = saturation * np.eye(3) + (1 - saturation) * LUMA
-    matrix = np.column_stack([contrast * brightness * colours, np.full(3, (1 - contrast) * gray)])
+    colors = saturation * np.eye(3) + (1 - saturation) * LUMA
+    matrix = np.column_stack([contrast * brightness * colors, np.full(3, (1 - contrast) * gray)])
     return np.asarray(image.convert("RGB", tuple(matrix.ravel())))
 
 
@@ -122,13 +124,13 @@ def _erase(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _background(pixels: Pixels) -> tuple[int, ...]:
-    """The mean of the four corners: what to show where a turn uncovers nothing."""
+    """Return the mean color of the four corners, the fill color of geometric operations."""
     corners = pixels[:: max(1, len(pixels) - 1), :: max(1, pixels.shape[1] - 1)]
     return tuple(int(c) for c in corners.reshape(-1, pixels.shape[2]).mean(0))
 
 
 def _about_center(height: int, width: int, a: float, b: float, d: float, e: float) -> Affine:
-    """A linear map that leaves the middle of the image where it is."""
+    """Return the linear map that fixes the center of the image."""
     y, x = height / 2, width / 2
     return a, b, x - a * x - b * y, d, e, y - d * x - e * y
 
@@ -139,8 +141,8 @@ def _rotation(height: int, width: int, amount: float) -> Affine:
     return _about_center(height, width, cos, sin, -sin, cos)
 
 
-# Cubuk et al., RandAugment (arXiv 1909.13719), of an image of (height, width) by an amount in
-# [-1, 1], or at strength s in [0, 1] and sign ±1.
+# RandAugment (Cubuk et al., arXiv 1909.13719). Geometric operations take the image's height and
+# width and an amount in [-1, 1]; photometric ones take a strength s in [0, 1] and a sign ±1.
 GEOMETRIC_OPS: dict[str, Callable[[int, int, float], Affine]] = {
     "rotate": _rotation,
     "shear_x": lambda h, w, amount: (1, 0.5 * amount, -0.25 * amount * h, 0, 1, 0),

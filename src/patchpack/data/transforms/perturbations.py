@@ -1,7 +1,7 @@
-"""Images changed on purpose before they are judged: crops, stretches, lost detail, corruptions.
+"""Perturbations of images for evaluation: crops, aspect changes, downsampling, corruptions.
 
-An alteration says what size an image will have, so that packs can be planned, and changes its
-pixels. It knows no model and no budget; what it draws follows from a generator that it is given.
+A perturbation gives the size of its output, so that packs can be planned, and changes the pixels.
+It does not depend on a model or a token budget; the caller passes its random generator.
 """
 
 from collections.abc import Callable
@@ -18,47 +18,51 @@ Sides = Int[np.ndarray, " image"]
 
 
 class Perturbation(Protocol):
-    """One way to change images."""
+    """A deterministic or random change of an image."""
 
     @property
     def name(self) -> str:
-        """Names it in reports, and in what is kept of a judgement."""
+        """The name in reports and in the keys of cached outputs."""
         ...
 
     def sizes(self, heights: Sides, widths: Sides) -> tuple[Sides, Sides]:
-        """The heights and widths that images of these will have."""
+        """Return the heights and widths of perturbed images from those of the originals."""
         ...
 
-    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels: ...
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        """Return the perturbed image; the same generator gives the same image."""
+        ...
 
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The middle of an image: so large a share of each side."""
+    """Crop the center of an image."""
 
-    share: float = 0.875  # the paper: 0.875, and 0.75 for ObjectNet and ImageNet-A (App. F)
+    # side of the crop as a fraction of the image's side, between 0 and 1
+    # (the paper: 0.875, and 0.75 for ObjectNet and ImageNet-A, App. F)
+    share: float = 0.875
 
     @property
     def name(self) -> str:
         return f"central {self.share:.1%}"
 
     def sizes(self, heights: Sides, widths: Sides) -> tuple[Sides, Sides]:
-        return self._kept(heights), self._kept(widths)
+        return self._cropped(heights), self._cropped(widths)
 
-    def _kept(self, side: Sides) -> Sides:
+    def _cropped(self, side: Sides) -> Sides:
         return np.maximum(1, np.rint(self.share * side).astype(np.int64))
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        h, w = (int(self._kept(np.array(side))) for side in pixels.shape[:2])
+        h, w = (int(self._cropped(np.array(side))) for side in pixels.shape[:2])
         y, x = (pixels.shape[0] - h) // 2, (pixels.shape[1] - w) // 2
         return np.ascontiguousarray(pixels[y : y + h, x : x + w])
 
 
 @dataclass(frozen=True)
 class AspectChange:
-    """Another aspect ratio, the area kept: `factor` times as wide for its height."""
+    """Change the aspect ratio at constant area."""
 
-    factor: float
+    factor: float  # factor of width / height; above 1: wider
 
     @property
     def name(self) -> str:
@@ -66,7 +70,7 @@ class AspectChange:
 
     def sizes(self, heights: Sides, widths: Sides) -> tuple[Sides, Sides]:
         root = self.factor**0.5
-        return _whole(heights / root), _whole(widths * root)
+        return _round_sides(heights / root), _round_sides(widths * root)
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         h, w = self.sizes(np.array(pixels.shape[0]), np.array(pixels.shape[1]))
@@ -75,9 +79,9 @@ class AspectChange:
 
 @dataclass(frozen=True)
 class Downsample:
-    """The detail of an image of a smaller side √area, at the size that it had."""
+    """Downsample an image and resize it back to its original size."""
 
-    side: int  # pixels; images that are no larger stay as they are
+    side: int  # square root of the downsampled area, in pixels; smaller images do not change
 
     @property
     def name(self) -> str:
@@ -97,10 +101,10 @@ class Downsample:
 
 @dataclass(frozen=True)
 class Corrupt:
-    """One of ImageNet-C's corruptions (`data.corruptions`)."""
+    """Apply an ImageNet-C corruption (`corruptions.py`)."""
 
-    kind: str
-    severity: int  # 1 to 5
+    kind: str  # name of the corruption, such as "gaussian noise"
+    severity: int  # severity, 1 to 5
 
     def __post_init__(self) -> None:
         if self.kind not in CORRUPTIONS or self.severity not in SEVERITIES:
@@ -119,5 +123,5 @@ class Corrupt:
         return np.rint(changed.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _whole(sides: np.ndarray) -> Sides:
+def _round_sides(sides: np.ndarray) -> Sides:
     return np.maximum(1, np.rint(sides).astype(np.int64))

@@ -1,15 +1,15 @@
-"""Clips on disk: video files, through PyAV, and folders of frames.
+"""Decode video files, through PyAV, and folders of frames.
 
-Frame k of a clip is the one that is shown at the time (k + ½) / rate, so that a clip of a changing
-frame rate is sampled evenly in time. Frames are decoded where they are asked for: from the last key
-frame before, when that is nearer than the place reached so far.
+Frame k of a clip is the frame displayed at time (k + ½) / rate, so a clip with a variable frame
+rate is sampled evenly in time. Only requested frames are decoded, from the last key frame before
+them if that is closer than the current position.
 
-Whatever is wrong with a file, the error is a BadImage that names it.
+Every failure to read a file raises BadImage with the file's key.
 
-Traps: WebM tells no number of frames, so packets are counted there, and its rate need not be that
-of its frames; a phone's video lies on its side, and only a decoded frame says so; pixels of old
-formats are not square; MPEG streams have no index, so a seek in them may land anywhere; a text file
-may name other files to be read.
+Traps: WebM stores no frame count, so packets are counted, and its rate may differ from that of its
+frames; a phone's video may be rotated, and only a decoded frame has the rotation; old formats have
+non-square pixels; MPEG streams have no index, so a seek may land anywhere; a text file (a playlist)
+may make FFmpeg read other files.
 """
 
 import os
@@ -42,40 +42,41 @@ if TYPE_CHECKING:
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .webm .mkv .avi .mpg .mpeg .ogv .wmv .flv .3gp .m2ts".split()
 )
-FOLDER_RATE = Fraction(25)  # frames a second of a folder of frames, which tells none
-SEEK = 1.0  # seconds that are decoded at first rather than sought across
+FOLDER_RATE = Fraction(25)  # assumed frames per second of a folder of frames
+SEEK = 1.0  # initial gap in seconds above which the reader seeks instead of decoding
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,asf,flv"
-UNINDEXED = ("mpeg", "mpegvideo", "mpegts")  # are decoded from the start
-SAME_RATE = 0.02  # by how much a measured rate may differ from the one that a file tells
-MISSING = "videos are read with PyAV: pip install 'patchpack[video]'"
+UNINDEXED = ("mpeg", "mpegvideo", "mpegts")  # formats without seeking, decoded from the start
+SAME_RATE = 0.02  # maximum relative difference of measured and stored frame rate
 
 
 class VideoHeader(NamedTuple):
-    """What a clip's file says of it."""
+    """Size, length and frame rate of a clip."""
 
-    height: int  # px, upright, of square pixels
-    width: int
-    frames: int
-    rate: Fraction  # frames a second
+    height: int  # pixels, upright, for square pixels
+    width: int  # pixels, upright, for square pixels
+    frames: int  # number of frames
+    rate: Fraction  # frames per second
 
 
 def read_header(path: str | os.PathLike[str]) -> VideoHeader:
-    """Size, length and rate of a clip, its first frame decoded; raises BadImage, and ImportError
-    for a video file without PyAV."""
+    """Read size, length and frame rate of a clip; this decodes the first frame.
+
+    Raises BadImage for an unreadable clip, and ImportError for a video file without PyAV.
+    """
     key = os.fspath(path)
     if os.path.isdir(path):
         frames = frames_in(Path(path), key)
         return VideoHeader(*read_size(frames[0]), len(frames), FOLDER_RATE)
-    _need_av()
+    _require_av()
     try:
         with _open(path) as container:
             stream = _stream(container)
             first = next(container.decode(stream), None)
             if first is None:
                 raise BadImage(key, "has no frames")
-            size = _shown_size(first, stream)
-            told = stream.average_rate or stream.guessed_rate or FOLDER_RATE
-            frames, rate = stream.frames, Fraction(told)
+            size = _display_size(first, stream)
+            rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
+            frames = stream.frames
         if not frames:
             with _open(path) as container:
                 frames, rate = _count_packets(container, _stream(container), rate)
@@ -87,9 +88,9 @@ def read_header(path: str | os.PathLike[str]) -> VideoHeader:
 def decode_frames(
     path: str | os.PathLike[str], numbers: Sequence[int], rate: Fraction | float, *, key: str
 ) -> Iterator[Pixels]:
-    """Frames of a clip by their numbers, ascending, one at a time; its last for those beyond.
+    """Yield frames of a clip by ascending frame numbers; numbers past the end give the last frame.
 
-    Raises BadImage for what cannot be read.
+    Raises BadImage for an unreadable clip.
     """
     if os.path.isdir(path):
         frames = frames_in(Path(path), key)
@@ -100,18 +101,18 @@ def decode_frames(
             except BadImage as error:
                 raise BadImage(key, f"its frame {path.name} {error.reason}") from error
         return
-    _need_av()
+    _require_av()
     try:
         with _open(path) as container:
             stream = _stream(container)
-            for frame in _shown_at(container, stream, [(k + 0.5) / float(rate) for k in numbers]):
+            for frame in _frames_at(container, stream, [(k + 0.5) / float(rate) for k in numbers]):
                 yield _pixels(frame)
-    except Exception as error:  # decoders raise anything at all on hostile files
+    except Exception as error:  # decoders raise exceptions of any type on hostile files
         raise BadImage(key, _reason(error)) from error
 
 
 def frames_in(folder: Path, key: str) -> list[Path]:
-    """The frames of a folder: by name, and by number where names hold numbers; raises BadImage."""
+    """List the frames of a folder in natural order of their names; raise BadImage without any."""
     try:
         names = [n for n in os.listdir(folder) if os.path.splitext(n)[1].lower() in SUFFIXES]
     except OSError as error:
@@ -123,7 +124,7 @@ def frames_in(folder: Path, key: str) -> list[Path]:
 
 
 def _by_number(name: str) -> list[tuple[int, int, str]]:
-    """frame9 before frame10."""
+    """Return a key for natural order: frame9 before frame10."""
     return [
         (0, int(part), part) if part.isdecimal() else (1, 0, part)
         for part in re.split(r"(\d+)", name)
@@ -131,11 +132,13 @@ def _by_number(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
-def _need_av() -> None:
+def _require_av() -> None:
     try:
         import av  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{MISSING} ({error})") from error
+        raise ImportError(
+            f"reading videos needs PyAV: pip install 'patchpack[video]' ({error})"
+        ) from error
 
 
 def _open(path: str | os.PathLike[str]) -> "InputContainer":
@@ -144,7 +147,7 @@ def _open(path: str | os.PathLike[str]) -> "InputContainer":
     require_regular_file(path)
     if os.path.splitext(path)[1].lower() in SUFFIXES:
         raise BadImage("", "is an image, not a clip")
-    # An absolute path: so no name is taken for the address of a server.
+    # An absolute path, so that no name is read as a URL.
     return av.open(os.path.abspath(path), options={"format_whitelist": FORMATS})
 
 
@@ -153,31 +156,32 @@ def _stream(container: "InputContainer") -> "VideoStream":
         raise BadImage("", "has no frames")
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise BadImage("", "is of a kind of video that cannot be decoded")
-    stream.thread_type = "NONE"  # clips are loaded in parallel, each on one core
+        raise BadImage("", "has a video codec that cannot be decoded")
+    stream.thread_type = "NONE"  # clips are loaded in parallel, each on a single core
     if stream.width * stream.height > MAX_PIXELS:
-        raise BadImage("", f"{stream.width} x {stream.height} pixels are more than allowed")
+        raise BadImage(
+            "", f"{stream.width} x {stream.height} pixels are more than the {MAX_PIXELS:,} allowed"
+        )
     return stream
 
 
 def _count_packets(
-    container: "InputContainer", stream: "VideoStream", told: Fraction
+    container: "InputContainer", stream: "VideoStream", rate: Fraction
 ) -> tuple[int, Fraction]:
-    """Frames of a video that tells no number of them, and how many there are a second: what it
-    tells, unless the times of its frames say otherwise."""
-    times = list(_times(container, stream))
+    """Count the frames of a video without a stored count, and correct its rate by their times."""
+    times = list(_packet_times(container, stream))
     known = [time for time in times if time is not None]
-    grid_extents = max(known, default=0) - min(known, default=0)
-    if not grid_extents or not stream.time_base:
-        return len(times), told
-    measured = Fraction(len(known) - 1) / (grid_extents * stream.time_base)
-    if abs(measured / told - 1) < SAME_RATE:
-        return len(times), told
+    duration = max(known, default=0) - min(known, default=0)
+    if not duration or not stream.time_base:
+        return len(times), rate
+    measured = Fraction(len(known) - 1) / (duration * stream.time_base)
+    if abs(measured / rate - 1) < SAME_RATE:
+        return len(times), rate
     return len(times), measured.limit_denominator(10_000)
 
 
-def _times(container: "InputContainer", stream: "VideoStream") -> Iterator[int | None]:
-    """Of the packets of a video, as far as it is not damaged."""
+def _packet_times(container: "InputContainer", stream: "VideoStream") -> Iterator[int | None]:
+    """Yield the times of a video's packets up to its first damaged packet."""
     import av
 
     with suppress(av.FFmpegError):
@@ -186,48 +190,48 @@ def _times(container: "InputContainer", stream: "VideoStream") -> Iterator[int |
                 yield packet.pts
 
 
-def _shown_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
-    """(height, width)"""
-    shape = stream.sample_aspect_ratio or 1
-    height, width = frame.height, max(1, round(frame.width * shape))
+def _display_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
+    """Return the upright (height, width) for square pixels."""
+    pixel_aspect = stream.sample_aspect_ratio or 1
+    height, width = frame.height, max(1, round(frame.width * pixel_aspect))
     return (width, height) if frame.rotation % 180 else (height, width)
 
 
 def _pixels(frame: "VideoFrame") -> Pixels:
-    """Upright RGB, as stored: pixels that are not square stay so until they are resized."""
+    """Return a frame as upright RGB; non-square pixels are corrected later by resizing."""
     pixels = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
-def _shown_at(
+def _frames_at(
     container: "InputContainer", stream: "VideoStream", times: Sequence[float]
 ) -> Iterator["VideoFrame"]:
-    """The frame that is shown at each of these times, ascending, in seconds from the start."""
-    walk = _FrameReader(container, stream)
-    start = (stream.start_time or 0) * walk.tick
+    """Yield the frame displayed at each time, ascending, in seconds from the start."""
+    reader = _FrameReader(container, stream)
+    start = (stream.start_time or 0) * reader.tick
     for time in times:
-        yield walk.to(start + time)
+        yield reader.advance(start + time)
 
 
 class _FrameReader:
-    """A way through a video: the frame that was reached, and the one after it."""
+    """Read frames of a video in order; hold the current frame and the following one."""
 
     def __init__(self, container: "InputContainer", stream: "VideoStream") -> None:
         self.container, self.stream, self.gap = container, stream, SEEK
         if any(name in UNINDEXED for name in container.format.name.split(",")):
             self.gap = inf
         self.tick = float(stream.time_base or Fraction(1, 1000))  # seconds
-        self._begin()
+        self._restart()
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self.frames = self.container.decode(self.stream)
-        self.reached: Any = next(self.frames, None)
-        if self.reached is None:
+        self.current: Any = next(self.frames, None)
+        if self.current is None:
             raise BadImage("", "has no frames")
-        self.ahead: Any = self._next()
+        self.following: Any = self._next()
 
     def _next(self) -> "VideoFrame | None":
-        """The next frame that can be decoded; none at the end, or where the file is damaged."""
+        """Decode the next frame; return None at the end and if the file is damaged."""
         import av
 
         try:
@@ -235,33 +239,33 @@ class _FrameReader:
         except av.FFmpegError:
             return None
 
-    def to(self, time: float) -> "VideoFrame":
-        """On to the last frame that begins by then."""
-        if time - _time(self.reached) > self.gap:
+    def advance(self, time: float) -> "VideoFrame":
+        """Advance to the last frame that starts at `time` or before, in seconds; return it."""
+        if time - _time(self.current) > self.gap:
             self._seek(time)
-        while self.ahead is not None and _time(self.ahead) <= time:
-            self.reached, self.ahead = self.ahead, self._next()
-        return self.reached
+        while self.following is not None and _time(self.following) <= time:
+            self.current, self.following = self.following, self._next()
+        return self.current
 
     def _seek(self, time: float) -> None:
-        """To the last key frame before a time."""
-        before = self.reached, self.ahead
+        """Seek to the last key frame before a time."""
+        previous = self.current, self.following
         self.container.seek(round(time / self.tick), stream=self.stream)
         self.frames = self.container.decode(self.stream)
-        self.reached = self._next()
-        self.ahead = self._next()
-        if self.reached is None:  # nothing is left from there on
-            self.reached, self.ahead = before
-        elif _time(self.reached) > time:  # it landed too late
+        self.current = self._next()
+        self.following = self._next()
+        if self.current is None:  # no frame can be decoded after the seek
+            self.current, self.following = previous
+        elif _time(self.current) > time:  # the seek landed too late
             self.container.seek(self.stream.start_time or 0, stream=self.stream)
-            self._begin()
-        elif _time(self.reached) <= _time(before[0]):  # nothing gained: key frames are far apart
+            self._restart()
+        elif _time(self.current) <= _time(previous[0]):  # no gain: key frames are far apart
             self.gap *= 2
 
 
 def _time(frame: "VideoFrame") -> float:
     if frame.time is None:
-        raise BadImage("", "has frames that tell no time")
+        raise BadImage("", "has frames without timestamps")
     return frame.time
 
 

@@ -1,12 +1,14 @@
-"""Which frames of a clip are shown: temporal sampling.
+"""Temporal sampling: choose the frames of a clip.
 
-A rule says, of lengths and frame rates alone, how many frames are shown and how far apart; so the
-plan knows the tokens of every clip before one is decoded. Where the first of them lies is drawn
-anew each epoch in training, is the middle in evaluation, and evenly spread over several views.
+A rule computes the number of sampled frames and their distance from clip lengths and frame rates
+alone, so every clip's token count is known before decoding. The start is random in training, new
+every epoch. In evaluation it is centered, or evenly spaced over several views.
 
-    frame i  =  ⌊place · slack + i · step⌋,   slack = length − step · (count − 1),   0 ≤ place < 1
+    frame i  =  ⌊start_fraction · slack + i · step⌋,   slack = length − step · (count − 1)
 
-Axes: clip. Lengths in frames, rates in frames a second, steps in frames of the file.
+with 0 ≤ start_fraction < 1.
+
+Axes: clip. Lengths in frames, rates in frames per second, steps in frames of the file.
 """
 
 from collections.abc import Sequence
@@ -20,167 +22,166 @@ from jaxtyping import Float, Int
 from patchpack.batch import Tubelet
 from patchpack.data.video.tubelets import count_tubelets
 
-MOST = 1_000_000  # frames, shown or passed over: more is a slip
+MAX_FRAMES = 1_000_000  # maximum frames and step of a rule, a bound against typing errors
 Lengths = Int[np.ndarray, " clip"]
 Rates = Float[np.ndarray, " clip"]
 
 
 class FrameCounts(NamedTuple):
-    """How many frames are shown of each clip, and how far apart."""
+    """Number of sampled frames per clip, and their distance."""
 
-    counts: Int[np.ndarray, " clip"]
-    steps: Float[np.ndarray, " clip"]
+    counts: Int[np.ndarray, " clip"]  # sampled frames
+    steps: Float[np.ndarray, " clip"]  # distance of sampled frames, in frames of the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniformFrames:
-    """So many frames, evenly over the whole clip, however long it is."""
+    """Sample a fixed number of frames, evenly spaced over the whole clip."""
 
-    frames: int = 16  # fewer of a clip that has fewer
+    frames: int = 16  # number of frames to sample; a shorter clip gives fewer
 
     def __post_init__(self) -> None:
-        _possible(frames=self.frames)
+        _check_range(frames=self.frames)
 
-    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
+    def count_frames(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
         counts = round_to_tubelets(np.minimum(self.frames, lengths), unit)
         return FrameCounts(counts, lengths / counts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedFps:
-    """So many frames a second, whatever the rate of the file: longer clips have more tokens."""
+    """Sample at a fixed frame rate; longer clips have more tokens."""
 
-    rate: float  # frames a second; the file's where that is lower
-    frames: int = 32  # at most: a window of a clip that lasts longer
+    rate: float  # sampled frames per second; a file with a lower rate keeps its own
+    frames: int = 32  # maximum frames to sample; a window of a longer clip
 
     def __post_init__(self) -> None:
-        _possible(frames=self.frames)
+        _check_range(frames=self.frames)
         if not self.rate > 0:
-            raise ValueError(f"rate must be more than 0 frames a second, not {self.rate}")
+            raise ValueError(f"rate must be more than 0 frames per second, not {self.rate}")
 
-    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
+    def count_frames(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
         return _window(lengths, np.maximum(1, rates / self.rate), self.frames, unit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StridedFrames:
-    """Every second, third … frame, whatever the rate of the file."""
+    """Sample every n-th frame of the file, at any frame rate."""
 
-    step: int = 2  # frames
-    frames: int = 32  # at most: a window of a clip that has more
+    step: int = 2  # distance of sampled frames, in frames of the file
+    frames: int = 32  # maximum frames to sample; a window of a longer clip
 
     def __post_init__(self) -> None:
-        _possible(step=self.step, frames=self.frames)
+        _check_range(step=self.step, frames=self.frames)
 
-    def draw(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
+    def count_frames(self, lengths: Lengths, rates: Rates, unit: int) -> FrameCounts:
         return _window(lengths, np.full(len(lengths), float(self.step)), self.frames, unit)
 
 
 FrameSampling = UniformFrames | FixedFps | StridedFrames
 
 
-def _possible(**numbers: int) -> None:
+def _check_range(**numbers: int) -> None:
     for name, number in numbers.items():
-        if not 1 <= number <= MOST:
-            raise ValueError(f"{name} must lie between 1 and {MOST:,}, not {number}")
+        if not 1 <= number <= MAX_FRAMES:
+            raise ValueError(f"{name} must lie between 1 and {MAX_FRAMES:,}, not {number}")
 
 
 def _window(
-    lengths: Lengths, steps: Float[np.ndarray, " clip"], most: int, unit: int
+    lengths: Lengths, steps: Float[np.ndarray, " clip"], max_frames: int, unit: int
 ) -> FrameCounts:
     fitting = np.ceil(lengths / steps).astype(np.int64)
-    return FrameCounts(round_to_tubelets(np.minimum(most, fitting), unit), steps)
+    return FrameCounts(round_to_tubelets(np.minimum(max_frames, fitting), unit), steps)
 
 
 def round_to_tubelets(counts: Int[np.ndarray, " clip"], unit: int) -> Int[np.ndarray, " clip"]:
-    """Rounded down to whole tubelets of `unit` frames, but to one at least."""
+    """Round frame counts down to whole tubelets of `unit` frames, at least one tubelet."""
     return np.maximum(1, counts // unit) * unit
 
 
 def frame_numbers(
     length: int, count: int, step: float, start_fraction: float
 ) -> Int[np.ndarray, " frame"]:
-    """The frames that are shown of one clip, ascending; a short one repeats its last.
+    """Return the sampled frame numbers of a clip, ascending; a short clip repeats its last frame.
 
-    place  where the first of them lies, in [0, 1)
+    start_fraction  position of the first frame within the slack, in [0, 1)
     """
     slack = max(1.0, length - step * (count - 1))
-    found = np.floor(start_fraction * slack + step * np.arange(count) + 1e-9).astype(np.int64)
-    return np.minimum(found, length - 1)
+    numbers = np.floor(start_fraction * slack + step * np.arange(count) + 1e-9).astype(np.int64)
+    return np.minimum(numbers, length - 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """How long the clips of an index are."""
+    """Lengths and frame rates of the clips of an index."""
 
-    lengths: Lengths
-    rates: Rates
+    lengths: Lengths  # frames
+    rates: Rates  # frames per second
 
-    def select(self, numbers: Int[np.ndarray, " _"]) -> "Clips":
-        return Clips(self.lengths[numbers], self.rates[numbers])
+    def select(self, indices: Int[np.ndarray, " _"]) -> "Clips":
+        return Clips(self.lengths[indices], self.rates[indices])
 
 
 @dataclass(frozen=True)
 class ClipSampling:
-    """How clips are shown to a model."""
+    """How frames are sampled from clips and cut into tubelets."""
 
-    frames: FrameSampling
-    tubelets: tuple[Tubelet, ...]
-    start_fraction: float | None = (
-        0.5  # of the first frame, in [0, 1); drawn anew each epoch when None
-    )
+    frames: FrameSampling  # rule that samples the frames
+    tubelets: tuple[Tubelet, ...]  # shapes of the tubelets
+    # position of the first frame within the slack, in [0, 1); None: random, new every epoch
+    start_fraction: float | None = 0.5
 
-    def of(self, clips: Clips | None) -> "SampledFrames":
-        """What is shown of each; raises ValueError for images."""
+    def sample(self, clips: Clips | None) -> "SampledFrames":
+        """Sample the frames of each clip; raise ValueError for a dataset of images."""
         if clips is None:
-            raise ValueError("a model of clips cannot be shown images")
+            raise ValueError("a video model needs clips, but the dataset has images")
         return SampledFrames(
-            *self.frames.draw(clips.lengths, clips.rates, self.tubelets[0].frames), self
+            *self.frames.count_frames(clips.lengths, clips.rates, self.tubelets[0].frames), self
         )
 
     @property
-    def most(self) -> int:
-        """Frames of the clip of which most are shown."""
+    def max_frames(self) -> int:
+        """The maximum frames sampled from a clip."""
         return int(round_to_tubelets(np.array([self.frames.frames]), self.tubelets[0].frames)[0])
 
     @property
-    def _per_patch(self) -> float:
-        """Most tokens of a clip for each patch of its frames."""
+    def _tokens_per_patch(self) -> float:
+        """The maximum tokens of a clip per patch of its frames."""
         area = self.tubelets[0].height * self.tubelets[0].width
-        return self.most * area * sum(1 / shape.pixels for shape in self.tubelets)
+        return self.max_frames * area * sum(1 / shape.pixels for shape in self.tubelets)
 
     def patches_for_tokens(self, tokens: int) -> int:
-        """Patches of a frame that so many tokens of a clip have room for, the longest clip's.
+        """Return the maximum patches per frame with which the longest clip fits in `tokens`.
 
-        Raises ValueError where they have none for one.
+        Raises ValueError if not even one patch per frame fits.
         """
-        if not (found := int(tokens / self._per_patch + 1e-9)):
+        if not (patches := int(tokens / self._tokens_per_patch + 1e-9)):
             raise ValueError(
-                f"{self.most} frames have no room in {tokens} tokens: {self.tokens_for_patches(1)} is the "
-                "least, or show fewer frames"
+                f"{self.max_frames} frames do not fit in {tokens} tokens: use at least "
+                f"{self.tokens_for_patches(1)} tokens or sample fewer frames"
             )
-        return found
+        return patches
 
     def tokens_for_patches(self, patches: int) -> int:
-        """Tokens that have room for a clip, the longest, of so many patches a frame."""
-        return ceil(patches * self._per_patch - 1e-9)
+        """Return the tokens that the longest clip needs with `patches` patches per frame."""
+        return ceil(patches * self._tokens_per_patch - 1e-9)
 
 
 @dataclass(frozen=True, eq=False)
 class SampledFrames:
-    """What is shown of each of some clips."""
+    """The frames sampled from each clip."""
 
-    counts: Int[np.ndarray, " clip"]  # frames
-    steps: Float[np.ndarray, " clip"]
+    counts: Int[np.ndarray, " clip"]  # sampled frames
+    steps: Float[np.ndarray, " clip"]  # distance of sampled frames, in frames of the file
     clip_sampling: ClipSampling
 
     def tokens(self, grids: Int[np.ndarray, "clip 2"]) -> Int[np.ndarray, " clip"]:
-        """Of clips whose frames have these grids of the first shape, all shapes together."""
+        """Return each clip's tokens over all tubelet shapes; grids count first-shape tubelets."""
         return count_tubelets(self.counts, grids, self.clip_sampling.tubelets)
 
 
 def view_positions(count: int) -> Sequence[float]:
-    """Places of several views of a clip, evenly spread: one is the middle."""
+    """Return the start fractions of evenly spaced views of a clip; one view is centered."""
     if count < 1:
         raise ValueError(f"there must be at least one view, not {count}")
     return [(view + 0.5) / count for view in range(count)]

@@ -1,9 +1,9 @@
-"""Clips in memory, or on disk, to one PackedClips.
+"""Pack clips, in memory or on disk, into one PackedClips.
 
     pack_clips(["a.mp4", frames [t, h, w, 3], …], [Tubelet(2, 16, 16)], max_tokens=1024)
 
-Clips keep their length and aspect ratio; their frames are resized to whole tubelets, and to fewer
-pixels where a clip would have more than `max_tokens`.
+Clips keep their length and aspect ratio. Frames are resized to whole tubelets, and to fewer pixels
+if a clip would exceed `max_tokens`.
 """
 
 import os
@@ -40,54 +40,56 @@ def pack_clips(
     """Pack clips of any lengths and sizes, in the order given.
 
     clips       uint8 arrays or tensors [t, h, w, 3], videos, or folders of frames
-    max_tokens  most tokens of one clip, of all shapes of tubelets together
-    frames      which frames are shown (all when None)
-    resolution  another rule for the sizes of frames (native when None)
-    max_side    longest side of a grid in patches: what the model's positions reach
+    max_tokens  maximum tokens per clip, over all shapes of tubelets
+    frames      rule that samples frames (None: all frames)
+    resolution  resize rule for frames (None: Native)
+    max_side    maximum side of a grid in patches, which the model's positions support
 
-    Raises ValueError for anything that is no clip, and where not one tubelet a time fits; its
-    subclass BadImage for files that cannot be read.
+    Raises ValueError for other types of clips and if a clip does not fit in `max_tokens`, and its
+    subclass BadImage for unreadable files.
     """
     if not tubelets:
-        raise ValueError("no tubelets were given")
+        raise ValueError("tubelets must not be empty")
     check_clips(clips)
-    most, rule = max_tokens or torch.iinfo(torch.int32).max, resolution or Native()
-    cut = []
+    limit, rule = max_tokens or torch.iinfo(torch.int32).max, resolution or Native()
+    patches = []
     for number, clip in enumerate(clips):
         name = f"clip {number}"
         clip_sampling = ClipSampling(
             frames or StridedFrames(step=1, frames=_length(clip, name)), tuple(tubelets)
         )
-        cut.append(to_clip_patches(clip, name, clip_sampling, most, rule, max_side))
-    return collate_clips(cut, tubelets)
+        patches.append(to_clip_patches(clip, name, clip_sampling, limit, rule, max_side))
+    return collate_clips(patches, tubelets)
 
 
 def check_clips(clips: object) -> None:
-    """Raise ValueError for a single clip: its letters or frames would be taken for clips."""
+    """Raise ValueError for a single clip; its characters or frames would be read as clips."""
     if isinstance(clips, AnyClip):
-        raise ValueError("this takes a list of clips; put a single one in a list")
+        raise ValueError("expected a list of clips; put a single clip in a list")
 
 
 def to_clip_patches(
     clip: AnyClip,
     name: str,
     clip_sampling: ClipSampling,
-    tokens: int,
+    max_tokens: int,
     resolution: Resolution,
     max_side: int,
 ) -> ClipPatches:
-    """One clip, of at most so many tokens, shown as told and cut up.
+    """Sample the frames of a clip, resize them and cut them into at most `max_tokens` tubelets.
 
-    name        its key, and stands in errors
-    resolution  of frames; it is asked for no more than the room that `tokens` leave one
+    name        the clip's key, also in errors
+    resolution  resize rule for frames, bounded by the patches per frame that `max_tokens` allows
+
+    Raises ValueError if the start fraction is None, which only training supports.
     """
     if clip_sampling.start_fraction is None:
-        raise ValueError("where a clip is looked at must be told: showing.place")
+        raise ValueError("ClipSampling.start_fraction must be set to pack a clip")
     first = clip_sampling.tubelets[0]
     if first.height != first.width:
         raise ValueError(f"the first tubelet must be square, not {first.height} x {first.width}")
     header = _header(clip, name)
-    counts, steps = clip_sampling.frames.draw(
+    counts, steps = clip_sampling.frames.count_frames(
         np.array([header.frames]), np.array([float(header.rate)]), first.frames
     )
     numbers = frame_numbers(
@@ -97,17 +99,17 @@ def to_clip_patches(
         np.array([header.height]),
         np.array([header.width]),
         patch_size=first.height,
-        max_tokens=clip_sampling.patches_for_tokens(tokens),
+        max_tokens=clip_sampling.patches_for_tokens(max_tokens),
         rng=np.random.default_rng(0),
         max_side=max_side,
     )
     size = int(h) * first.height, int(w) * first.width
     if isinstance(clip, np.ndarray | Tensor):
-        shown = (frame for frame in _frames(clip, name)[numbers])
+        sampled = (frame for frame in _frames(clip, name)[numbers])
     else:
-        shown = decode_frames(clip, numbers.tolist(), header.rate, key=name)
+        sampled = decode_frames(clip, numbers.tolist(), header.rate, key=name)
     return cut_tubelets(
-        np.stack([resize(frame, size) for frame in shown]), clip_sampling.tubelets, key=name
+        np.stack([resize(frame, size) for frame in sampled]), clip_sampling.tubelets, key=name
     )
 
 

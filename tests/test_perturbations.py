@@ -1,4 +1,4 @@
-"""Images changed on purpose: sizes as promised, the same each time, worse with each severity."""
+"""Perturbations: sizes as planned, deterministic, stronger with each severity."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from patchpack.data.transforms.perturbations import AspectChange, CenterCrop, Co
 
 
 def photograph(height: int = 60, width: int = 80) -> np.ndarray:
-    """A scene of gradients, edges and texture."""
+    """Return an image with gradients, edges and texture."""
     y, x = np.mgrid[:height, :width]
     base = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1)
     base[height // 4 : height // 2, width // 4 : width // 2] = (230, 60, 40)
@@ -16,7 +16,7 @@ def photograph(height: int = 60, width: int = 80) -> np.ndarray:
     return (base * 0.9 + noise).clip(0, 255).astype(np.uint8)
 
 
-ALTERATIONS = [
+PERTURBATIONS = [
     CenterCrop(0.75),
     AspectChange(2.0),
     AspectChange(0.5),
@@ -25,28 +25,28 @@ ALTERATIONS = [
 ]
 
 
-@pytest.mark.parametrize("alter", ALTERATIONS, ids=lambda a: a.name)
+@pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda p: p.name)
 @pytest.mark.parametrize("shape", [(60, 80), (1, 1), (3, 200)], ids=str)
-def test_sizes_are_those_that_plans_were_told(alter, shape):
+def test_images_have_the_planned_sizes(perturbation, shape):
     image = photograph(*shape)
-    found = alter(image, np.random.default_rng(0))
-    height, width = alter.sizes(np.array([shape[0]]), np.array([shape[1]]))
-    assert found.shape == (height[0], width[0], 3) and found.dtype == np.uint8
+    result = perturbation(image, np.random.default_rng(0))
+    height, width = perturbation.sizes(np.array([shape[0]]), np.array([shape[1]]))
+    assert result.shape == (height[0], width[0], 3) and result.dtype == np.uint8
 
 
-def test_a_crop_is_the_middle():
+def test_a_center_crop_is_the_center():
     image = photograph(8, 12)
     assert (CenterCrop(0.5)(image, None) == image[2:6, 3:9]).all()
 
 
-def test_stretching_keeps_the_area():
+def test_aspect_change_keeps_the_area():
     assert AspectChange(4.0).sizes(np.array([100]), np.array([50])) == (
         np.array([50]),
         np.array([100]),
     )
 
 
-def test_detail_is_lost_and_small_images_stay():
+def test_downsampling_removes_detail_and_keeps_small_images():
     image = photograph(64, 64)
     blurred = Downsample(8)(image, None)
     before, after = (np.diff(x.astype(int), axis=1).std() for x in (image, blurred))
@@ -55,26 +55,26 @@ def test_detail_is_lost_and_small_images_stay():
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_corruptions_repeat_and_grow(kind):
+def test_corruptions_are_deterministic_and_grow_with_severity(kind):
     image = photograph(192, 256)
-    found = [Corrupt(kind, s)(image, np.random.default_rng(7)) for s in range(1, 6)]
-    again = Corrupt(kind, 3)(image, np.random.default_rng(7))
-    assert (again == found[2]).all()
-    away = [float(np.abs(f.astype(float) - image).mean()) for f in found]
-    assert away[0] > 0.3
-    if kind != "elastic transform":  # its first two severities are of another sort than the others
-        assert away[4] > away[0]
+    results = [Corrupt(kind, s)(image, np.random.default_rng(7)) for s in range(1, 6)]
+    repeated = Corrupt(kind, 3)(image, np.random.default_rng(7))
+    assert (repeated == results[2]).all()
+    errors = [float(np.abs(result.astype(float) - image).mean()) for result in results]
+    assert errors[0] > 0.3
+    if kind != "elastic transform":  # its first two severities use another smoothness
+        assert errors[4] > errors[0]
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 300), (40, 5)], ids=str)
 def test_corruptions_take_images_of_any_shape(kind, shape):
     for severity in (1, 5):
-        found = Corrupt(kind, severity)(photograph(*shape), np.random.default_rng(0))
-        assert found.shape == (*shape, 3)
+        result = Corrupt(kind, severity)(photograph(*shape), np.random.default_rng(0))
+        assert result.shape == (*shape, 3)
 
 
-def test_there_are_fifteen_as_published():
+def test_all_fifteen_corruptions_exist():
     assert len(CORRUPTIONS) == 15
     with pytest.raises(ValueError, match="no corruption 'rain' of severity 1"):
         Corrupt("rain", 1)
@@ -82,11 +82,11 @@ def test_there_are_fifteen_as_published():
         Corrupt("fog", 6)
 
 
-def test_strength_follows_size():
-    """The same share of an image is blurred in a small one and in a large one."""
+def test_strength_scales_with_image_size():
+    """A small and a large image are blurred by the same fraction of their size."""
     small, large = photograph(40, 40), photograph(40, 40).repeat(4, 0).repeat(4, 1)
     rng = np.random.default_rng
-    few = Corrupt("defocus blur", 5)(small, rng(0)).astype(float)
-    many = Corrupt("defocus blur", 5)(large, rng(0)).astype(float)
-    shrunk = many.reshape(40, 4, 40, 4, 3).mean((1, 3))
-    assert np.abs(shrunk - few).mean() < 0.25 * np.abs(few - small).mean()
+    blurred_small = Corrupt("defocus blur", 5)(small, rng(0)).astype(float)
+    blurred_large = Corrupt("defocus blur", 5)(large, rng(0)).astype(float)
+    shrunk = blurred_large.reshape(40, 4, 40, 4, 3).mean((1, 3))
+    assert np.abs(shrunk - blurred_small).mean() < 0.25 * np.abs(blurred_small - small).mean()

@@ -1,0 +1,71 @@
+"""List the records of a dataset, with a reader for each kind of source.
+
+    folder         root/<split>/<class>/*, root/<class>/*, root/images/* with root/masks/*, root/*
+    manifest       .csv, .jsonl
+    COCO file      boxes.json
+    COCO folder    a folder with a COCO file for each split
+
+Clips use the same layouts, except masks and COCO files.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from patchpack.data.records import CLIPS, IMAGES, BadDataset, MediaType, Record
+from patchpack.data.sources.coco import SUFFIX, coco_files, read_coco
+from patchpack.data.sources.folders import scan_folder
+from patchpack.data.sources.manifest import MANIFESTS, read_manifest
+from patchpack.data.sources.splits import assign_splits
+
+SourceKind = Literal["folder", "manifest", "COCO file", "COCO folder"]
+READERS: dict[SourceKind, Callable[[Path, MediaType], list[Record]]] = {
+    "folder": scan_folder,
+    "manifest": read_manifest,
+    "COCO file": lambda source, _: read_coco({source: ("", "")}, source.parent),
+    "COCO folder": lambda source, _: read_coco(coco_files(source), source),
+}
+
+
+def list_files(
+    source: Path, seed: int, media_type: MediaType = IMAGES
+) -> tuple[Path, list[Record]]:
+    """Return the root that keys are relative to, and all records in the order of their keys.
+
+    seed  of the hash that assigns splits to records without one
+
+    Raises BadDataset for a source that cannot be read or has no items of the media type.
+    """
+    try:
+        kind = _source_kind(source, media_type)
+        records = READERS[kind](source, media_type)
+    except OSError as error:
+        raise BadDataset(f"{error.filename or source} cannot be read: {error.strerror}") from error
+    if not records:
+        raise BadDataset(f"{source} holds no {media_type.name}: {_hint(source, media_type)}")
+    records.sort(key=lambda record: record.key)
+    root = source if kind in ("folder", "COCO folder") else source.parent
+    return root, assign_splits(records, seed)
+
+
+def _source_kind(source: Path, media_type: MediaType) -> SourceKind:
+    suffix = source.suffix.lower()
+    if suffix in MANIFESTS and source.is_file():
+        return "manifest"
+    if media_type == IMAGES and suffix == SUFFIX and source.is_file():
+        return "COCO file"
+    if source.is_dir():
+        return "COCO folder" if media_type == IMAGES and coco_files(source) else "folder"
+    raise BadDataset(f"{source} is neither a folder nor a manifest: {media_type.expected}")
+
+
+def _hint(source: Path, media_type: MediaType) -> str:
+    """Return advice for a dataset without any items of the media type."""
+    videos = replace(CLIPS, folders=False)
+    if media_type == IMAGES and source.is_dir() and (clips := len(scan_folder(source, videos))):
+        return (
+            f"but it has {clips:,} clips, which a video model reads, such as --preset navit_s16x2 "
+            "(and inspect, with frames:uniform-frames)"
+        )
+    return media_type.expected

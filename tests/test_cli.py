@@ -117,6 +117,7 @@ def test_train_from_a_recipe(capsys, root, tmp_path):
 )
 def test_recipes_are_recipes(recipe):
     from patchpack.recipe import load_recipe
+
     from patchpack.serialization import from_json, to_json
     from patchpack.train.config import RunConfig
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patchpack.recipe import load_recipe
 
 from conftest import randomise
 from pairs import write_pairs
@@ -14,7 +15,6 @@ from patchpack.data.index import build_index
 from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.pipeline import training_batches
 from patchpack.distributed import World
-from patchpack.recipe import load_recipe
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.classification.model import Classifier
 from patchpack.tasks.registry import prepare

@@ -27,7 +27,9 @@ class RunConfig:
     """Everything about a run; saved with it as config.json."""
 
     out: Path = Path("runs/run")  # run folder, which must not hold a run yet
-    init: Path | None = None  # run folder whose best weights initialize the model; None: random weights
+    init: Path | None = (
+        None  # run folder whose best weights initialize the model; None: random weights
+    )
     inflate: Inflation = "central"
     """How patches of an image model become tubelets with --init; central: the middle frame alone,
     average: all frames equally."""
@@ -64,10 +66,10 @@ class RunConfig:
         """Raise ValueError for more frames than the time table covers, or than fit the budget."""
         sampling = self.data.clip_sampling(self.input)
         assert sampling is not None
-        tubelets = sampling.most // model.tubelets[0].frames
+        tubelets = sampling.max_frames // model.tubelets[0].frames
         if model.time_coordinates == "absolute" and tubelets > model.time_table_size:
             raise ValueError(
-                f"{sampling.most} frames are {tubelets} tubelets, but model.time_table_size is "
+                f"{sampling.max_frames} frames are {tubelets} tubelets, but model.time_table_size is "
                 f"{model.time_table_size}: raise it, or lower data.frames.frames"
             )
         sampling.patches_for_tokens(self.data.evaluation_tokens(self.input))

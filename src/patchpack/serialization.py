@@ -110,7 +110,10 @@ def _is_open(hint: Any) -> bool:
 
 def _subclasses(cls: Any) -> dict[str, Any]:
     """The dataclasses that a `Choice` stands for, by name."""
-    below = [*cls.__subclasses__(), *(c for sub in cls.__subclasses__() for c in _subclasses(sub).values())]
+    below = [
+        *cls.__subclasses__(),
+        *(c for sub in cls.__subclasses__() for c in _subclasses(sub).values()),
+    ]
     return {sub.__name__: sub for sub in below}
 
 

@@ -12,6 +12,7 @@ from patchpack.cli.options import option_name, task_options, with_task_options
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.budgets import evaluate_with, evaluator_of
 from patchpack.evaluation.request import (
+    BARE,
     NEEDS_REPORT,
     Request,
     check_suites,
@@ -51,7 +52,9 @@ class Eval:
     min_accuracy: float | None = None
     """Minimum accuracy on the split val, 0 to 1: save the cheapest budget or cascade that reaches
     it for predict."""
-    fit_temperature: bool = False  # fit the temperature of the logits on val, and save it for predict
+    fit_temperature: bool = (
+        False  # fit the temperature of the logits on val, and save it for predict
+    )
     robustness_tokens: int | None = None
     """Maximum tokens per image in the suite robustness; without it, the largest budget."""
     severities: tuple[int, ...] = SEVERITIES  # severities of corruptions, 1 to 5
@@ -130,7 +133,7 @@ def _request(parsed: Any, predictor: Predictor, chooses: bool) -> Request:
     suites = suites_of(parsed.suite) or (("cost",) if chooses else ())
     if parsed.fit_temperature and "calibration" not in suites:
         suites = (*suites, "calibration")
-    templates = {"templates": tuple(read_lines(parsed.templates))} if parsed.templates else {}
+    templates = tuple(read_lines(parsed.templates)) if parsed.templates else BARE
     return Request(
         suites=suites,
         budgets=parsed.budgets or default_budgets(predictor),
@@ -144,5 +147,5 @@ def _request(parsed: Any, predictor: Predictor, chooses: bool) -> Request:
         shifted_data=parsed.shifted_data,
         attributes=parsed.attributes,
         fit_temperature=parsed.fit_temperature,
-        **templates,
+        templates=templates,
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from patchpack.data.records import BadDataset
-from patchpack.evaluation import Data
+from patchpack.inference.measure import EvalData
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.metrics.fairness import LEAST, gap, groups, probe
 from patchpack.metrics.outputs import Predictions
@@ -23,7 +23,11 @@ LIMITS = (
 
 
 def fairness(
-    cache: OutputCache, train: Data, test: Data, attributes: Sequence[str], budgets: Sequence[int]
+    cache: OutputCache,
+    train: EvalData,
+    test: EvalData,
+    attributes: Sequence[str],
+    budgets: Sequence[int],
 ) -> Section:
     """Probes of every attribute at every budget; groups and gaps at the largest."""
     for name in attributes:
@@ -80,20 +84,20 @@ def fairness(
     )
 
 
-def _seen(data: Data) -> Data:
+def _seen(data: EvalData) -> EvalData:
     """All images, whatever their labels: those of attributes are looked up by key."""
     index = data.index
     return replace(data, index=replace(index, labels=np.zeros(len(index), np.int64)))
 
 
-def _column(data: Data, outputs: Predictions, name: str) -> list[str]:
+def _column(data: EvalData, outputs: Predictions, name: str) -> list[str]:
     """An attribute of the images of some outputs, in their order."""
     cells = dict(zip(data.index.keys, data.index.columns[name], strict=True))
     return [cells[key] for key in outputs.keys]
 
 
 def _right(
-    known: Predictions, asked: Predictions, train: Data, test: Data, name: str, kind: str
+    known: Predictions, asked: Predictions, train: EvalData, test: EvalData, name: str, kind: str
 ) -> np.ndarray:
     """Which test images a probe of one attribute is right about."""
     assert known.features is not None and asked.features is not None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from patchpack.evaluation import Data
+from patchpack.inference.measure import EvalData
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.metrics.linear_probe import few_shot
 from patchpack.visualize.section import Section, Table
@@ -10,7 +10,7 @@ from patchpack.visualize.section import Section, Table
 SHOTS = (1, 5, 10)
 
 
-def fewshot(cache: OutputCache, train: Data, budgets: Sequence[int]) -> Section:
+def fewshot(cache: OutputCache, train: EvalData, budgets: Sequence[int]) -> Section:
     """Few-shot accuracy at each budget, from the features of the training split."""
     rows, numbers = [], {}
     for tokens in budgets:

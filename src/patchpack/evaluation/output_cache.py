@@ -18,8 +18,8 @@ from patchpack.checkpoint import MANIFEST, list_checkpoints
 from patchpack.data.index import file_signature
 from patchpack.data.packing.dropping import ConstantDrop
 from patchpack.data.packing.resolution import FitTokens
-from patchpack.data.transforms.perturbations import Perturbation
 from patchpack.data.pipeline import EvalView
+from patchpack.data.transforms.perturbations import Perturbation
 from patchpack.inference.measure import EvalData, view_batches, view_of
 from patchpack.inference.predictor import Predictor
 from patchpack.metrics.calibration import Link, sigmoid, softmax

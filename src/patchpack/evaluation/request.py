@@ -11,6 +11,7 @@ from patchpack.tasks.registry import TASKS, task_of
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)  # of a model's own budget, where none are given
 NEEDS_REPORT = "reports draw pictures: pip install 'patchpack[report]'"
+BARE = ("{}",)  # the prompt of a bare class name
 LABEL_SUITES = ("cost", "calibration", "robustness")  # need scores of labels
 FEATURE_SUITES = ("fewshot", "fairness")  # need feature vectors
 SUITES = (*LABEL_SUITES, *FEATURE_SUITES)
@@ -29,7 +30,7 @@ class Request:
     where: tuple[str, ...] = ()
     max_bad_fraction: float | None = None
     label_map: Mapping[str, str] | None = None
-    templates: tuple[str, ...] = ("{}",)  # prompts of class names, for image-text models
+    templates: tuple[str, ...] = BARE  # prompts of class names, for image-text models
     robustness_tokens: int | None = None  # tokens of the suite robustness; None: the largest budget
     severities: tuple[int, ...] = SEVERITIES
     shifted_data: Path | None = None  # dataset of the same classes from another source

@@ -16,7 +16,7 @@ from patchpack.data.transforms.perturbations import (
     Downsample,
     Perturbation,
 )
-from patchpack.evaluation import Data
+from patchpack.inference.measure import EvalData
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.visualize.plots import draw_bars
 from patchpack.visualize.section import Section, Table
@@ -29,7 +29,7 @@ def robustness(
     cache: OutputCache,
     tokens: int,
     severities: Sequence[int] = SEVERITIES,
-    shifted: Data | None = None,
+    shifted: EvalData | None = None,
 ) -> Section:
     """Accuracy at one budget, of images as they are and of altered ones."""
     plain = cache.outputs(EvalCondition(tokens)).top1

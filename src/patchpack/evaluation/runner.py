@@ -101,9 +101,7 @@ class Runner:
     def _fairness(self, budgets: Sequence[int]) -> Section:
         request = self.request
         train, test = (self._data(split) for split in (request.train_split, request.split))
-        cache = OutputCache(
-            self.run, self.predictor, test, self._vectors, "features", self.log
-        )
+        cache = OutputCache(self.run, self.predictor, test, self._vectors, "features", self.log)
         return fairness(cache, train, test, request.attributes, budgets)
 
     def _vectors(self, batch: PackedBatch) -> ModelOutput:

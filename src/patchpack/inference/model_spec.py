@@ -59,6 +59,4 @@ def spec_in_checkpoint(checkpoint: Checkpoint) -> ModelSpec:
     try:
         return from_json(ModelSpec, checkpoint.state["model_spec"])
     except (KeyError, ConfigError) as error:
-        raise CheckpointError(
-            f"{checkpoint.folder} holds no usable model spec: {error}"
-        ) from error
+        raise CheckpointError(f"{checkpoint.folder} holds no usable model spec: {error}") from error

@@ -85,8 +85,8 @@ class Predictor:
 
     def at_operating_point(
         self,
-        logits_of: Callable[[Sequence[AnyImage], int | None, Unreadable], Tensor],
-        images: Sequence[AnyImage],
+        logits_of: Callable[[Sequence[Any], int | None, Unreadable], Tensor],
+        images: Sequence[Any],
         max_tokens: int | None,
         unreadable: Unreadable = None,
     ) -> Float[Tensor, "image label"]:
@@ -133,9 +133,7 @@ class Predictor:
         model, rule = self.spec.model, resolution or self.spec.resolution.for_evaluation(tokens)
 
         def prepare(image: AnyImage, key: str) -> Patches:
-            return to_patches(
-                image, key, model.patch_size, tokens, rule, model.positions.max_side
-            )
+            return to_patches(image, key, model.patch_size, tokens, rule, model.positions.max_side)
 
         prepared = skip_unreadable(prepare, images, unreadable)
         return (collate(group, model.patch_dim) for group in in_packs(prepared))

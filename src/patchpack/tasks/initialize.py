@@ -79,7 +79,9 @@ def _check_same(before: NaViTConfig, after: NaViTConfig, folder: Path) -> None:
         )
     wrong = {n: getattr(before, n) for n in SAME if getattr(before, n) != getattr(after, n)}
     if wrong:
-        differences = ", ".join(f"{n} {value}, not {getattr(after, n)}" for n, value in wrong.items())
+        differences = ", ".join(
+            f"{n} {value}, not {getattr(after, n)}" for n, value in wrong.items()
+        )
         options = {f"model.{name}": value for name, value in wrong.items()}
         if isinstance(after, VideoConfig) and "patch_size" in wrong:
             sides = ("model.tubelets.0.height", "model.tubelets.0.width")

@@ -28,7 +28,9 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
     task = task_of(context.task)
     if not task.has_annotations(index):
         others = [other for other in TASKS if other.has_annotations(index)]
-        hints = [f"; to train on its {other.annotation_name}, add {other.option}" for other in others]
+        hints = [
+            f"; to train on its {other.annotation_name}, add {other.option}" for other in others
+        ]
         try:
             return task.prepare(index, context)
         except BadDataset as error:

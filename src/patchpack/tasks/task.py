@@ -57,7 +57,7 @@ class TaskRun:
     text_tower: TaskConfig | None = None
     skipped: Sequence[BadImage] = ()  # items that the task cannot use, and why
     messages: Sequence[str] = ()  # notes on the data for the log
-    write: Callable[[Path], None] = lambda folder: None  # files that a resumed run reads again
+    write: Callable[[Path], object] = lambda folder: None  # files that a resumed run reads again
 
     def model_spec(self, context: TaskContext, dtype: str) -> ModelSpec:
         """The spec of the trained model: images are prepared as in the run's evaluation."""
@@ -176,7 +176,7 @@ class TaskSpec:
     build: Callable[[ModelSpec], BackboneModule]  # module with new weights: training and loading
     head_key: Callable[[ModelSpec], object]  # equal keys: the head of one model serves the other
     predictor: Callable[[ModelSpec], type[Predictor]]
-    evaluation: Callable[[Predictor, EvalData, Any], tuple[Evaluator, Sequence[BadImage]]]
+    evaluation: Callable[[Any, EvalData, Any], tuple[Evaluator, Sequence[BadImage]]]
     """Evaluator of a trained model on other data, and the items that it cannot use."""
     run_evaluator: Callable[[TaskRun], Evaluator]  # of the validation split of a run
     report: Report

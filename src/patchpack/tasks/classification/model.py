@@ -1,4 +1,4 @@
-"""Image classification: an encoder, one linear layer, and a loss.
+"""Classification: a backbone, one linear layer, and a loss.
 
 Axes: image, label.
 """
@@ -17,15 +17,16 @@ from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.tasks.backbone_module import BackboneModule
 
-LABEL = "label"  # the target this task reads: one class number per image
+LABEL = "label"  # the target that this task reads: one class number per image
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(TaskConfig):
-    """How a classifier is trained."""
+    """Loss of a classifier."""
 
     loss: Literal["softmax", "sigmoid"] = "softmax"
-    label_smoothing: float = 0.0  # of the softmax loss
+    """Loss over classes; softmax: cross-entropy, sigmoid: a binary cross-entropy for each class."""
+    label_smoothing: float = 0.0  # label smoothing of the softmax loss, 0 to 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
@@ -33,7 +34,7 @@ class ClassificationConfig(TaskConfig):
 
 
 class Classifier(BackboneModule):
-    """Packed images in, one logit per image and class out; features where there are no classes."""
+    """Packed images in, one logit per image and class out; pooled features without classes."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Classifier(BackboneModule):
         self.init_head()
 
     def init_head(self) -> None:
-        """Start from no opinion: logits zero, or for sigmoids a low prior of every class."""
+        """Zero logits; with sigmoids, a low prior of every class (arXiv 2006.07159, §5)."""
         if isinstance(self.head, nn.Linear):
             nn.init.zeros_(self.head.weight)
             prior = -10.0 if self.config.loss == "sigmoid" else 0.0
@@ -57,7 +58,7 @@ class Classifier(BackboneModule):
         return self.head(self.backbone(batch))
 
     def flops(self, lengths: Sequence[int]) -> int:
-        """Operations of one forward pass over images of these lengths (`forward_flops`)."""
+        """Operations of one forward pass over images of these token counts (`forward_flops`)."""
         return self.backbone_flops(lengths) + self._head_flops(len(lengths))
 
     def training_flops(self, batch: PackedBatch) -> int:
@@ -69,6 +70,7 @@ class Classifier(BackboneModule):
         return 2 * self.head.weight.numel() * images if isinstance(self.head, nn.Linear) else 0
 
     def loss(self, batch: PackedBatch) -> Loss:
+        """The sum over the images of the pack; the count is theirs."""
         labels = batch.targets.get(LABEL)
         if not isinstance(labels, Tensor):
             if batch.num_images:
@@ -81,10 +83,12 @@ class Classifier(BackboneModule):
 
 
 def create_model(name: str, num_classes: int = 0, **changes: object) -> Classifier:
-    """A named model with new weights (`list_models` has the names).
+    """A named model with new weights; `list_models` gives the names.
 
-    `num_classes=0` gives features instead of logits. Further keywords replace fields of the
-    model's config (`NaViTConfig`); one that does not exist raises ValueError.
+    num_classes  logits per image; 0: pooled features instead of logits
+    changes      fields of the model's config (`NaViTConfig`) to replace
+
+    Raises ValueError for a name or a field that does not exist.
     """
     if num_classes < 0:
         raise ValueError(f"num_classes must be 0 or more, not {num_classes}")

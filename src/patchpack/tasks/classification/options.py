@@ -51,9 +51,7 @@ def predict(
             unreadable=unreadable,
         )  # fmt: skip
     _check_views(predictor, options.views)
-    return predictor.predict(
-        images, max_tokens=max_tokens, top=options.top, unreadable=unreadable
-    )
+    return predictor.predict(images, max_tokens=max_tokens, top=options.top, unreadable=unreadable)
 
 
 def evaluation(

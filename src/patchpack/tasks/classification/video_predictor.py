@@ -65,9 +65,7 @@ class VideoClassificationPredictor(ClassificationPredictor):
         start_fraction: float,
         unreadable: Unreadable,
     ) -> Float[Tensor, "clip label"]:
-        packs = self.packs(
-            clips, tokens, start_fraction=start_fraction, unreadable=unreadable
-        )
+        packs = self.packs(clips, tokens, start_fraction=start_fraction, unreadable=unreadable)
         rows = [self.logits(batch) for batch in packs]
         return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
 
@@ -81,7 +79,10 @@ class VideoClassificationPredictor(ClassificationPredictor):
         start_fraction: float = 0.5,
     ) -> Iterator[PackedBatch]:
         check_clips(clips)
-        tokens, sampling = self.tokens_or_default(max_tokens), self.spec.clip_sampling(start_fraction)
+        tokens, sampling = (
+            self.tokens_or_default(max_tokens),
+            self.spec.clip_sampling(start_fraction),
+        )
         assert sampling is not None
         per_frame = sampling.patches_for_tokens(tokens)
         rule = resolution or self.spec.resolution.for_evaluation(per_frame)

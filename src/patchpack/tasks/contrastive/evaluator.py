@@ -12,7 +12,7 @@ from patchpack.data.index import Index
 from patchpack.distributed import World, all_gather_objects, all_gather_rows
 from patchpack.metrics.classification import ClassificationCounts, count
 from patchpack.metrics.retrieval import encode_captions, recalls, select_readable
-from patchpack.tasks.contrastive.predictor import PLAIN, ImageTextPredictor
+from patchpack.tasks.contrastive.predictor import ImageTextPredictor
 from patchpack.tasks.task import Evaluator
 
 ROWS = 4096  # images scored at a time

@@ -1,16 +1,16 @@
-"""Contrastive losses over the pairs of all processes, in chunks: never the whole matrix of logits.
+"""Contrastive losses over the pairs of all processes, in chunks of the matrix of logits.
 
-Image i belongs to text i; every other text of the step, on whatever process, is a wrong one.
+Image i belongs to text i; every other text of the step, on any process, is a negative.
 
               texts of all processes
     images  ┌──────────────────────────┐
-    of this │ a chunk of rows at a time│   forward: log-sum-exp of rows, and running ones of columns
-    process │                          │   backward: the chunk again, its gradient, and on
+    of this │ a chunk of rows at a time│   forward: log-sum-exp of rows, running log-sum-exp of columns
+    process │                          │   backward: the chunk recomputed, its gradient added
             └──────────────────────────┘
 
-Processes may hold different numbers of pairs, also none. Each gives the sum over its own pairs;
-the backward pass gives its vectors the gradient of the sum over all, so the processes must agree
-on what they multiply it with, as a training loop does that divides by the global count.
+Processes may hold different numbers of pairs, also none. Each returns the sum over its pairs; the
+backward pass gives its embeddings the gradient of the sum over all processes, so all processes must
+scale it equally, as a training loop does that divides by the global count.
 
 Axes: pair (of this process), all (pairs of all processes), row (some of this process's pairs).
 """
@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from patchpack.distributed import all_gather_rows, all_reduce_tensor
 from patchpack.losses import Loss
 
-CELLS = 1 << 22  # of the matrix in a chunk: 16 MiB, a few times over
+CELLS = 1 << 22  # logits per chunk: 16 MiB, several times
 
 Vectors = Float[Tensor, "pair dim"]
 Scalar = Float[Tensor, ""]
@@ -37,8 +37,8 @@ Scalar = Float[Tensor, ""]
 def softmax_contrastive(images: Vectors, texts: Vectors, scale: Scalar) -> Loss:
     """Softmax cross-entropy of each image with its text and of each text with its image, halved.
 
-    Logits are scale · images · textsᵀ (Radford et al., arXiv 2103.00020, Fig. 3); in chunks as the
-    paper has it (§2.2; Mustafa et al., 2023).
+    Logits are scale · images · textsᵀ (Radford et al., arXiv 2103.00020, Fig. 3); in chunks as in the
+    paper (arXiv 2307.06304, §2.2).
     """
     return _loss(images, texts, scale, torch.zeros_like(scale), "softmax")
 
@@ -63,16 +63,16 @@ def _loss(images: Vectors, texts: Vectors, scale: Scalar, bias: Scalar, kind: Ki
 
 @dataclass(frozen=True)
 class _Sides:
-    """What a chunk is made of."""
+    """Embeddings, scale and bias that a chunk of logits is computed from."""
 
     images: Vectors
     texts: Float[Tensor, "all dim"]
-    own: slice  # of `texts`, those of this process
+    local: slice  # rows of `texts` that belong to this process
     scale: Scalar
     bias: Scalar
 
     def chunks(self) -> Iterator[tuple[slice, Float[Tensor, "row all"]]]:
-        """Rows and their cosines, a chunk at a time."""
+        """Slices of rows and their cosines, one chunk at a time."""
         rows = max(1, CELLS // max(1, len(self.texts)))
         for start in range(0, len(self.images), rows):
             piece = slice(start, start + rows)
@@ -82,32 +82,32 @@ class _Sides:
         return cosines * self.scale + self.bias
 
     def diagonal(self, rows: slice) -> Float[Tensor, " row"]:
-        """Logits of images with their own texts."""
-        texts = self.texts[self.own][rows]
+        """Logits of the pairs."""
+        texts = self.texts[self.local][rows]
         return self.logits((self.images[rows] * texts).sum(1))
 
 
 class _Chunked(torch.autograd.Function):
-    """The sum of one kind of loss over this process's pairs."""
+    """The sum of a loss over the pairs of this process."""
 
     @staticmethod
     def forward(
         ctx: Any, images: Vectors, texts: Vectors, scale: Scalar, bias: Scalar, kind: Kind
     ) -> Scalar:
         with torch.autocast(images.device.type, enabled=False):
-            everyone, own = all_gather_rows(texts)
-            sides = _Sides(images, everyone, own, scale, bias)
+            all_texts, local = all_gather_rows(texts)
+            sides = _Sides(images, all_texts, local, scale, bias)
             total, sums = _softmax(sides) if kind == "softmax" else _sigmoid(sides)
-        ctx.save_for_backward(images, everyone, scale, bias, *sums)
-        ctx.own, ctx.kind = own, kind
+        ctx.save_for_backward(images, all_texts, scale, bias, *sums)
+        ctx.local, ctx.kind = local, kind
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Scalar) -> tuple[Tensor | None, ...]:  # pyrefly: ignore
-        images, everyone, scale, bias, *sums = ctx.saved_tensors
-        sides = _Sides(images, everyone, ctx.own, scale, bias)
-        d_images, d_texts = torch.zeros_like(images), torch.zeros_like(everyone)
+        images, all_texts, scale, bias, *sums = ctx.saved_tensors
+        sides = _Sides(images, all_texts, ctx.local, scale, bias)
+        d_images, d_texts = torch.zeros_like(images), torch.zeros_like(all_texts)
         d_scale, d_bias = torch.zeros_like(scale), torch.zeros_like(bias)
         with torch.autocast(images.device.type, enabled=False):
             for rows, cosines in sides.chunks():
@@ -119,12 +119,12 @@ class _Chunked(torch.autograd.Function):
                     slopes *= 0.5
                 else:
                     slopes = logits.sigmoid_()
-                slopes.diagonal(ctx.own.start + rows.start).sub_(1)  # images with their own texts
+                slopes.diagonal(ctx.local.start + rows.start).sub_(1)  # images with their own texts
                 d_scale += (slopes * cosines).sum()
                 d_bias += slopes.sum()
-                d_images[rows] = slopes @ everyone
+                d_images[rows] = slopes @ all_texts
                 d_texts.addmm_(slopes.T, images[rows])
-            d_texts = all_reduce_tensor(d_texts)[ctx.own]
+            d_texts = all_reduce_tensor(d_texts)[ctx.local]
         factor = grad * scale
         return d_images * factor, d_texts * factor, grad * d_scale, grad * d_bias, None
 
@@ -145,7 +145,7 @@ def _softmax(sides: _Sides) -> tuple[Scalar, list[Tensor]]:
     overall = all_reduce_tensor(highest.clone(), "max")
     sums = all_reduce_tensor(sums * (highest - overall).exp())
     by_column = overall + sums.log()
-    total = 0.5 * (by_row.sum() + by_column[sides.own].sum()) - diagonal
+    total = 0.5 * (by_row.sum() + by_column[sides.local].sum()) - diagonal
     return total, [by_row, by_column]
 
 

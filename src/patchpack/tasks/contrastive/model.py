@@ -1,10 +1,11 @@
-"""Image–text pretraining: two towers whose vectors of an image and of its text are near.
+"""Contrastive image-text pretraining (CLIP, SigLIP): embeddings of an image and its caption are
+close.
 
-    pack of images → trunk → linear ┐
-                                    ├ vectors of length 1 → loss over the pairs of all processes
-    pack of texts  → text  → linear ┘
+    pack of images → backbone → linear ┐
+                                       ├ embeddings of length 1 → loss over all pairs of a step
+    pack of texts  → text     → linear ┘
 
-Axes: image, text, dim (of the vectors that the two share).
+Axes: image, text, dim (of the shared embedding space).
 """
 
 from dataclasses import dataclass, field
@@ -28,35 +29,35 @@ from patchpack.tasks.contrastive.loss import sigmoid_contrastive, softmax_contra
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(TaskConfig):
-    """The text side, and how the two sides are trained together.
+    """Text tower and loss of an image-text model.
 
-    The wrong texts of an image are all others of its pack and of the packs that other processes
-    train on at the same time; packs of one process that a step accumulates see nothing of each
-    other.
+    The negatives of an image are all other texts of its pack, and of the packs of other processes
+    in the same step; packs that one process accumulates in a step share no negatives.
     """
 
+    # Architecture and vocabulary of the text tower.
     text: TextConfig = field(
         default_factory=lambda: TextConfig(dim=384, depth=6, num_heads=6, mlp_dim=1536)
     )
-    dim: int = 256  # of the vectors that images and texts share
-    loss: Literal["softmax", "sigmoid"] = "softmax"  # of CLIP and the paper, or of SigLIP
-    init_logit_scale: float = (
-        14.3  # of the logits, 1 / temperature, at the start; learned (CLIP: 1 / 0.07)
-    )
-    init_logit_bias: float = -10.0  # of the sigmoid's logits, at the start; learned (SigLIP, §3.2)
-    max_logit_scale: float = 100.0  # that the scale may grow to (CLIP, §2.5)
+    dim: int = 256  # dimension of the shared embedding space
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """Contrastive loss; softmax: over all texts of the step (CLIP), sigmoid: each pair by itself
+    (SigLIP)."""
+    init_logit_scale: float = 14.3  # initial scale of the logits, learned (CLIP: 1 / 0.07)
+    init_logit_bias: float = -10.0  # initial bias of sigmoid logits, learned (SigLIP, §3.2)
+    max_logit_scale: float = 100.0  # upper limit of the learned scale (CLIP, §2.5)
 
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise ValueError(f"dim must be at least 1, not {self.dim}")
         if not 0 < self.init_logit_scale <= self.max_logit_scale:
             raise ValueError(
-                f"scale must lie in (0, {self.max_logit_scale:g}], not {self.init_logit_scale}"
+                f"init_logit_scale must lie in (0, {self.max_logit_scale:g}], not {self.init_logit_scale}"
             )
 
 
 class Contrastive(BackboneModule):
-    """Packed images and packed texts in, vectors of length 1 out."""
+    """Packed images and packed texts in, embeddings of length 1 out."""
 
     def __init__(self, model: NaViTConfig, config: ContrastiveConfig) -> None:
         super().__init__(model)
@@ -70,18 +71,20 @@ class Contrastive(BackboneModule):
         self.bias = nn.Parameter(torch.tensor(config.init_logit_bias), config.loss == "sigmoid")
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
-        """The vectors of the images."""
+        """The embeddings of the images."""
         return F.normalize(self.image_projection(self.backbone(batch)).float(), dim=-1)
 
     def encode_texts(self, texts: PackedTexts) -> Float[Tensor, "text dim"]:
-        """The vectors of the texts."""
+        """The embeddings of the texts."""
         return F.normalize(self.text_projection(self.text(texts)).float(), dim=-1)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
+        """The learned logit scale."""
         return self.log_scale.exp().clamp(max=self.config.max_logit_scale)
 
     def loss(self, batch: PackedBatch) -> Loss:
+        """The sum over the image-text pairs of the pack; the count is theirs."""
         texts = batch.texts
         if texts is None:
             if batch.num_images:
@@ -93,7 +96,7 @@ class Contrastive(BackboneModule):
         return softmax_contrastive(images, captions, self.scale)
 
     def training_flops(self, batch: PackedBatch) -> int:
-        """Operations of a forward and a backward pass, the loss over this pack's own pairs."""
+        """Operations of a forward and a backward pass, with the loss over the pairs of this pack."""
         c, model, n = self.config, self.backbone.config, batch.num_images
         texts = text_flops(c.text, batch.texts.lengths) if batch.texts else 0
         projections = 2 * n * c.dim * (model.dim + c.text.dim)

@@ -26,7 +26,9 @@ from patchpack.tasks.task import LabelScorer
 class LabelsOptions:
     """Class names given as text."""
 
-    labels: tuple[str, ...] = ()  # class names to choose from or to detect, for models that read text
+    labels: tuple[
+        str, ...
+    ] = ()  # class names to choose from or to detect, for models that read text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,9 +48,7 @@ class ContrastiveReport(Report):
         last = evaluations[-1].result
         if last.recalls is not None:
             yield f"{last.images:,} images, {last.texts:,} texts: recall at k"
-            rows = new_table(
-                "tokens", "from … to", *(f"recall@{k}" for k in RECALL_AT), "images/s"
-            )
+            rows = new_table("tokens", "from … to", *(f"recall@{k}" for k in RECALL_AT), "images/s")
             for cost, result in evaluations:
                 for name, title in DIRECTIONS.items():
                     cells = [f"{result.recalls[f'{name}@{k}']:.4f}" for k in RECALL_AT]

@@ -50,7 +50,9 @@ class DetectionConfig(TaskConfig):
     class_weight: float = 2.0  # weight of the focal loss of classes (arXiv 2010.04159)
     l1_weight: float = 5.0  # weight of the L1 loss of box centers and sizes
     giou_weight: float = 2.0  # weight of the generalized IoU loss
-    focal_alpha: float = 0.25  # weight of positives in the focal loss, 0 to 1; negatives get the rest
+    focal_alpha: float = (
+        0.25  # weight of positives in the focal loss, 0 to 1; negatives get the rest
+    )
     focal_gamma: float = 2.0  # focusing exponent of the focal loss; 0: cross-entropy
 
     def __post_init__(self) -> None:
@@ -134,7 +136,12 @@ class Detector(DenseBackboneModule):
         return Loss(total, sum(max(1, count) for count in counts))
 
     def _pair_cost(
-        self, output: DetectorOutput, truth: Tensor, classes: Tensor, tokens: Tensor, objects: Tensor
+        self,
+        output: DetectorOutput,
+        truth: Tensor,
+        classes: Tensor,
+        tokens: Tensor,
+        objects: Tensor,
     ) -> Float[Tensor, " pair"]:
         c = self.config
         score = output.scores[tokens, classes[objects]]
@@ -145,7 +152,9 @@ class Detector(DenseBackboneModule):
         pred, target = output.boxes[tokens], truth[objects]
         _, giou = iou_and_giou(to_corners(pred), target)
         distance = (pred - to_center_size(target)).abs().sum(-1)
-        return c.class_weight * (positive - negative) + c.l1_weight * distance - c.giou_weight * giou
+        return (
+            c.class_weight * (positive - negative) + c.l1_weight * distance - c.giou_weight * giou
+        )
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these token counts (`token_flops`)."""

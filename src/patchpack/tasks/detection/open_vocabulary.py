@@ -1,10 +1,9 @@
-"""Classes by their names: scores from how near tokens are to the vectors of texts.
+"""Open-vocabulary classification: class scores from the cosine of tokens and text embeddings.
 
-The text side is that of two towers trained on images and texts (`heads.contrastive`), and stays as
-it was; the projection of images is theirs too, and is trained on. So a model can be asked for names
-that it was never trained to find (OWL-ViT, arXiv 2205.06230, §3.1).
+The text tower of a contrastive model is frozen; its image projection is trained further. So the
+detector takes class names that it was not trained on (OWL-ViT, arXiv 2205.06230, §3.1).
 
-Axes: token, label, dim (of the vectors that images and texts share).
+Axes: token, label, dim (of the shared embedding space).
 """
 
 from collections.abc import Mapping
@@ -20,18 +19,18 @@ from patchpack.model.encoder import init_linear
 from patchpack.model.text import TextTower
 from patchpack.tasks.contrastive.model import ContrastiveConfig
 
-SCALE = 10.0  # of cosines, at the start; learned
+INIT_SCALE = 10.0  # initial scale of the cosines, learned
 
 
 class TextClassifierHead(nn.Module):
-    """Scores of classes for every token, by cosine with the vectors of their names."""
+    """Class scores of every token, by cosine with the embeddings of the class names."""
 
     def __init__(
         self, dim: int, text_tower: ContrastiveConfig, num_classes: int, bias: float
     ) -> None:
         super().__init__()
         self.projection = nn.Linear(dim, text_tower.dim, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(log(SCALE)))
+        self.log_scale = nn.Parameter(torch.tensor(log(INIT_SCALE)))
         self.bias = nn.Parameter(torch.tensor(bias))
         self.text = TextTower(text_tower.text).requires_grad_(False)
         self.text_projection = nn.Linear(text_tower.text.dim, text_tower.dim, bias=False)
@@ -42,13 +41,15 @@ class TextClassifierHead(nn.Module):
         self.register_buffer("names", torch.zeros(num_classes, text_tower.dim))
 
     def forward(
-        self, x: Float[Tensor, "token dim"], names: Float[Tensor, "label dim"] | None = None
+        self,
+        x: Float[Tensor, "token dim"],
+        class_embeddings: Float[Tensor, "label dim"] | None = None,
     ) -> Float[Tensor, "token label"]:
-        """Of the classes trained on, or of others, given as the vectors of their names."""
-        vectors = self.names if names is None else names
-        own = F.normalize(self.projection(x).float(), dim=-1)
+        """class_embeddings  of other class names than those of training"""
+        vectors = self.names if class_embeddings is None else class_embeddings
+        tokens = F.normalize(self.projection(x).float(), dim=-1)
         with torch.autocast(x.device.type, enabled=False):  # rounded scores would tie
-            return own @ vectors.T * self.log_scale.exp() + self.bias
+            return tokens @ vectors.T * self.log_scale.exp() + self.bias
 
     def train(self, mode: bool = True) -> "TextClassifierHead":
         super().train(mode)
@@ -57,26 +58,26 @@ class TextClassifierHead(nn.Module):
 
     @torch.no_grad()
     def encode(self, names: PackedTexts) -> Float[Tensor, "label dim"]:
-        """The vectors of names, of length 1."""
+        """The embeddings of class names, of length 1."""
         return F.normalize(self.text_projection(self.text(names)).float(), dim=-1)
 
     @torch.no_grad()
     def load_text_tower(self, tensors: Mapping[str, Tensor], names: PackedTexts) -> None:
-        """Take the towers of a contrastive model by the names of its tensors, or of another model
-        that has taken them; raises KeyError where there are none."""
+        """Take text tower and image projection from the tensors of a contrastive model, or of an
+        open-vocabulary detector; raises KeyError for a tensor that is missing."""
         parts = {"image_projection.": "projection.", "text.": "text.",
                  "text_projection.": "text_projection."}  # fmt: skip
         if "head.scores.projection.weight" in tensors:
-            parts = {f"head.scores.{own}": own for own in parts.values()}
-        own = {
+            parts = {f"head.scores.{part}": part for part in parts.values()}
+        taken = {
             new + name.removeprefix(old): tensor
             for name, tensor in tensors.items()
             for old, new in parts.items()
             if name.startswith(old)
         }
         state = self.state_dict()
-        for name in state.keys() - own.keys():
+        for name in state.keys() - taken.keys():
             if name.startswith(tuple(parts.values())):
                 raise KeyError(name)
-        self.load_state_dict(state | own)
+        self.load_state_dict(state | taken)
         self.names.copy_(self.encode(names))

@@ -1,8 +1,8 @@
 """Semantic segmentation: a class for every pixel, from the tokens of an image's patches.
 
-A decoder gives class scores to tokens; their map is enlarged to the pixels, bilinearly. Either is
-Segmenter's (Strudel et al., arXiv 2105.05633, §3.2): one linear layer, or a mask transformer, whose
-learned class tokens attend to the patches and are compared with them.
+A decoder computes class scores of tokens; their map is upsampled bilinearly to pixels. Both
+decoders are Segmenter's (Strudel et al., arXiv 2105.05633, §3.2): one linear layer, or a mask
+transformer, whose learned class tokens attend to the patches and are compared with them.
 
 Axes: token, image, label, dim; height and width in pixels, h and w in patches.
 """
@@ -32,14 +32,14 @@ class LinearDecoder:
     """One linear layer on every token."""
 
     def build(self, model: NaViTConfig, num_classes: int) -> nn.Module:
-        return Linear(model.dim, num_classes)
+        return LinearHead(model.dim, num_classes)
 
 
 @dataclass(frozen=True)
 class MaskTransformer:
-    """Blocks over the patches of an image and a learned token for each class."""
+    """Transformer blocks over the patches of an image and a learned token for each class."""
 
-    depth: int = 2
+    depth: int = 2  # transformer blocks of the decoder
 
     def build(self, model: NaViTConfig, num_classes: int) -> nn.Module:
         return MaskTransformerDecoder(replace(model, depth=self.depth), num_classes)
@@ -50,27 +50,29 @@ Decoder = LinearDecoder | MaskTransformer
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig(TaskConfig):
-    """How pixels are told apart."""
+    """Classes, decoder and loss of a segmenter."""
 
-    classes: tuple[str, ...] = ()  # of the masks' numbers 0, 1, …; those of classes.json when empty
-    ignore_index: int | None = None  # number of pixels in masks that are neither learned nor judged
+    classes: tuple[str, ...] = ()
+    """Class names of the mask values 0, 1, 2 …; without it, those of classes.json beside the data."""
+    ignore_index: int | None = None  # mask value of pixels without a class, in loss and metrics
+    # Decoder from tokens to class scores.
     decoder: Decoder = field(default_factory=LinearDecoder)
-    class_weights: tuple[float, ...] = ()  # of each class's pixels in the loss; all 1 when empty
-    dice_weight: float = 0.0  # weight of the dice loss beside the cross-entropy of pixels
+    class_weights: tuple[float, ...] = ()  # weight of each class in the loss; empty: all 1
+    dice_weight: float = 0.0  # weight of the dice loss, added to the cross-entropy of pixels
 
     def __post_init__(self) -> None:
         check_unique_class_names(self.classes)
         if self.dice_weight < 0 or any(weight < 0 for weight in self.class_weights):
-            raise ValueError("dice and class_weights must not be negative")
+            raise ValueError("dice_weight and class_weights must be at least 0")
         if self.class_weights and not any(self.class_weights):
-            raise ValueError("class_weights must not all be 0: nothing would be learned")
+            raise ValueError("class_weights must not all be 0: the loss would be 0")
         weights, names = len(self.class_weights), len(self.classes)
         if weights and names and weights != names:
             raise ValueError(f"{weights} class_weights for {names} classes")
 
 
 class Segmenter(DenseBackboneModule):
-    """Packed images in, scores of classes for every token or pixel out."""
+    """Packed images in, class scores for every token or pixel out."""
 
     def __init__(
         self, model: NaViTConfig, num_classes: int, config: SegmentationConfig | None = None
@@ -87,13 +89,13 @@ class Segmenter(DenseBackboneModule):
     ) -> Float[Tensor, "token label"]:
         return self.head(self.tokens(batch, attend), batch.segments)
 
-    def pixels(
+    def upsampled_logits(
         self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
     ) -> list[Float[Tensor, "label height width"]]:
-        """Scores at every pixel of images of these (height, width)."""
+        """Class scores at every pixel of images of these (height, width)."""
         return upsample(to_maps(self(batch).float(), batch), sizes)
 
-    def classes(
+    def predict_masks(
         self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
     ) -> Iterator[Int[Tensor, "height width"]]:
         """The class of every pixel of images of these (height, width), one image at a time."""
@@ -101,30 +103,30 @@ class Segmenter(DenseBackboneModule):
         return (argmax_pixels(x, size) for x, size in zip(maps, sizes, strict=True))
 
     def loss(self, batch: PackedBatch) -> Loss:
-        """Over the pixels that have a class and lie in a patch that was kept."""
+        """The sum over the pixels that have a class and lie in a kept patch; the count is theirs."""
         masks = batch.targets.get(MASK, [])
         if len(masks) != batch.num_images:
             raise ValueError(f"segmentation needs the target {MASK!r} for every image")
         sizes = [tuple(mask.shape) for mask in masks]
-        total = self._nothing(batch)
+        total = self._zero(batch)
         if not masks:
             return Loss(total, 0)
-        scores = self.pixels(batch, sizes)
+        scores = self.upsampled_logits(batch, sizes)
         count = torch.zeros((), dtype=torch.int64, device=total.device)
-        for mine, mask, kept in zip(scores, masks, kept_map(batch), strict=True):
-            seen = F.interpolate(kept[None, None].float(), mask.shape, mode="nearest")[0, 0] > 0
-            truth = torch.where(seen, mask.long(), IGNORE_INDEX)
+        for logits, mask, kept in zip(scores, masks, kept_map(batch), strict=True):
+            visible = F.interpolate(kept[None, None].float(), mask.shape, mode="nearest")[0, 0] > 0
+            truth = torch.where(visible, mask.long(), IGNORE_INDEX)
             known = (truth != IGNORE_INDEX).sum()
-            total = total + pixel_cross_entropy(mine, truth, self.class_weights, IGNORE_INDEX)
-            if self.config.dice_weight:  # of an image; weighed by its pixels, as all the rest is
+            total = total + pixel_cross_entropy(logits, truth, self.class_weights, IGNORE_INDEX)
+            if self.config.dice_weight:  # per image, weighted by its pixels
                 total = total + self.config.dice_weight * known * dice_loss(
-                    mine, truth, IGNORE_INDEX
+                    logits, truth, IGNORE_INDEX
                 )
             count = count + known
         return Loss(total, int(count))
 
-    def _nothing(self, batch: PackedBatch) -> Float[Tensor, ""]:
-        """Zero, and of every weight: an empty pack gives each a gradient too."""
+    def _zero(self, batch: PackedBatch) -> Float[Tensor, ""]:
+        """Zero; for an empty pack with a zero gradient for every weight, which other processes wait for."""
         if batch.num_images:
             return torch.zeros((), device=batch.patches.device)
         return 0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
@@ -142,7 +144,7 @@ class Segmenter(DenseBackboneModule):
 def upsample(
     maps: Sequence[Float[Tensor, "label h w"]], sizes: Sequence[tuple[int, ...]]
 ) -> list[Float[Tensor, "label height width"]]:
-    """Each map at its own size in pixels, bilinear."""
+    """Each map resized to its (height, width) in pixels, bilinear."""
     return [
         F.interpolate(x[None], size, mode="bilinear", align_corners=False)[0]
         for x, size in zip(maps, sizes, strict=True)
@@ -152,20 +154,22 @@ def upsample(
 def argmax_pixels(
     scores: Float[Tensor, "label h w"], size: tuple[int, ...], at_once: int = 16
 ) -> Int[Tensor, "height width"]:
-    """The class with the highest score at every pixel, few of them enlarged at a time: a photograph
-    and a hundred classes would fill the memory."""
+    """The class with the highest score at every pixel.
+
+    at_once  classes upsampled at a time: all maps of a photograph and 100 classes would not fit
+    """
     best = torch.full(size, -torch.inf, device=scores.device)
     label = torch.zeros(size, dtype=torch.uint8, device=scores.device)
     for start in range(0, len(scores), at_once):
-        (some,) = upsample([scores[start : start + at_once]], [size])
-        high, place = some.max(0)
-        label = torch.where(high > best, (place + start).to(torch.uint8), label)
+        (logits,) = upsample([scores[start : start + at_once]], [size])
+        high, index = logits.max(0)
+        label = torch.where(high > best, (index + start).to(torch.uint8), label)
         best = torch.maximum(best, high)
     return label
 
 
-class Linear(nn.Linear):
-    """Scores of classes from each token by itself."""
+class LinearHead(nn.Linear):
+    """Class scores of each token by one linear layer."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__(dim, num_classes)
@@ -182,7 +186,7 @@ class Linear(nn.Linear):
 
 
 class MaskTransformerDecoder(nn.Module):
-    """Scores of classes from how near patches are to the tokens of classes (Segmenter, eq. 4)."""
+    """Class scores: cosine of patch tokens and class tokens (Segmenter, arXiv 2105.05633, eq. 4)."""
 
     def __init__(self, config: NaViTConfig, num_classes: int) -> None:
         super().__init__()
@@ -204,14 +208,18 @@ class MaskTransformerDecoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments
     ) -> Float[Tensor, "token label"]:
-        stream, places, before = prepend_tokens(self.patches(x), self.class_tokens, segments)
+        stream, patch_rows, class_rows = prepend_tokens(
+            self.patches(x), self.class_tokens, segments
+        )
         stream = self.encoder(stream, segments.prepend_tokens(self.num_classes))
-        patches = F.normalize(self.patch_proj(stream[places]), dim=-1)
-        classes = F.normalize(self.class_proj(stream[before]), dim=-1)
-        own = classes.unflatten(0, (segments.num_images, self.num_classes))
+        patches = F.normalize(self.patch_proj(stream[patch_rows]), dim=-1)
+        classes = F.normalize(self.class_proj(stream[class_rows]), dim=-1)
+        per_image = classes.unflatten(0, (segments.num_images, self.num_classes))
         scores = [
-            mine @ names.T
-            for mine, names in zip(patches.split(list(segments.lengths)), own, strict=True)
+            tokens @ vectors.T
+            for tokens, vectors in zip(
+                patches.split(list(segments.lengths)), per_image, strict=True
+            )
         ]
         return self.norm(torch.cat([patches.new_empty(0, self.num_classes), *scores]))
 

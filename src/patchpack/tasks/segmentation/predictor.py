@@ -98,7 +98,7 @@ class SegmentationPredictor(Predictor):
     ) -> Iterator[Int[Tensor, "height width"]]:
         """The class of every pixel of a pack's images, resized to these (height, width), on the host."""
         with self.precision():
-            masks = self.model.classes(batch.to(self.device), sizes)
+            masks = self.model.predict_masks(batch.to(self.device), sizes)
         return (mask.cpu() for mask in masks)
 
     @torch.inference_mode()

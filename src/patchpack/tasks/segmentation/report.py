@@ -39,7 +39,9 @@ class SegmentationReport(Report):
     def summary(
         self, evaluations: Sequence[Evaluation], predictor: SegmentationPredictor
     ) -> Iterator[Any]:
-        rows = new_table("tokens", "mean IoU", "pixel accuracy", "GFLOP/image", "images/s", "images")
+        rows = new_table(
+            "tokens", "mean IoU", "pixel accuracy", "GFLOP/image", "images/s", "images"
+        )
         for cost, result in evaluations:
             counts = result.counts
             rows.add_row(

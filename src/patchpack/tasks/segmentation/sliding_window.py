@@ -1,13 +1,13 @@
-"""Windows over an image that is larger than a token budget, overlapping, each within the budget."""
+"""Overlapping windows over an image that is larger than a token budget, each within the budget."""
 
 from math import ceil, isqrt
 from typing import NamedTuple
 
-WINDOW_OVERLAP = 0.25  # of a window's side
+WINDOW_OVERLAP = 0.25  # minimum overlap of neighbors, as a share of the window's side
 
 
 class Window(NamedTuple):
-    """A part of an image, in pixels."""
+    """A window over an image, in pixels."""
 
     top: int
     left: int
@@ -18,8 +18,8 @@ class Window(NamedTuple):
 def windows(size: tuple[int, int], patch_size: int, tokens: int) -> list[Window]:
     """Windows of at most `tokens` patches that together cover an image of (height, width).
 
-    They are square where the image allows, longer where it is narrow; neighbours overlap by a
-    quarter or more. One window, the image, where it fits.
+    They are square where the image allows, longer where it is narrow; neighbors overlap by at least
+    a quarter. An image within the budget is one window.
     """
     height, width = size
     if ceil(height / patch_size) * ceil(width / patch_size) <= tokens:
@@ -37,7 +37,7 @@ def windows(size: tuple[int, int], patch_size: int, tokens: int) -> list[Window]
 
 
 def _starts(whole: int, part: int) -> list[int]:
-    """Where parts begin that cover the whole, evenly spread."""
+    """Evenly spaced offsets of parts that cover the whole."""
     if part >= whole:
         return [0]
     count = 1 + ceil((whole - part) / max(1, int(part * (1 - WINDOW_OVERLAP))))

@@ -29,6 +29,11 @@ def film(label: str, rng: np.random.Generator) -> np.ndarray:
     return np.repeat(frames, 3, 3).astype(np.uint8)
 
 
+def ramp(length: int = 60) -> np.ndarray:
+    """Return frames whose brightness is four times their number."""
+    return np.stack([np.full((32, 48, 3), 4 * k, np.uint8) for k in range(length)])
+
+
 def write_video(path: Path, frames: np.ndarray, rate: int = 10, codec: str = "libx264") -> Path:
     """Write frames to a video at high quality."""
     path.parent.mkdir(parents=True, exist_ok=True)

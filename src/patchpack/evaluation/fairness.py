@@ -8,7 +8,7 @@ import numpy as np
 from patchpack.data.records import BadDataset
 from patchpack.evaluation import Data
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
-from patchpack.metrics.fairness import LEAST, gap, groups, probe
+from patchpack.metrics.fairness import MIN_GROUP_SIZE, gap, groups, probe
 from patchpack.metrics.outputs import Predictions
 from patchpack.visualize.plots import draw_gaps
 from patchpack.visualize.section import Section, Table
@@ -69,7 +69,7 @@ def fairness(
         text=[
             LIMITS,
             f"Linear probes of features that stay frozen, of {len(known):,} images, judged on "
-            f"{len(asked):,}. Groups of fewer than {LEAST} images are left out.",
+            f"{len(asked):,}. Groups of fewer than {MIN_GROUP_SIZE} images are left out.",
         ],
         tables=[
             Table(["probe", *attributes], rows),

@@ -70,6 +70,9 @@ def robustness(
         [kind, *(f"{top1:.1%}" for top1 in by.values()), f"{means[kind]:.1%}"]
         for kind, by in corrupted.items()
     ]
+    bars = {
+        kind: {f"severity {s}": top1 for s, top1 in by.items()} for kind, by in corrupted.items()
+    }
     return Section(
         name="robustness",
         title="Robustness",
@@ -85,7 +88,7 @@ def robustness(
             Table(["corruption", *(f"severity {s}" for s in severities), "mean"], cells),
         ],
         pictures=[
-            draw_bars(corrupted, "top-1 (%)",
+            draw_bars(bars, "top-1 (%)",
                       "Top-1 under corruption by severity. Dotted: clean images.", plain)
         ],
         numbers={

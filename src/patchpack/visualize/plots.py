@@ -79,7 +79,7 @@ def draw_cascades(singles: Sequence[MeasuredPoint], cascades: Sequence[MeasuredP
                       xytext=(3, -10), textcoords="offset points")  # fmt: skip
     use_log_x(axes)
     style_axes(axes, "GFLOP/image", "top-1 (%)")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
     caption = "Cascades evaluate the images with the lowest confidence again with more tokens."
     return Picture(figure_to_png(figure), caption)
 
@@ -107,9 +107,10 @@ def draw_bars(
     if baseline is not None:
         axes.axhline(100 * baseline, color="#888", lw=1, ls=":")
     axes.set_xticks(range(len(groups)), groups, rotation=40, ha="right", fontsize=8)
+    axes.margins(x=0.01)
     style_axes(axes, "", y_label)
     if len(series) > 1:
-        axes.legend(frameon=False, fontsize=8, ncols=min(5, len(series)))
+        figure.legend(frameon=False, fontsize=8, ncols=len(series), loc="outside upper center")
     return Picture(figure_to_png(figure), caption)
 
 
@@ -121,6 +122,6 @@ def draw_intervals(rows: Mapping[str, tuple[float, float, float]], caption: str)
         axes.plot([100 * low, 100 * high], [y, y], color=COLORS[0], lw=2, alpha=0.5)
         axes.plot(100 * value, y, marker="o", color=COLORS[0])
     axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     style_axes(axes, "accuracy (%)", "")
     return Picture(figure_to_png(figure), caption)

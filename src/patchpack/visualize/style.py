@@ -30,11 +30,12 @@ def image_to_png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
 
 
 def style_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Set axis labels, a light grid, and no top or right spine."""
+    """Set axis labels, a light grid behind the data, and no top or right spine."""
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
 
 
 def use_log_x(axes: Axes) -> None:

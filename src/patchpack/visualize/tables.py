@@ -1,4 +1,4 @@
-"""What the tables of all evaluations share."""
+"""Tables and JSON records that the evaluations of all tasks share."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from patchpack.evaluation import Cost
 
 
 def cost_of(result: Cost) -> dict[str, Any]:
-    """What judging took, as JSON."""
+    """Return the cost of an evaluation at one token budget as a JSON object."""
     return {
         "max_tokens": result.max_tokens,
         "gflops_per_image": result.gflops_per_image,
@@ -18,8 +18,8 @@ def cost_of(result: Cost) -> dict[str, Any]:
 
 
 def new_table(*titles: str) -> Table:
-    """A table without lines, its numbers to the right."""
-    rows = Table(box=None, padding=(0, 1), header_style="dim")
+    """Return an empty terminal table without borders, with right-aligned columns."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
     for title in titles:
-        rows.add_column(title, justify="right")
-    return rows
+        table.add_column(title, justify="right")
+    return table

@@ -1,4 +1,4 @@
-"""Generated clips: a bright bar that moves left or right over a dark ground."""
+"""Synthetic clips: a bright bar that moves left or right over a dark background."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -19,18 +19,23 @@ CLASSES = ("left", "right")
 
 
 def film(label: str, rng: np.random.Generator) -> np.ndarray:
-    """One clip [t, h, w, 3] of 6 to 14 frames and of any aspect."""
+    """Return a clip [t, h, w, 3] of 6 to 14 frames and a random aspect ratio."""
     length, height, width = int(rng.integers(6, 15)), *(2 * rng.integers(8, 14, 2)).tolist()
     frames = rng.integers(0, 60, (length, height, width, 1)).astype(np.int64)
-    way = np.linspace(0.1, 0.7, length) if label == "right" else np.linspace(0.7, 0.1, length)
-    for frame, place in zip(frames, way, strict=True):
-        left = round(place * width)
+    positions = np.linspace(0.1, 0.7, length) if label == "right" else np.linspace(0.7, 0.1, length)
+    for frame, position in zip(frames, positions, strict=True):
+        left = round(position * width)
         frame[:, left : left + width // 5] += 180
     return np.repeat(frames, 3, 3).astype(np.uint8)
 
 
+def ramp(length: int = 60) -> np.ndarray:
+    """Return frames whose brightness is four times their number."""
+    return np.stack([np.full((32, 48, 3), 4 * k, np.uint8) for k in range(length)])
+
+
 def write_video(path: Path, frames: np.ndarray, rate: int = 10, codec: str = "libx264") -> Path:
-    """Near the frames: nothing but the codec's own loss."""
+    """Write frames to a video at high quality."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(rate))
@@ -45,7 +50,7 @@ def write_video(path: Path, frames: np.ndarray, rate: int = 10, codec: str = "li
 
 
 def write_frames(folder: Path, frames: np.ndarray) -> Path:
-    """A folder of frames whose names sort wrongly as text."""
+    """Write a folder of frames whose names need natural sorting."""
     folder.mkdir(parents=True)
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"frame{number}.png")
@@ -53,7 +58,7 @@ def write_frames(folder: Path, frames: np.ndarray) -> Path:
 
 
 def write_films(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """root/<split>/<class>/*.mp4, every third of them a folder of frames."""
+    """Write root/<split>/<class>/*.mp4, every third clip as a folder of frames."""
     rng = np.random.default_rng(seed)
     for split, count in counts.items():
         for number in range(count):

@@ -1,4 +1,4 @@
-"""Calibration against torchmetrics, scikit-learn, and cases that break careless code."""
+"""Calibration metrics match torchmetrics and scikit-learn; edge cases stay finite."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from patchpack.metrics.calibration import (
 )
 
 
-def random_answers(images: int = 500, labels: int = 7, seed: int = 0):
+def random_predictions(images: int = 500, labels: int = 7, seed: int = 0):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(images, labels)) * 3
     noisy = logits + rng.gumbel(size=logits.shape) * 2
@@ -33,22 +33,22 @@ def confidences(logits, labels):
 
 
 @pytest.mark.parametrize("bins", [1, 10, 30])
-def test_ece_is_that_of_torchmetrics(bins):
-    logits, labels = random_answers()
+def test_ece_matches_torchmetrics(bins):
+    logits, labels = random_predictions()
     reference = multiclass_calibration_error(
         torch.tensor(softmax(logits)), torch.tensor(labels), 7, n_bins=bins, norm="l1"
     )
     assert even_bins(*confidences(logits, labels), bins).error == pytest.approx(float(reference))
 
 
-def test_adaptive_bins_hold_equally_many():
-    found = adaptive_bins(*confidences(*random_answers(images=605)), bins=30)
-    assert set(found.counts) == {20, 21} and found.counts.sum() == 605
-    assert (np.diff(found.confidence) > 0).all()
+def test_adaptive_bins_have_equal_counts():
+    bins = adaptive_bins(*confidences(*random_predictions(images=605)), bins=30)
+    assert set(bins.counts) == {20, 21} and bins.counts.sum() == 605
+    assert (np.diff(bins.confidence) > 0).all()
 
 
-def test_nll_and_brier_are_those_of_scikit_learn():
-    logits, labels = random_answers()
+def test_nll_and_brier_match_scikit_learn():
+    logits, labels = random_predictions()
     p = softmax(logits)
     expected = log_loss(labels, p, labels=range(7))
     assert negative_log_likelihood(p, labels) == pytest.approx(expected)
@@ -57,8 +57,8 @@ def test_nll_and_brier_are_those_of_scikit_learn():
     assert brier_score(p, labels) == pytest.approx(expected)
 
 
-def test_the_temperature_is_the_likeliest():
-    logits, labels = random_answers()
+def test_fit_temperature_minimizes_nll():
+    logits, labels = random_predictions()
     best = minimize_scalar(
         lambda t: negative_log_likelihood(softmax(logits, t), labels), bounds=(0.05, 20),
         method="bounded", options={"xatol": 1e-6},
@@ -67,8 +67,8 @@ def test_the_temperature_is_the_likeliest():
     assert fit_temperature(3 * logits, labels) == pytest.approx(3 * best.x, rel=1e-3)
 
 
-def test_sigmoids_have_a_likelihood_and_a_temperature_of_their_own():
-    logits, labels = random_answers()
+def test_sigmoid_nll_matches_bce_and_its_temperature_minimizes_it():
+    logits, labels = random_predictions()
     truth = torch.eye(7, dtype=torch.float64)[torch.from_numpy(labels)]
     expected = binary_cross_entropy_with_logits(torch.from_numpy(logits), truth) * 7
     assert sigmoid_negative_log_likelihood(logits, labels) == pytest.approx(float(expected))
@@ -80,21 +80,21 @@ def test_sigmoids_have_a_likelihood_and_a_temperature_of_their_own():
     assert fit_temperature(logits, labels, sigmoid) == pytest.approx(best.x, rel=1e-3)
 
 
-def test_a_model_that_is_always_right_or_always_wrong():
+def test_a_model_that_is_always_correct_or_always_wrong():
     logits = np.eye(4)[[0, 1, 2, 3] * 5] * 5
     right, wrong = np.arange(20) % 4, (np.arange(20) + 1) % 4
     assert even_bins(*confidences(logits, right)).error == pytest.approx(1 - softmax(logits).max())
     assert even_bins(*confidences(logits, wrong)).error == pytest.approx(softmax(logits).max())
-    assert fit_temperature(logits, right) == pytest.approx(0.05)  # as sharp as it may be
+    assert fit_temperature(logits, right) == pytest.approx(0.05)  # the lower limit
     assert fit_temperature(logits, wrong) == pytest.approx(20)
 
 
-def test_certain_and_wrong_has_a_finite_likelihood():
+def test_confident_and_wrong_has_a_finite_nll():
     p = np.array([[1.0, 0.0]])
     assert np.isfinite(negative_log_likelihood(p, np.array([1]))) and brier_score(p, [1]) == 2
 
 
-def test_one_class_one_image_and_none():
+def test_one_class_one_image_and_zero_images():
     one = np.ones((1, 1))
     assert even_bins(one[:, 0], np.array([True])).error == 0
     assert brier_score(one, np.array([0])) == 0 == negative_log_likelihood(one, np.array([0]))
@@ -105,7 +105,7 @@ def test_one_class_one_image_and_none():
         fit_temperature(np.empty((0, 3)), np.empty(0, int))
 
 
-def test_ties_fall_into_bins_once():
+def test_tied_confidences_are_binned_once():
     confidence = np.full(90, 0.5)
     right = np.arange(90) % 2 == 0
     assert even_bins(confidence, right).counts.tolist() == [90]

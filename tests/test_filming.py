@@ -16,7 +16,7 @@ from patchpack.checkpoint import CheckpointError
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.records import BadDataset
 from patchpack.demo.motions import CLASSES as MOTIONS
-from patchpack.demo.motions import film as motion
+from patchpack.demo.motions import draw_video as motion
 from patchpack.evaluation import classify_at, data_of
 from patchpack.model.positions import Factorized, Rotary
 from patchpack.run import start

@@ -1,4 +1,4 @@
-"""The same packs come out of any number of threads and processes, from any point of resumption."""
+"""Packs do not depend on the number of threads or processes, or on where a run resumes."""
 
 from itertools import islice
 
@@ -21,7 +21,7 @@ from patchpack.data.spec import ImageSource, ImageSpec, PackSpec, Preprocessing
 from patchpack.data.transforms.augment import Augment, random_crop
 from patchpack.data.transforms.sample import Sample
 
-TREATMENT = Preprocessing(
+PREPROCESSING = Preprocessing(
     patch_size=4, seed=3, augment=Augment(flip="dihedral", randaugment_ops=1, min_crop_area=0.5)
 )
 
@@ -39,7 +39,7 @@ def plan_of(index, epoch=0, world_size=1):
     return make_plan(sizes, packing, seed=3, epoch=epoch, world_size=world_size)
 
 
-def same(a, b) -> bool:
+def equal_packs(a, b) -> bool:
     return (
         a.batch.keys == b.batch.keys
         and torch.equal(a.batch.patches, b.batch.patches)
@@ -48,16 +48,16 @@ def same(a, b) -> bool:
     )
 
 
-def forever(index, config, start=(0, 0)):
-    return load_forever(index, lambda e: plan_of(index, e), TREATMENT, config, start=start)
+def load(index, config, start=(0, 0)):
+    return load_forever(index, lambda e: plan_of(index, e), PREPROCESSING, config, start=start)
 
 
-def test_packs_are_what_the_plan_says(index):
+def test_packs_match_the_plan(index):
     plan = plan_of(index)
-    packs = list(load_epoch(index, plan, TREATMENT, LoaderConfig()))
+    packs = list(load_epoch(index, plan, PREPROCESSING, LoaderConfig()))
     assert len(packs) == plan.num_steps
-    seen = [key for pack in packs for key in pack.batch.keys]
-    assert sorted(seen) == sorted(index.keys)
+    keys = [key for pack in packs for key in pack.batch.keys]
+    assert sorted(keys) == sorted(index.keys)
     for step, pack in enumerate(packs):
         expected = plan.pack(step)
         assert pack.batch.lengths == tuple(expected.kept.tolist())
@@ -77,50 +77,51 @@ def test_packs_are_what_the_plan_says(index):
 )
 def test_workers_change_nothing(index, config):
     steps = plan_of(index).num_steps + 3
-    foreground = list(islice(forever(index, LoaderConfig(workers=0)), steps))
-    background = list(islice(forever(index, config), steps))
-    assert all(same(a, b) for a, b in zip(foreground, background, strict=True))
+    foreground = list(islice(load(index, LoaderConfig(workers=0)), steps))
+    background = list(islice(load(index, config), steps))
+    assert all(equal_packs(a, b) for a, b in zip(foreground, background, strict=True))
     assert background[-1].epoch == 1
 
 
-def test_resuming_anywhere_continues_exactly(index):
-    packs = list(islice(forever(index, LoaderConfig()), plan_of(index).num_steps + 4))
+def test_resuming_gives_the_same_packs(index):
+    packs = list(islice(load(index, LoaderConfig()), plan_of(index).num_steps + 4))
     for number in (1, 5, len(packs) - 2):
         before = packs[number - 1]
-        rest = forever(index, LoaderConfig(), start=(before.epoch, before.step + 1))
-        assert all(same(a, b) for a, b in zip(packs[number:], rest, strict=False))
+        rest = load(index, LoaderConfig(), start=(before.epoch, before.step + 1))
+        assert all(equal_packs(a, b) for a, b in zip(packs[number:], rest, strict=False))
 
 
-def test_ranks_share_the_images_out(index):
+def test_ranks_split_the_images(index):
     plan = plan_of(index, world_size=2)
-    ranks = [list(load_epoch(index, plan, TREATMENT, LoaderConfig(), rank=r)) for r in (0, 1)]
+    ranks = [list(load_epoch(index, plan, PREPROCESSING, LoaderConfig(), rank=r)) for r in (0, 1)]
     assert len(ranks[0]) == len(ranks[1])
-    seen = [key for packs in ranks for pack in packs for key in pack.batch.keys]
-    assert sorted(seen) == sorted(index.keys)
+    keys = [key for packs in ranks for pack in packs for key in pack.batch.keys]
+    assert sorted(keys) == sorted(index.keys)
 
 
-def test_an_unreadable_image_is_left_out_and_named(index):
-    victim = index.path(7)
-    data = victim.read_bytes()
-    victim.write_bytes(data[: len(data) // 2])
-    packs = list(load_epoch(index, plan_of(index), TREATMENT, LoaderConfig()))
-    bad = [error for pack in packs for error in pack.unreadable]
-    assert [error.key for error in bad] == [index.keys[7]] and "damaged" in str(bad[0])
-    seen = [key for pack in packs for key in pack.batch.keys]
-    assert sorted(seen) == sorted(set(index.keys) - {index.keys[7]})
+def test_an_unreadable_image_is_skipped_and_reported(index):
+    path = index.path(7)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    packs = list(load_epoch(index, plan_of(index), PREPROCESSING, LoaderConfig()))
+    unreadable = [error for pack in packs for error in pack.unreadable]
+    assert [error.key for error in unreadable] == [index.keys[7]]
+    assert "damaged" in str(unreadable[0])
+    keys = [key for pack in packs for key in pack.batch.keys]
+    assert sorted(keys) == sorted(set(index.keys) - {index.keys[7]})
 
 
-def test_a_pack_of_nothing_but_bad_images_is_empty(tmp_path):
+def test_a_pack_of_unreadable_images_is_empty(tmp_path):
     root = write_folder(tmp_path / "images", {"train": 1})
     index = build_index(root, cache_dir=tmp_path / "cache")
     for number in range(len(index)):
         index.path(number).write_bytes(b"")
-    (pack,) = load_epoch(index, plan_of(index), TREATMENT, LoaderConfig())
+    (pack,) = load_epoch(index, plan_of(index), PREPROCESSING, LoaderConfig())
     assert pack.batch.num_images == 0 and len(pack.unreadable) == 3
 
 
-def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
-    """A JPEG is decoded at a fraction only where the smallest crop is still large enough."""
+def test_a_small_crop_disables_scaled_decoding(tmp_path):
+    """A JPEG is decoded at a fraction of its size only if the smallest crop stays large enough."""
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     Image.fromarray(noise).save(path := tmp_path / "a.jpg", quality=95)
     source = ImageSource(path=path, key="a.jpg")
@@ -128,8 +129,8 @@ def test_a_small_crop_is_cut_from_pixels_not_from_a_thumbnail(tmp_path):
     preprocessing = Preprocessing(patch_size=4, augment=Augment(min_crop_area=0.01))
     spec = PackSpec(images=(image,), preprocessing=preprocessing, epoch=0, step=0)
     rng = np.random.default_rng([0, 0, 0, 1])
-    cut = random_crop(Sample(decode(path, key="a.jpg")), preprocessing.augment, rng)
-    expected = patchify(cut.resized((64, 64)).pixels, 4).patches
+    crop = random_crop(Sample(decode(path, key="a.jpg")), preprocessing.augment, rng)
+    expected = patchify(crop.resized((64, 64)).pixels, 4).patches
     assert torch.equal(load_image(image, spec).patches, expected)
 
 

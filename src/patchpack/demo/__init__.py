@@ -1,1 +1,1 @@
-"""The whole library on generated images: a minute or two, no downloads."""
+"""Demo on generated images: training, evaluation and a report, without downloads."""

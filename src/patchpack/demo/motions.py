@@ -1,10 +1,10 @@
-"""A generated set of videos whose classes only motion tells apart.
+"""A generated dataset of videos whose classes differ only in motion.
 
     python -m patchpack.demo.motions motions        writes motions/<split>/<class>/<number>.mp4
 
-Every class has a twin that shows such frames in the other order, or in which shapes that met went
-on and not back; so one frame from the middle may tell the pair, and never which of the two it is.
-Sizes, aspects, lengths and frame rates differ from video to video, and say nothing of the class.
+Classes come in pairs: the same frames in reverse order, or two shapes that meet and then bounce or
+cross. A single frame may identify the pair, but not the class. Frame size, aspect ratio, length and
+frame rate vary from video to video and are independent of the class.
 """
 
 import sys
@@ -19,31 +19,31 @@ from PIL import Image, ImageDraw
 
 from patchpack.data.images import resize
 
-SPLITS = {"train": 300, "val": 12, "test": 30}  # videos of each class
-SIDES = (64, 112)  # √area of a frame, px
-ASPECTS = (0.5, 2.0)  # width / height
-SECONDS = (1.0, 2.5)
-RATES = (10, 15, 25, 30)  # frames a second
+SPLITS = {"train": 300, "val": 12, "test": 30}  # videos per class
+SIDES = (64, 112)  # range of √area of a frame, px
+ASPECTS = (0.5, 2.0)  # range of width / height
+SECONDS = (1.0, 2.5)  # range of lengths
+RATES = (10, 15, 25, 30)  # frames per second
 
 
 class Shape(NamedTuple):
-    """A rectangle at one moment, in parts of the frame's shorter side."""
+    """A rectangle in one frame, in units of the frame's shorter side, relative to its center."""
 
     y: float
     x: float
-    side: float
+    side: float  # √area
     angle: float  # radians
 
 
-# Where shapes are at a time from 0 to 1; the generator begins anew at every moment of a video.
+# Shapes at a time in [0, 1]. Every frame of a video gets a generator with the same seed.
 Motion = Callable[[float, np.random.Generator], list[Shape]]
 
 
 def _along(dy: float, dx: float) -> Motion:
     def shapes(time: float, rng: np.random.Generator) -> list[Shape]:
         y, x, angle = *rng.uniform(-0.15, 0.15, 2), rng.uniform(0, np.pi)
-        way = 0.6 * (time - 0.5)
-        return [Shape(y + dy * way, x + dx * way, rng.uniform(0.22, 0.34), angle)]
+        shift = 0.6 * (time - 0.5)
+        return [Shape(y + dy * shift, x + dx * shift, rng.uniform(0.22, 0.34), angle)]
 
     return shapes
 
@@ -66,16 +66,16 @@ def _growing(sign: float) -> Motion:
 
 
 def _meeting(bounce: bool) -> Motion:
-    """Two shapes come together until they are one; then each goes back, or on."""
+    """Two shapes approach until they overlap; then they bounce back or cross."""
 
     def shapes(time: float, rng: np.random.Generator) -> list[Shape]:
-        y, side, way = rng.uniform(-0.15, 0.15), rng.uniform(0.2, 0.26), rng.uniform(0, 2 * np.pi)
-        apart = 0.7 * (0.5 - time)
-        step = np.array([np.sin(way), np.cos(way)]) * (abs(apart) if bounce else apart)
-        return [
-            Shape(y + step[0], step[1], side, way),
-            Shape(y - step[0], -step[1], side, way),
-        ]
+        y, side = rng.uniform(-0.15, 0.15), rng.uniform(0.2, 0.26)
+        direction = rng.uniform(0, 2 * np.pi)
+        distance = 0.7 * (0.5 - time)
+        dy, dx = np.array([np.sin(direction), np.cos(direction)]) * (
+            abs(distance) if bounce else distance
+        )
+        return [Shape(y + dy, dx, side, direction), Shape(y - dy, -dx, side, direction)]
 
     return shapes
 
@@ -90,51 +90,50 @@ CLASSES = tuple(MOTIONS)
 
 
 class Video(NamedTuple):
-    """One video and what moves in it."""
+    """One video with its label."""
 
     frames: UInt8[np.ndarray, "time height width 3"]
-    rate: int  # frames a second
+    rate: int  # frames per second
     label: str
 
 
-def film(label: str, rng: np.random.Generator) -> Video:
-    """One video of a class."""
+def draw_video(label: str, rng: np.random.Generator) -> Video:
+    """Draw one video of a class."""
     side, aspect = rng.uniform(*SIDES), np.exp(rng.uniform(*np.log(ASPECTS)))
     height, width = (2 * round(s / 2) for s in (side / aspect**0.5, side * aspect**0.5))
     rate = int(rng.choice(RATES))
     length = round(rng.uniform(*SECONDS) * rate)
-    ground = _texture(height, width, rng)
-    bright = rng.integers(0, 2, 3)  # of the first shape; the second is dark where it is bright
-    colours = 30 + 195 * np.stack([bright, 1 - bright]) + rng.integers(-25, 26, (2, 3))
-    aspects = rng.uniform(1.6, 2.4, 2)  # long enough to be seen turning
-    start = int(rng.integers(2**31))
-    time_table_size = np.linspace(0, 1, length)
+    background = _texture(height, width, rng)
+    bright = rng.integers(0, 2, 3)  # channels of the first shape; inverted for the second
+    colors = 30 + 195 * np.stack([bright, 1 - bright]) + rng.integers(-25, 26, (2, 3))
+    aspects = rng.uniform(1.6, 2.4, 2)  # elongated, so that rotation is visible
+    seed = int(rng.integers(2**31))
     frames = [
-        _draw(ground, MOTIONS[label](time, np.random.default_rng(start)), colours, aspects)
-        for time in time_table_size
+        _draw(background, MOTIONS[label](time, np.random.default_rng(seed)), colors, aspects)
+        for time in np.linspace(0, 1, length)
     ]
     noise = rng.normal(0, 4, (length, height, width, 1))
     return Video((np.stack(frames) + noise).clip(0, 255).astype(np.uint8), rate, label)
 
 
 def _texture(height: int, width: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    """A cloudy gray ground."""
+    """Return a cloudy gray background."""
     coarse = rng.integers(80, 176, (int(rng.integers(3, 9)), int(rng.integers(3, 9)), 1))
     return resize(np.repeat(coarse, 3, 2).astype(np.uint8), (height, width))
 
 
 def _draw(
-    ground: UInt8[np.ndarray, "h w 3"],
+    background: UInt8[np.ndarray, "h w 3"],
     shapes: list[Shape],
-    colours: np.ndarray,
+    colors: np.ndarray,
     aspects: Float[np.ndarray, "2"],
 ) -> np.ndarray:
-    """Shapes on the ground, drawn at four times the size so that they move by parts of a pixel."""
-    height, width = ground.shape[:2]
+    """Draw shapes on the background, at four times the size for sub-pixel motion."""
+    height, width = background.shape[:2]
     unit = min(height, width)
-    image = Image.fromarray(ground).resize((4 * width, 4 * height), Image.Resampling.BILINEAR)
+    image = Image.fromarray(background).resize((4 * width, 4 * height), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(image)
-    for shape, colour, aspect in zip(shapes, colours, aspects, strict=False):
+    for shape, color, aspect in zip(shapes, colors, aspects, strict=False):
         along, across = shape.side / 2 * aspect**0.5, shape.side / 2 / aspect**0.5
         cos, sin = np.cos(shape.angle), np.sin(shape.angle)
         corners = [
@@ -142,20 +141,23 @@ def _draw(
              4 * (height / 2 + unit * (shape.y + a * sin + b * cos)))
             for a, b in ((along, across), (-along, across), (-along, -across), (along, -across))
         ]  # fmt: skip
-        draw.polygon(corners, fill=tuple(int(c) for c in colour))
+        draw.polygon(corners, fill=tuple(int(c) for c in color))
     return np.asarray(image.resize((width, height), Image.Resampling.BOX)).astype(np.float32)
 
 
-def films(split: str, seed: int = 0) -> Iterator[Video]:
-    """All videos of a split; the same ones for the same seed."""
+def videos(split: str, seed: int = 0) -> Iterator[Video]:
+    """Yield all videos of a split. The same seed gives the same videos."""
     for number, label in enumerate(CLASSES):
         rng = np.random.default_rng([seed, list(SPLITS).index(split), number])
         for _ in range(SPLITS[split]):
-            yield film(label, rng)
+            yield draw_video(label, rng)
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], rate: int) -> None:
-    """Write an MP4 (H.264); height and width must be even."""
+    """Write an MP4 file (H.264). Height and width must be even.
+
+    rate  frames per second
+    """
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,9 +172,9 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], rate: int) -> 
 
 
 def write_videos(root: Path, seed: int = 0) -> None:
-    """Write the set as root/<split>/<class>/<number>.mp4."""
+    """Write the dataset as root/<split>/<class>/<number>.mp4."""
     for split in SPLITS:
-        for number, video in enumerate(films(split, seed)):
+        for number, video in enumerate(videos(split, seed)):
             path = root / split / video.label / f"{number:05d}.mp4"
             write_video(path, video.frames, video.rate)
 

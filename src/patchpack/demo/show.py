@@ -1,7 +1,8 @@
-"""Train a NaViT and a square ViT on the same images with the same compute, and report on both.
+"""Train a NaViT and a square ViT on the same images with equal compute, and write a report.
 
-The two differ in one thing: the NaViT sees every image at its own size and aspect, the ViT sees it
-as a square of about as many tokens. Model, optimizer, loop and number of operations are the same.
+The runs differ only in resizing: the NaViT keeps native size and aspect ratio, the ViT resizes each
+image to a square with about the same number of tokens. Model, optimizer, training loop and training
+FLOPs are the same.
 """
 
 import shutil
@@ -25,15 +26,17 @@ from patchpack.run import start
 from patchpack.train.config import RunConfig, TrainConfig
 from patchpack.train.optim import OptimConfig
 from patchpack.train.progress import Progress
-from patchpack.visualize import figures
-from patchpack.visualize.html import Picture, page, paragraph, pictures, rows
+from patchpack.visualize.figures import draw_confusion, draw_pack
+from patchpack.visualize.html import Picture, page, paragraph, pictures, table
+from patchpack.visualize.plots import draw_accuracy_over_cost
+from patchpack.visualize.style import image_to_png
 
-BUDGETS = (16, 36, 64, 144)  # most tokens of an image
-SQUARE = 8  # patches on a side: 64 tokens, about the mean of the images as they are
+BUDGETS = (16, 36, 64, 144)  # maximum tokens per image
+SQUARE = 8  # patches per side: 64 tokens, about the mean at native size
 MODEL = NaViTConfig(dim=128, depth=4, num_heads=2, mlp_dim=384, patch_size=8)
-PACK = 2048  # tokens
-MARK = ".patchpack-demo"  # in a folder that the demo may clear
-UNFINISHED = ".images"
+PACK = 2048  # tokens per pack
+MARKER = ".patchpack-demo"  # file in output folders that the demo may clear
+UNFINISHED = ".images"  # folder of partly written images
 TITLES = {
     "navit": "NaViT",
     "square": "square ViT",
@@ -41,7 +44,7 @@ TITLES = {
 
 
 def configure(root: Path, out: Path, resolution: Resolution, steps: int) -> RunConfig:
-    """The run of one of the two models."""
+    """Return the config of one of the two runs."""
     return RunConfig(
         out=out,
         data=DataConfig(root=root, max_tokens=PACK, resolution=resolution),
@@ -54,25 +57,26 @@ def configure(root: Path, out: Path, resolution: Resolution, steps: int) -> RunC
 
 
 def show(out: Path, steps: int) -> dict:
-    """Make the images, train, evaluate, write `report.html`; gives the figures it shows."""
-    console, began = Console(stderr=True, highlight=False), time.monotonic()
+    """Write the images, train and evaluate both models, write `report.html`; return its numbers.
+
+    steps  training steps of the NaViT; the ViT takes as many as cost the same FLOPs
+    """
+    console, start_time = Console(stderr=True, highlight=False), time.monotonic()
     _claim(out)
     images = out / "images"
     if not images.is_dir():
-        console.print(f"drawing images into {images}")
+        console.print(f"writing generated images to {images}")
         shutil.rmtree(out / UNFINISHED, ignore_errors=True)
         write_images(out / UNFINISHED)
         (out / UNFINISHED).rename(images)
     for name in ("navit", "square"):
         shutil.rmtree(out / name, ignore_errors=True)
 
-    console.print("training a NaViT: images at their own size and aspect")
+    console.print("training a NaViT at native size and aspect ratio")
     navit = start(configure(images, out / "navit", Native(), steps))
     per_step = training_flops(MODEL, [SQUARE**2] * (PACK // SQUARE**2))
     same_compute = max(1, round(navit.flops / per_step))
-    console.print(
-        f"training a square ViT: {SQUARE * MODEL.patch_size} px squares, the same compute"
-    )
+    console.print(f"training a square ViT at {SQUARE * MODEL.patch_size} px with the same compute")
     square = start(configure(images, out / "square", SquareResize(grid=SQUARE), same_compute))
 
     console.print("evaluating both at several token budgets")
@@ -81,7 +85,7 @@ def show(out: Path, steps: int) -> dict:
         for name in ("navit", "square")
     }
     progress = {"navit": navit, "square": square}
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start_time
     report = out / "report.html"
     write_text_atomic(report, _page(out, images, progress, results, seconds))
     summary = {
@@ -99,11 +103,11 @@ def show(out: Path, steps: int) -> dict:
 
 
 def _claim(out: Path) -> None:
-    """Mark a new or empty folder as the demo's; raises ValueError where other files lie."""
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
-        raise ValueError(f"{out} holds other files: give the demo a folder of its own with --out")
+    """Mark a new or empty folder as the demo's. Raise ValueError if it contains other files."""
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise ValueError(f"{out} contains other files: choose an empty folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).touch()
+    (out / MARKER).touch()
 
 
 def _page(
@@ -113,7 +117,7 @@ def _page(
     results: dict[str, list[BudgetResult]],
     seconds: float,
 ) -> str:
-    """The report as HTML."""
+    """Return the report as HTML."""
     index = build_index(images)
     trained = [
         [
@@ -128,23 +132,23 @@ def _page(
     curves = [Picture((out / name / "curves.png").read_bytes(), TITLES[name]) for name in progress]
     return page(
         "patchpack demo",
-        f"Two models on {len(index):,} generated images of {len(CLASSES)} classes, trained with "
-        f"the same compute, {seconds:.0f} s in all. They differ only in how they see an image: "
-        "the NaViT at its own size and aspect, the square ViT as "
-        f"{SQUARE * MODEL.patch_size} px squares.",
+        f"Two models trained with equal compute on {len(index):,} generated images of "
+        f"{len(CLASSES)} classes, {seconds:.0f} s in total. They differ only in resizing: the "
+        "NaViT keeps native size and aspect ratio, the square ViT resizes images to "
+        f"{SQUARE * MODEL.patch_size} x {SQUARE * MODEL.patch_size} px.",
         [
-            ("Training", rows(["model", "TFLOP", "images", "tokens", "seconds"], trained)),
-            ("Accuracy at token budgets, on the test split", _accuracy(results)),
+            ("Training", table(["model", "TFLOP", "images", "tokens", "seconds"], trained)),
+            ("Test accuracy at each token budget", _accuracy(results)),
             ("A pack", _pack(index)),
-            ("Which classes are confused", _confusions(results)),
+            ("Confusion matrices", _confusions(results)),
             ("Training curves", "".join(pictures(curve) for curve in curves)),
         ],
     )
 
 
 def _accuracy(results: dict[str, list[BudgetResult]]) -> str:
-    header = ["model", "tokens at most", "top-1", "NLL", "MFLOP/image", "images/s"]
-    judged = [
+    header = ["model", "maximum tokens", "top-1", "NLL", "MFLOP/image", "images/s"]
+    cells = [
         [
             TITLES[name],
             str(r.max_tokens),
@@ -160,29 +164,29 @@ def _accuracy(results: dict[str, list[BudgetResult]]) -> str:
         TITLES[name]: [(r.max_tokens, r.counts.top1) for r in budgets]
         for name, budgets in results.items()
     }
-    drawn = figures.draw_budgets(curves, "tokens of an image, at most")
-    return rows(header, judged) + pictures(
-        Picture(drawn, "One checkpoint of each, at every budget.")
+    picture = draw_accuracy_over_cost(
+        curves, "maximum tokens per image", "One checkpoint per model at all token budgets."
     )
+    return table(header, cells) + pictures(picture)
 
 
 def _pack(index: Index) -> str:
     packing = PackingConfig(patch_size=MODEL.patch_size, max_tokens=PACK, resolution=Native())
-    found = survey(index, packing, flops=lambda lengths: forward_flops(MODEL, lengths))
+    stats = survey(index, packing, flops=lambda lengths: forward_flops(MODEL, lengths))
     plan = plan_all(index, packing)
     preprocessing = Preprocessing(patch_size=MODEL.patch_size)
     first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0))).batch
     text = (
-        f"{first.num_images} images in {first.num_tokens:,} of {PACK:,} token slots; over all "
-        f"images {found.fill_trimmed:.2%} of the slots are full. Packed, a forward pass takes "
-        f"{1 - found.gflops / found.gflops_padded:.0%} less compute than padded to the longest "
-        "of 32."
+        f"The first pack holds {first.num_images} images in {first.num_tokens:,} of {PACK:,} token "
+        f"slots. Over the whole dataset, {stats.fill_trimmed:.2%} of the slots are full, and a "
+        f"forward pass takes {1 - stats.gflops / stats.gflops_padded:.0%} less compute than "
+        "batches of 32 padded to their longest image."
     )
     caption = (
-        "Each border is one image: attention never crosses it. Gray patches, if any, were trimmed "
-        "to close the pack."
+        "A pack. Attention stays inside each border, which is one image. Gray patches, if any, "
+        "were dropped to fill the pack exactly."
     )
-    drawn = figures.png_of(figures.draw_pack(first, MODEL.patch_size))
+    drawn = image_to_png(draw_pack(first, MODEL.patch_size))
     return paragraph(text) + pictures(Picture(drawn, caption))
 
 
@@ -191,8 +195,8 @@ def _confusions(results: dict[str, list[BudgetResult]]) -> str:
     return pictures(
         *(
             Picture(
-                figures.draw_confusion(result.counts.confusion.numpy(), CLASSES),
-                f"{TITLES[name]}, at most {result.max_tokens} tokens",
+                draw_confusion(result.counts.confusion.numpy(), CLASSES),
+                f"{TITLES[name]}, at most {result.max_tokens} tokens per image",
             )
             for name, result in best.items()
         )

@@ -1,4 +1,4 @@
-"""Is the model right as often as it says? At every token budget (arXiv 2307.06304, Table 4)."""
+"""Calibration suite: ECE, NLL and Brier score at each token budget (arXiv 2307.06304, Table 4)."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ from patchpack.visualize.section import Section, Table
 
 
 def measure(outputs: Predictions, temperature: float = 1.0) -> dict[str, float]:
-    """All figures of one way of showing images."""
+    """Return all calibration metrics of one set of predictions."""
     p = outputs.probabilities(temperature)
     confidence, correct = p.max(1), outputs.correct
     return {
@@ -43,39 +43,45 @@ def _nll(outputs: Predictions, p: np.ndarray, temperature: float) -> float:
 def calibration(
     cache: OutputCache, budgets: Sequence[int], temperature: float | None = None
 ) -> Section:
-    """Calibration at each budget, as trained and, where a temperature was fitted, with it."""
-    found = {tokens: cache.outputs(EvalCondition(tokens)) for tokens in budgets}
-    plain = {tokens: measure(outputs) for tokens, outputs in found.items()}
+    """Measure calibration at each budget, without and with temperature scaling.
+
+    temperature  fitted temperature; None: no temperature scaling
+    """
+    predictions = {tokens: cache.outputs(EvalCondition(tokens)) for tokens in budgets}
+    plain = {tokens: measure(outputs) for tokens, outputs in predictions.items()}
     header = ["tokens", "top-1", "mean confidence", "ECE", "adaptive ECE", "NLL", "Brier"]
     tables = [Table(header, [_row(str(t), m) for t, m in plain.items()])]
     numbers: dict = {"bins": BINS, "budgets": {str(t): m for t, m in plain.items()}}
     errors = [m["ece"] for m in plain.values()]
     text = [
-        f"Top-1 calibration error in {BINS} bins (ECE) over all budgets: {min(errors):.3f} to "
-        f"{max(errors):.3f}. The paper's model has 0.045 to 0.048 over 128 to 1,024 tokens."
+        f"Expected calibration error of top-1 (ECE, {BINS} bins) over all budgets: "
+        f"{min(errors):.3f} to {max(errors):.3f}. NaViT in the paper: 0.045 to 0.048 at 128 to "
+        "1,024 tokens."
     ]
     if temperature is not None:
-        scaled = {tokens: measure(outputs, temperature) for tokens, outputs in found.items()}
+        scaled = {tokens: measure(outputs, temperature) for tokens, outputs in predictions.items()}
         tables.append(Table(header, [_row(str(t), m) for t, m in scaled.items()]))
         numbers |= {
             "temperature": temperature, "scaled": {str(t): m for t, m in scaled.items()}
         }  # fmt: skip
         text.append(
-            f"The second table is with logits divided by {temperature:.3f}, fitted on the "
-            "validation split at the tokens that predict uses, and kept with the model for it."
+            f"Second table: temperature scaling with {temperature:.3f}, fitted on the validation "
+            "split at the token budget of `predict` and saved with the model."
         )
     return Section(
         name="calibration",
         title="Calibration",
         text=text,
         tables=tables,
-        pictures=[draw_reliability({f"{t} tokens": o for t, o in found.items()}, temperature)],
+        pictures=[
+            draw_reliability({f"{t} tokens": o for t, o in predictions.items()}, temperature)
+        ],
         numbers=numbers,
     )
 
 
 def temperature_of(cache: OutputCache, tokens: int) -> float:
-    """The temperature that fits these images at one budget."""
+    """Fit the temperature on the images of a cache at one token budget."""
     outputs = cache.outputs(EvalCondition(tokens))
     return fit_temperature(outputs.logits, outputs.labels, outputs.link)
 

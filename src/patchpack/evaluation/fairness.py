@@ -1,4 +1,4 @@
-"""What features say of people, and whether as well of all: probes of annotated attributes."""
+"""Fairness suite: linear probes of annotated attributes, accuracy by group, and gaps."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -8,99 +8,107 @@ import numpy as np
 from patchpack.data.records import BadDataset
 from patchpack.inference.measure import EvalData
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
-from patchpack.metrics.fairness import LEAST, gap, groups, probe
+from patchpack.metrics.fairness import MIN_GROUP_SIZE, gap, groups, probe
 from patchpack.metrics.outputs import Predictions
-from patchpack.visualize.plots import draw_gaps
+from patchpack.visualize.plots import draw_intervals
 from patchpack.visualize.section import Section, Table
 
 PROBES = ("ridge", "logistic")
 LIMITS = (
-    "These figures say how well frozen features carry what annotators said of these images, and "
-    "how evenly. They may not be used to infer anything of a person, to sort people, or to claim "
-    "that a system is fair: the labels are others' judgements of appearance, groups are small, "
-    "and a gap here says nothing of a gap in use."
+    "These numbers measure how accurately a linear probe predicts annotated attributes from frozen "
+    "features, and how evenly across groups. They may not be used to infer attributes of a "
+    "person, to sort people, or to claim that a system is fair: the labels are annotators' "
+    "perceptions of appearance, groups are small, and a gap here does not predict a gap in an "
+    "application."
 )
 
 
 def fairness(
-    cache: OutputCache,
-    train: EvalData,
-    test: EvalData,
-    attributes: Sequence[str],
-    budgets: Sequence[int],
+    cache: OutputCache, train: EvalData, test: EvalData, attributes: Sequence[str], budgets: Sequence[int]
 ) -> Section:
-    """Probes of every attribute at every budget; groups and gaps at the largest."""
+    """Probe each attribute at each token budget; groups and gaps at the largest budget.
+
+    Raise BadDataset if an attribute is not a column of the manifest.
+    """
     for name in attributes:
         if name not in test.index.columns:
-            there = ", ".join(test.index.columns) or "none"
-            raise BadDataset(f"{test.index.root} has no column {name!r}; it has {there}")
+            columns = ", ".join(test.index.columns) or "none"
+            raise BadDataset(f"{test.index.root} has no column {name!r}; it has {columns}")
     rows, numbers = [], {}
-    sides: dict[int, tuple[Predictions, Predictions]] = {}
+    splits: dict[int, tuple[Predictions, Predictions]] = {}  # train and test, by tokens
     for tokens in budgets:
         condition = EvalCondition(tokens)
-        sides[tokens] = (
-            cache.outputs(condition, _seen(train)),
-            cache.outputs(condition, _seen(test)),
+        splits[tokens] = (
+            cache.outputs(condition, _all_labeled(train)),
+            cache.outputs(condition, _all_labeled(test)),
         )
         for kind in PROBES:
-            found = {
-                name: _right(*sides[tokens], train, test, name, kind).mean() for name in attributes
+            accuracy = {
+                name: _correct(*splits[tokens], train, test, name, kind).mean()
+                for name in attributes
             }
             rows.append(
-                [f"{tokens} tokens, {kind}", *(f"{found[name]:.1%}" for name in attributes)]
+                [f"{tokens} tokens, {kind}", *(f"{accuracy[name]:.1%}" for name in attributes)]
             )
-            numbers[f"{tokens} {kind}"] = {name: float(value) for name, value in found.items()}
-    most = max(budgets)
-    known, asked = sides[most]
-    values = {name: _column(test, asked, name) for name in attributes}
+            numbers[f"{tokens} {kind}"] = {name: float(value) for name, value in accuracy.items()}
+    max_tokens = max(budgets)
+    train_outputs, test_outputs = splits[max_tokens]
+    values = {name: _column(test, test_outputs, name) for name in attributes}
     by_group, gaps, pictures = {}, [], []
     for name in attributes:
-        correct = _right(known, asked, train, test, name, "logistic")
-        found = groups(correct, values)
-        by_group[name] = {group: asdict(g) for group, g in found.items()}
+        correct = _correct(train_outputs, test_outputs, train, test, name, "logistic")
+        by_value = groups(correct, values)
+        by_group[name] = {group: asdict(g) for group, g in by_value.items()}
         for by in attributes:
             if d := gap(correct, values[by]):
                 interval = f"{100 * d.low:.1f} to {100 * d.high:.1f}"
-                gaps.append(
-                    [name, by, f"{d.best} over {d.worst}", f"{100 * d.points:.1f}", interval]
-                )
-        single = {g: (v.accuracy, v.low, v.high) for g, v in found.items() if ", " not in g}
-        caption = f"Telling {name}: accuracy in each group, and 95 % of resamples."
-        pictures.append(draw_gaps(single, caption))
+                gaps.append([name, by, f"{d.best}, {d.worst}", f"{100 * d.points:.1f}", interval])
+        single = {g: (v.accuracy, v.low, v.high) for g, v in by_value.items() if ", " not in g}
+        caption = f"Probe of {name}: accuracy of each group with 95 % bootstrap intervals."
+        pictures.append(draw_intervals(single, caption))
     return Section(
         name="fairness",
         title="Fairness",
         text=[
             LIMITS,
-            f"Linear probes of features that stay frozen, of {len(known):,} images, judged on "
-            f"{len(asked):,}. Groups of fewer than {LEAST} images are left out.",
+            f"Linear probes on frozen features, trained on {len(train_outputs):,} images and "
+            f"evaluated on {len(test_outputs):,}. Groups with fewer than {MIN_GROUP_SIZE} images "
+            "are omitted.",
         ],
         tables=[
             Table(["probe", *attributes], rows),
-            Table(["telling", "between groups by", "best and worst", "gap, points", "95 %"], gaps),
+            Table(
+                ["probe of", "groups by", "best, worst group", "gap (points)", "95 % interval"],
+                gaps,
+            ),
         ],
         pictures=pictures,
-        numbers={"probes": numbers, "groups": by_group, "tokens": most},
+        numbers={"probes": numbers, "groups": by_group, "tokens": max_tokens},
     )
 
 
-def _seen(data: EvalData) -> EvalData:
-    """All images, whatever their labels: those of attributes are looked up by key."""
+def _all_labeled(data: EvalData) -> EvalData:
+    """Give every image label 0, so that the cache skips none; attributes are joined by key."""
     index = data.index
     return replace(data, index=replace(index, labels=np.zeros(len(index), np.int64)))
 
 
 def _column(data: EvalData, outputs: Predictions, name: str) -> list[str]:
-    """An attribute of the images of some outputs, in their order."""
+    """Return the values of an attribute in the order of the outputs."""
     cells = dict(zip(data.index.keys, data.index.columns[name], strict=True))
     return [cells[key] for key in outputs.keys]
 
 
-def _right(
-    known: Predictions, asked: Predictions, train: EvalData, test: EvalData, name: str, kind: str
+def _correct(
+    train_outputs: Predictions,
+    test_outputs: Predictions,
+    train: EvalData,
+    test: EvalData,
+    name: str,
+    kind: str,
 ) -> np.ndarray:
-    """Which test images a probe of one attribute is right about."""
-    assert known.features is not None and asked.features is not None
-    truth, labels = np.array(_column(test, asked, name)), np.array(_column(train, known, name))
-    values, numbers = np.unique(labels, return_inverse=True)
-    return values[probe(known.features, numbers, asked.features, kind)] == truth
+    """Return whether the probe of an attribute is correct for each test image."""
+    assert train_outputs.features is not None and test_outputs.features is not None
+    truth = np.array(_column(test, test_outputs, name))
+    values, labels = np.unique(np.array(_column(train, train_outputs, name)), return_inverse=True)
+    return values[probe(train_outputs.features, labels, test_outputs.features, kind)] == truth

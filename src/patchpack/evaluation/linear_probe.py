@@ -1,4 +1,4 @@
-"""What are the frozen features worth? A linear classifier from few images of each class."""
+"""Few-shot suite: linear classifiers on frozen features of a few images per class."""
 
 from collections.abc import Sequence
 
@@ -7,32 +7,37 @@ from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.metrics.linear_probe import few_shot
 from patchpack.visualize.section import Section, Table
 
-SHOTS = (1, 5, 10)
+SHOTS = (1, 5, 10)  # training images per class
 
 
 def fewshot(cache: OutputCache, train: EvalData, budgets: Sequence[int]) -> Section:
-    """Few-shot accuracy at each budget, from the features of the training split."""
+    """Measure few-shot accuracy at each token budget.
+
+    train  split that the few training images are drawn from
+
+    Raise ValueError if the model returns no features.
+    """
     rows, numbers = [], {}
     for tokens in budgets:
-        known, asked = (
-            cache.outputs(EvalCondition(tokens), train),
-            cache.outputs(EvalCondition(tokens)),
-        )
-        if known.features is None or asked.features is None:
-            raise ValueError("this model gives no features")
-        found = few_shot(known.features, known.labels, asked.features, asked.labels, shots=SHOTS)
-        rows.append([str(tokens), *(f"{100 * f.mean:.1f} ± {100 * f.spread:.1f} %" for f in found)])
+        fit = cache.outputs(EvalCondition(tokens), train)
+        test = cache.outputs(EvalCondition(tokens))
+        if fit.features is None or test.features is None:
+            raise ValueError("few-shot evaluation needs features, which this model does not return")
+        results = few_shot(fit.features, fit.labels, test.features, test.labels, shots=SHOTS)
+        cells = (f"{100 * r.mean:.1f} ± {100 * r.spread:.1f} %" for r in results)
+        rows.append([str(tokens), *cells])
         numbers[str(tokens)] = {
-            str(f.shots): {"mean": f.mean, "spread": f.spread, "classes": f.classes} for f in found
+            str(r.shots): {"mean": r.mean, "spread": r.spread, "classes": r.classes}
+            for r in results
         }
     return Section(
         name="fewshot",
         title="Few-shot linear evaluation",
         text=[
-            "Top-1 of ridge regression on frozen features of a few training images of each class, "
-            "mean and standard deviation over three draws (arXiv 2307.06304, §4.1). The features "
-            "are of a model trained on these classes, unless the data are others'."
+            "Top-1 of ridge regression on frozen features of a few training images per class, mean "
+            "± standard deviation over three draws (arXiv 2307.06304, §4.1). On the run's own "
+            "data, the backbone was trained on the same classes."
         ],
-        tables=[Table(["tokens", *(f"{n} of each class" for n in SHOTS)], rows)],
+        tables=[Table(["tokens", *(f"{n}-shot" for n in SHOTS)], rows)],
         numbers=numbers,
     )

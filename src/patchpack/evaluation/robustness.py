@@ -1,7 +1,7 @@
-"""How much of its accuracy does the model keep when images change?
+"""Robustness suite: accuracy under perturbations, corruptions and distribution shift.
 
-Crops and resizes (arXiv 2307.06304, Table 5), other aspect ratios, lost detail, the corruptions of
-ImageNet-C, and another rendition of the same classes.
+Center crops (arXiv 2307.06304, Table 5), aspect changes, downsampling, the corruptions of
+ImageNet-C, and a second dataset with the same classes.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.visualize.plots import draw_bars
 from patchpack.visualize.section import Section, Table
 
-STRETCHES = (0.5, 0.7, 1.4, 2.0)
-DETAIL = (0.5, 0.25, 0.125)  # of the median side
+ASPECT_FACTORS = (0.5, 0.7, 1.4, 2.0)  # multiply width / height
+DOWNSAMPLE_SIDES = (0.5, 0.25, 0.125)  # fractions of the median image side
 
 
 def robustness(
@@ -31,26 +31,30 @@ def robustness(
     severities: Sequence[int] = SEVERITIES,
     shifted: EvalData | None = None,
 ) -> Section:
-    """Accuracy at one budget, of images as they are and of altered ones."""
+    """Measure top-1 at one token budget on clean, perturbed and corrupted images.
+
+    severities  corruption severities, 1 to 5
+    shifted     a dataset with the same classes and another appearance; None: not evaluated
+    """
     plain = cache.outputs(EvalCondition(tokens)).top1
     index = cache.data.index
     side = float(np.median(np.sqrt(index.heights.astype(float) * index.widths)))
     shifts: dict[str, list[Perturbation]] = {
         "protocol": [CenterCrop(0.875), CenterCrop(0.75)],
-        "aspect": [AspectChange(factor) for factor in STRETCHES],
-        "detail": [Downsample(max(1, round(side * share))) for share in DETAIL],
+        "aspect": [AspectChange(factor) for factor in ASPECT_FACTORS],
+        "detail": [Downsample(max(1, round(side * share))) for share in DOWNSAMPLE_SIDES],
     }
-    rows = [["as they are", f"{plain:.1%}", ""]]
-    found: dict[str, dict[str, float]] = {}
-    for kind, many in shifts.items():
-        found[kind] = {}
-        for perturbation in many:
+    rows = [["clean", f"{plain:.1%}", ""]]
+    by_shift: dict[str, dict[str, float]] = {}
+    for kind, perturbations in shifts.items():
+        by_shift[kind] = {}
+        for perturbation in perturbations:
             top1 = cache.outputs(EvalCondition(tokens, perturbation=perturbation)).top1
-            found[kind][perturbation.name] = top1
+            by_shift[kind][perturbation.name] = top1
             rows.append([perturbation.name, f"{top1:.1%}", f"{100 * (top1 - plain):+.1f}"])
     if shifted is not None:
         top1 = cache.outputs(EvalCondition(tokens), shifted).top1
-        found["shifted"] = {shifted.index.root.name: top1}
+        by_shift["shifted"] = {shifted.index.root.name: top1}
         rows.append([f"images of {shifted.index.root.name}", f"{top1:.1%}",
                      f"{100 * (top1 - plain):+.1f}"])  # fmt: skip
     corrupted = {
@@ -66,26 +70,29 @@ def robustness(
         [kind, *(f"{top1:.1%}" for top1 in by.values()), f"{means[kind]:.1%}"]
         for kind, by in corrupted.items()
     ]
+    bars = {
+        kind: {f"severity {s}": top1 for s, top1 in by.items()} for kind, by in corrupted.items()
+    }
     return Section(
         name="robustness",
         title="Robustness",
         text=[
-            f"At {tokens} tokens: {plain:.1%} of the images as they are, {mean:.1%} of corrupted "
-            f"ones, the mean over {len(corrupted)} kinds and {len(severities)} severities, which "
-            f"keeps {mean / plain if plain else 0:.0%} of it.",
-            "A centre crop is how square models are often judged; the paper's NaViT sees images "
-            "whole, resized (Table 5), as here wherever no crop is named.",
+            f"Top-1 at {tokens} tokens: {plain:.1%} on clean images, {mean:.1%} on corrupted "
+            f"images (mean over {len(corrupted)} corruptions and {len(severities)} severities), "
+            f"{mean / plain if plain else 0:.0%} of the clean accuracy.",
+            "Square models are often evaluated on center crops. Like NaViT in the paper (Table 5), "
+            "this evaluation resizes whole images, except in rows that name a crop.",
         ],
         tables=[
-            Table(["images", "top-1", "points"], rows),
+            Table(["images", "top-1", "change (points)"], rows),
             Table(["corruption", *(f"severity {s}" for s in severities), "mean"], cells),
         ],
         pictures=[
-            draw_bars(corrupted, "top-1 (%)",
-                      "Corruptions by severity; dotted: images as they are.", plain)
+            draw_bars(bars, "top-1 (%)",
+                      "Top-1 under corruption by severity. Dotted: clean images.", plain)
         ],
         numbers={
-            "tokens": tokens, "plain": plain, "shifts": found, "corrupted": corrupted,
+            "tokens": tokens, "plain": plain, "shifts": by_shift, "corrupted": corrupted,
             "mean_corrupted": mean,
         },
     )  # fmt: skip
@@ -94,14 +101,18 @@ def robustness(
 def mean_corruption_error(
     corrupted: dict[str, dict[str, float]], baseline: dict[str, dict[str, float]]
 ) -> float | None:
-    """Mean over corruptions of Σ errors ÷ Σ of the baseline's, both over severities.
+    """Return mCE: the mean over corruptions of Σ error / Σ baseline error over severities.
 
-    Hendrycks & Dietterich (arXiv 1903.12261), §4.3; 1 is the baseline's own. Corruptions that the
-    baseline makes no error under are left out; None where that is all of them.
+    corrupted, baseline  top-1 in [0, 1] by corruption and severity
+
+    Hendrycks & Dietterich (arXiv 1903.12261), §4.3. In [0, ∞); lower is better; the baseline itself
+    has 1. Corruptions without baseline errors are skipped; None if none remain.
     """
     ratios = []
     for kind, by in corrupted.items():
-        errors, own = (sum(1 - top1 for top1 in x.values()) for x in (by, baseline[kind]))
-        if own > 0:
-            ratios.append(errors / own)
+        errors, baseline_errors = (
+            sum(1 - top1 for top1 in x.values()) for x in (by, baseline[kind])
+        )
+        if baseline_errors > 0:
+            ratios.append(errors / baseline_errors)
     return float(np.mean(ratios)) if ratios else None

@@ -1,8 +1,7 @@
-"""Whether a model is right as often as it says: calibration of its probabilities.
+"""Calibration metrics: ECE, adaptive ECE, NLL, Brier score, and temperature scaling.
 
-A model says probabilities by a link from its logits: `softmax` over labels, or a `sigmoid` of each
-label by itself where it was trained so. All functions take the probabilities or logits of images
-and their labels, and nothing of a model.
+A link turns logits into probabilities: `softmax` over labels, or an independent `sigmoid` per
+label for models trained with sigmoid loss. All functions take arrays and need no model.
 
 Axes: image, label, bin.
 """
@@ -13,24 +12,27 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-BINS = 30  # as the paper (arXiv 2307.06304, App. G)
+BINS = 30  # as in NaViT (arXiv 2307.06304, App. G)
 
-Confidence = Float[np.ndarray, " image"]  # of the likeliest label
-Link = Callable[[np.ndarray, float], np.ndarray]  # logits and temperature to probabilities
-Correct = Bool[np.ndarray, " image"]  # whether that label is the true one
+Confidence = Float[np.ndarray, " image"]  # probability of the predicted label, in [0, 1]
+Link = Callable[[np.ndarray, float], np.ndarray]  # (logits, temperature) -> probabilities
+Correct = Bool[np.ndarray, " image"]  # the predicted label is the true one
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Images sorted by confidence; bins without images are left out."""
+    """Images grouped by confidence, in ascending order. Empty bins are omitted."""
 
-    counts: Int[np.ndarray, " bin"]
-    confidence: Float[np.ndarray, " bin"]  # the mean
-    accuracy: Float[np.ndarray, " bin"]
+    counts: Int[np.ndarray, " bin"]  # images per bin
+    confidence: Float[np.ndarray, " bin"]  # mean confidence, in [0, 1]
+    accuracy: Float[np.ndarray, " bin"]  # share of correct predictions, in [0, 1]
 
     @property
     def error(self) -> float:
-        """Σ share of images · |accuracy − confidence|: the ℓ1 calibration error."""
+        """Return the ℓ1 calibration error, Σ (share of images) · |accuracy − confidence|.
+
+        In [0, 1]; lower is better. 0.0 without images.
+        """
         if not len(self.counts):
             return 0.0
         gaps = np.abs(self.accuracy - self.confidence)
@@ -38,36 +40,42 @@ class Bins:
 
 
 def even_bins(confidence: Confidence, correct: Correct, bins: int = BINS) -> Bins:
-    """Bins of equal width in (0, 1]; their `error` is the expected calibration error (ECE).
+    """Return bins of equal width in (0, 1]; their `error` is the expected calibration error (ECE).
 
-    Guo et al. (arXiv 1706.04599), Eq. 3; Naeini et al. (2015).
+    Guo et al. (arXiv 1706.04599), Eq. 3; Naeini et al. (2015). ECE is in [0, 1]; lower is better.
     """
-    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    return _bins(number, confidence, correct)
+    bin_index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return _bins(bin_index, confidence, correct)
 
 
 def adaptive_bins(confidence: Confidence, correct: Correct, bins: int = BINS) -> Bins:
-    """Bins of equally many images, but for one; their `error` is the adaptive ECE.
+    """Return bins of equal image count (within one image); their `error` is the adaptive ECE.
 
-    Nixon et al. (arXiv 1904.01685), §3.
+    Nixon et al. (arXiv 1904.01685), §3. Adaptive ECE is in [0, 1]; lower is better.
     """
     order = np.argsort(confidence, kind="stable")
-    number = np.empty(len(order), np.int64)
-    number[order] = np.arange(len(order)) * bins // max(1, len(order))
-    return _bins(number, confidence, correct)
+    bin_index = np.empty(len(order), np.int64)
+    bin_index[order] = np.arange(len(order)) * bins // max(1, len(order))
+    return _bins(bin_index, confidence, correct)
 
 
-def _bins(number: Int[np.ndarray, " image"], confidence: Confidence, correct: Correct) -> Bins:
-    counts = np.bincount(number)
+def _bins(bin_index: Int[np.ndarray, " image"], confidence: Confidence, correct: Correct) -> Bins:
+    counts = np.bincount(bin_index)
     used = counts > 0
-    means = (np.bincount(number, values)[used] / counts[used] for values in (confidence, correct))
+    means = (
+        np.bincount(bin_index, values)[used] / counts[used] for values in (confidence, correct)
+    )
     return Bins(counts[used], *means)
 
 
 def negative_log_likelihood(
     probabilities: Float[np.ndarray, "image label"], labels: Int[np.ndarray, " image"]
 ) -> float:
-    """Mean −log p of the true label, in nats; p is taken to be at least the smallest float."""
+    """Return the mean of −log p(true label) over images, in nats.
+
+    In [0, ∞); lower is better. p is clipped to the smallest normal float, so the result is finite.
+    0.0 without images.
+    """
     if not len(labels):
         return 0.0
     true = probabilities[np.arange(len(labels)), labels]
@@ -77,7 +85,10 @@ def negative_log_likelihood(
 def brier_score(
     probabilities: Float[np.ndarray, "image label"], labels: Int[np.ndarray, " image"]
 ) -> float:
-    """Mean over images of Σ over labels (p − truth)²: in [0, 2] (Brier, 1950)."""
+    """Return the multi-class Brier score: the mean over images of Σ over labels (p − one-hot)².
+
+    Brier (1950). In [0, 2] for softmax probabilities; lower is better. 0.0 without images.
+    """
     if not len(labels):
         return 0.0
     true = probabilities[np.arange(len(labels)), labels]
@@ -89,7 +100,10 @@ def sigmoid_negative_log_likelihood(
     labels: Int[np.ndarray, " image"],
     temperature: float = 1.0,
 ) -> float:
-    """Mean over images of Σ over labels −log p of what is true of each: of sigmoids, in nats."""
+    """Return the mean over images of the binary cross-entropy summed over labels, in nats.
+
+    The true label is the only positive one. In [0, ∞); lower is better. 0.0 without images.
+    """
     if not len(labels):
         return 0.0
     scaled = logits.astype(np.float64) / temperature
@@ -100,12 +114,14 @@ def sigmoid_negative_log_likelihood(
 def sigmoid(
     logits: Float[np.ndarray, "image label"], temperature: float = 1.0
 ) -> Float[np.ndarray, "image label"]:
+    """Return sigmoid(logits / temperature), in float64; labels are independent."""
     return np.exp(-np.logaddexp(0, -logits.astype(np.float64) / temperature))
 
 
 def softmax(
     logits: Float[np.ndarray, "image label"], temperature: float = 1.0
 ) -> Float[np.ndarray, "image label"]:
+    """Return softmax(logits / temperature), in float64; each row sums to 1."""
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(1, keepdims=True)
     powers = np.exp(scaled)
@@ -117,19 +133,19 @@ def fit_temperature(
     labels: Int[np.ndarray, " image"],
     link: Link = softmax,
 ) -> float:
-    """The temperature in [0.05, 20] that makes the labels likeliest.
+    """Return the temperature in [0.05, 20] that minimizes the NLL of the labels.
 
-    Guo et al. (arXiv 1706.04599), §4.2. The likelihood, of softmax and of sigmoids, has one peak in
-    1 / temperature, where its logarithm is concave: found by halving where the slope changes its
-    sign. Raises ValueError without images.
+    Guo et al. (arXiv 1706.04599), §4.2. The log likelihood of softmax and of sigmoids is concave in
+    1 / temperature, so bisection on the sign of its slope finds the single maximum. Raise
+    ValueError without images.
     """
     if not len(labels):
         raise ValueError("a temperature cannot be fitted without images")
     logits = logits.astype(np.float64)
     true = logits[np.arange(len(labels)), labels]
 
-    def slope(sharpness: float) -> float:
-        expected = (link(logits, 1 / sharpness) * logits).sum(1)
+    def slope(inverse_temperature: float) -> float:
+        expected = (link(logits, 1 / inverse_temperature) * logits).sum(1)
         return float((true - expected).mean())
 
     low, high = 0.05, 20.0

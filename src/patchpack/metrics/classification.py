@@ -1,7 +1,7 @@
-"""How well images are classified: top-1, top-5, per class, and which classes are confused.
+"""Classification metrics: top-1, top-5, NLL, per-class recall and the confusion matrix.
 
-Counts come first and are summed over packs and processes; figures follow from the counts. The
-model is a callable from a pack to logits: nothing here knows what is behind it.
+Counts are summed over packs and processes; the metrics are ratios of the sums. The model is any
+callable from a pack to logits.
 
 Axes: image, label.
 """
@@ -20,14 +20,18 @@ Predict = Callable[[PackedBatch], Tensor]  # logits [image, label]
 
 @dataclass(frozen=True)
 class ClassificationCounts:
-    """What a classifier did, as numbers that can be added up."""
+    """Additive counts of a classifier's predictions; `a + b` merges packs or processes.
+
+    The metrics of zero images are 0, not NaN.
+    """
 
     confusion: Int[Tensor, "label label"]  # [true, predicted]
-    in_top5: int  # images whose label is among the five likeliest
-    nll: float  # negative log likelihoods, summed; of softmax, also where sigmoids were trained
+    in_top5: int  # images whose label is among the five highest logits
+    nll: float  # sum of −log softmax, nats; softmax also for models trained with sigmoid loss
 
     @staticmethod
     def none(num_classes: int) -> "ClassificationCounts":
+        """Return the counts of zero images."""
         return ClassificationCounts(
             torch.zeros(num_classes, num_classes, dtype=torch.int64), 0, 0.0
         )
@@ -39,35 +43,42 @@ class ClassificationCounts:
 
     @property
     def images(self) -> int:
+        """Number of labeled images."""
         return int(self.confusion.sum())
 
     @property
     def correct(self) -> int:
+        """Number of images whose label has the highest logit."""
         return int(self.confusion.trace())
 
     @property
     def top1(self) -> float:
+        """Top-1 accuracy, in [0, 1]; higher is better. 0.0 without images."""
         return self.correct / max(1, self.images)
 
     @property
     def top5(self) -> float:
+        """Top-5 accuracy, in [0, 1]; higher is better. 0.0 without images.
+
+        With fewer than five classes, all of them count.
+        """
         return self.in_top5 / max(1, self.images)
 
     @property
     def mean_nll(self) -> float:
-        """In nats."""
+        """Mean negative log likelihood of softmax, in nats; lower is better. 0.0 without images."""
         return self.nll / max(1, self.images)
 
     @property
     def per_class(self) -> Float[Tensor, " label"]:
-        """Share of each class's images that are right; NaN for a class without images."""
+        """Recall of each class, in [0, 1]; higher is better. NaN for a class without images."""
         return self.confusion.diagonal() / self.confusion.sum(1)
 
 
 def count(
     logits: Float[Tensor, "image label"], labels: Int[Tensor, " image"]
 ) -> ClassificationCounts:
-    """Counts of one pack."""
+    """Return the counts of one pack. Labels are class indices >= 0."""
     logits, labels = logits.float().cpu(), labels.cpu()
     num_classes = logits.shape[1]
     cells = labels * num_classes + logits.argmax(1)
@@ -82,7 +93,10 @@ def count(
 def classify(
     predict: Predict, batches: Iterable[PackedBatch], num_classes: int
 ) -> ClassificationCounts:
-    """Counts over all packs; images without a label (-1) are not counted."""
+    """Return the counts over all packs. Images without a label (-1) are skipped.
+
+    Raise ValueError if `targets["label"]` is not a tensor.
+    """
     total = ClassificationCounts.none(num_classes)
     for batch in batches:
         if not batch.num_images:
@@ -90,34 +104,37 @@ def classify(
         labels = batch.targets["label"]
         if not isinstance(labels, Tensor):
             raise ValueError("classification needs one label per image")
-        known = (labels >= 0).cpu()
+        labeled = (labels >= 0).cpu()
         logits = predict(batch).cpu()
-        total = total + count(logits[known], labels.cpu()[known])
+        total = total + count(logits[labeled], labels.cpu()[labeled])
     return total
 
 
 def classify_views(
     predict: Predict, batches: Iterable[PackedBatch], num_classes: int
 ) -> ClassificationCounts:
-    """Counts over packs that hold each clip several times: its logits are averaged."""
+    """Return the counts over packs that hold several views of each clip.
+
+    The logits of views with the same key are averaged. Clips without a label (-1) are skipped.
+    """
     logits: dict[str, list[Tensor]] = {}
     labels: dict[str, int] = {}
     for batch in batches:
         if not batch.num_images:
             continue
-        told = batch.targets["label"]
-        for key, row, label in zip(batch.keys, predict(batch).cpu(), told, strict=True):
+        targets = batch.targets["label"]
+        for key, row, label in zip(batch.keys, predict(batch).cpu(), targets, strict=True):
             logits.setdefault(key, []).append(row)
             labels[key] = int(label)
-    known = [key for key, label in labels.items() if label >= 0]
-    if not known:
+    labeled = [key for key, label in labels.items() if label >= 0]
+    if not labeled:
         return ClassificationCounts.none(num_classes)
-    rows = torch.stack([torch.stack(logits[key]).mean(0) for key in known])
-    return count(rows, torch.tensor([labels[key] for key in known]))
+    rows = torch.stack([torch.stack(logits[key]).mean(0) for key in labeled])
+    return count(rows, torch.tensor([labels[key] for key in labeled]))
 
 
 def table(counts: ClassificationCounts, classes: Sequence[str]) -> dict:
-    """The figures as JSON."""
+    """Return the metrics as a JSON object; `None` for the recall of a class without images."""
     per_class = {
         name: None if torch.isnan(value) else float(value)
         for name, value in zip(classes, counts.per_class, strict=True)

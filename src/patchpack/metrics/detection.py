@@ -1,7 +1,8 @@
-"""How well objects are found: average precision as COCO defines it (Lin et al., arXiv 1405.0312).
+"""Object detection metrics: COCO average precision (Lin et al., arXiv 1405.0312).
 
-The counting is done by `faster-coco-eval` (extra `detection`), whose figures are those of
-pycocotools. COCO looks at the 100 best boxes of an image: too few where one holds more objects.
+`faster-coco-eval` (extra `detection`) computes it and returns the same numbers as pycocotools.
+COCO evaluates the 100 highest-scoring boxes per image; that is too few for images with more
+objects.
 
 Axes: box.
 """
@@ -17,37 +18,39 @@ from jaxtyping import Float, Int
 
 from patchpack.data.index import Index
 
-MAX_DETECTIONS = 100  # boxes of an image that are looked at
+MAX_DETECTIONS = 100  # boxes per image that count, highest scores first
 STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What was found in one image, best first."""
+    """The predicted boxes of one image."""
 
-    boxes: Float[np.ndarray, "box 4"]  # (top, left, bottom, right), px of the image
-    scores: Float[np.ndarray, " box"]
-    labels: Int[np.ndarray, " box"]
+    boxes: Float[np.ndarray, "box 4"]  # (top, left, bottom, right), px of the original image
+    scores: Float[np.ndarray, " box"]  # in [0, 1]
+    labels: Int[np.ndarray, " box"]  # class indices
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionMetrics:
-    """Average precision over IoU 0.50 to 0.95, at 0.50 and 0.75, and by size of object: up to 32²,
-    96² and more pixels. None where there is no such object."""
+    """COCO average precision, each in [0, 1]; higher is better. None without such objects.
 
-    ap: float | None
-    ap50: float | None
-    ap75: float | None
-    ap_small: float | None
-    ap_medium: float | None
-    ap_large: float | None
-    per_class: Mapping[str, float | None]
+    An image without predictions counts: its objects are missed.
+    """
+
+    ap: float | None  # mean over IoU thresholds 0.50, 0.55, …, 0.95 and classes
+    ap50: float | None  # at IoU 0.50
+    ap75: float | None  # at IoU 0.75
+    ap_small: float | None  # objects of area < 32² px
+    ap_medium: float | None  # 32² to 96² px
+    ap_large: float | None  # > 96² px
+    per_class: Mapping[str, float | None]  # `ap` of each class
     images: int
-    objects: int
+    objects: int  # ground truth boxes that are not crowds
 
 
 def need_detection() -> None:
-    """Raise ImportError where the extra `detection` is not installed."""
+    """Raise ImportError if the extra `detection` is not installed."""
     try:
         import faster_coco_eval  # noqa: F401
         import scipy.optimize  # noqa: F401
@@ -58,46 +61,51 @@ def need_detection() -> None:
 
 
 def average_precision(
-    index: Index, found: Mapping[str, Detections], most: int = MAX_DETECTIONS
+    index: Index, predictions: Mapping[str, Detections], max_detections: int = MAX_DETECTIONS
 ) -> DetectionMetrics:
-    """Of the images of an index that were looked at, by their keys.
+    """Return COCO AP over the images of an index that have an entry in `predictions`.
 
-    most  boxes of an image that count, the best
+    index           has the ground truth boxes, including crowd regions
+    predictions     by image key; an image without detections needs an empty entry
+    max_detections  boxes per image that count, highest scores first
 
-    Raises ImportError where the extra `detection` is not installed.
+    Raise ImportError if the extra `detection` is not installed, ValueError if max_detections < 1.
     """
     need_detection()
     from faster_coco_eval import COCO, COCOeval_faster
 
-    if most < 1:
-        raise ValueError(f"at least one box of an image must count, not {most}")
+    if max_detections < 1:
+        raise ValueError(f"max_detections must be at least 1, not {max_detections}")
     assert index.boxes is not None
-    truth = coco_truth(index, found)
+    truth = coco_truth(index, predictions)
     classes = index.boxes.classes
     objects = sum(not annotation["iscrowd"] for annotation in truth["annotations"])
-    results = coco_results(found, {image["file_name"]: image["id"] for image in truth["images"]})
+    image_ids = {image["file_name"]: image["id"] for image in truth["images"]}
+    results = coco_results(predictions, image_ids)
     if not results or not objects:
-        nothing = None if not objects else 0.0
+        value = None if not objects else 0.0
         return DetectionMetrics(
-            **dict.fromkeys(STATS, nothing), per_class=dict.fromkeys(classes, nothing),
-            images=len(found), objects=objects,
+            **dict.fromkeys(STATS, value), per_class=dict.fromkeys(classes, value),
+            images=len(predictions), objects=objects,
         )  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
-        known = COCO(truth)
-        judged = COCOeval_faster(known, known.loadRes(results), "bbox", print_function=_silent)
-        judged.params.maxDets = [1, min(10, most), most]  # it sorts them
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    precision = judged.eval["precision"]  # [IoU, recall, class, area, most]
+    with contextlib.redirect_stdout(io.StringIO()):  # COCO prints its progress
+        ground_truth = COCO(truth)
+        evaluator = COCOeval_faster(
+            ground_truth, ground_truth.loadRes(results), "bbox", print_function=_silent
+        )
+        evaluator.params.maxDets = [1, min(10, max_detections), max_detections]  # sorted
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    precision = evaluator.eval["precision"]  # [IoU, recall, class, area, maxDets]
     per_class = [_mean(precision[:, :, number, 0, -1]) for number in range(len(classes))]
     stats = {
         name: None if value < 0 else float(value)
-        for name, value in zip(STATS, judged.stats, strict=False)
+        for name, value in zip(STATS, evaluator.stats, strict=False)
     }
     return DetectionMetrics(
         **stats, per_class=dict(zip(classes, per_class, strict=True)),
-        images=len(found), objects=objects,
+        images=len(predictions), objects=objects,
     )  # fmt: skip
 
 
@@ -105,12 +113,15 @@ def _silent(*words: object, **options: object) -> None: ...
 
 
 def _mean(values: np.ndarray) -> float | None:
-    known = values[values > -1]
-    return float(known.mean()) if known.size else None
+    defined = values[values > -1]  # COCO marks undefined precision with -1
+    return float(defined.mean()) if defined.size else None
 
 
 def coco_truth(index: Index, keys: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """The objects of some images of an index, as COCO has them."""
+    """Return the ground truth of the images with these keys as a COCO dataset dictionary.
+
+    Image ids are the index positions + 1; category ids are the class indices + 1.
+    """
     assert index.boxes is not None
     images, annotations = [], []
     for number, key in enumerate(index.keys):
@@ -118,13 +129,13 @@ def coco_truth(index: Index, keys: Mapping[str, Any] | Sequence[str]) -> dict[st
             continue
         size = {"height": int(index.heights[number]), "width": int(index.widths[number])}
         images.append({"id": number + 1, "file_name": key, **size})
-        there, crowds = index.boxes.images[number], index.boxes.crowds[number]
+        objects, crowds = index.boxes.images[number], index.boxes.crowds[number]
         areas = [{"area": area} for area in index.boxes.areas[number].tolist()]
-        for some, more in ((there, areas), (crowds, [{"iscrowd": 1}] * len(crowds.labels))):
+        for boxes, extras in ((objects, areas), (crowds, [{"iscrowd": 1}] * len(crowds.labels))):
             annotations += [
-                annotation(number + 1, label + 1, box) | own
-                for box, label, own in zip(
-                    some.boxes.tolist(), some.labels.tolist(), more, strict=True
+                annotation(number + 1, label + 1, box) | extra
+                for box, label, extra in zip(
+                    boxes.boxes.tolist(), boxes.labels.tolist(), extras, strict=True
                 )
             ]
     for number, item in enumerate(annotations, 1):
@@ -134,20 +145,23 @@ def coco_truth(index: Index, keys: Mapping[str, Any] | Sequence[str]) -> dict[st
 
 
 def coco_results(
-    found: Mapping[str, Detections], numbers: Mapping[str, int]
+    predictions: Mapping[str, Detections], image_ids: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """What was found, as COCO has results; numbers of categories count from 1."""
+    """Return predictions as a COCO results list. Category ids are the class indices + 1."""
     return [
-        annotation(numbers[key], label + 1, box) | {"score": score}
-        for key, many in found.items()
+        annotation(image_ids[key], label + 1, box) | {"score": score}
+        for key, pred in predictions.items()
         for box, score, label in zip(
-            many.boxes.tolist(), many.scores.tolist(), many.labels.tolist(), strict=True
+            pred.boxes.tolist(), pred.scores.tolist(), pred.labels.tolist(), strict=True
         )
     ]
 
 
 def annotation(image: int, category: int, box: Sequence[float]) -> dict[str, Any]:
-    """One box (top, left, bottom, right) as COCO has it, by the ids of its image and category."""
+    """Return one box (top, left, bottom, right) as a COCO annotation, bbox (x, y, w, h).
+
+    image and category are COCO ids.
+    """
     top, left, bottom, right = box
     width, height = right - left, bottom - top
     return {

@@ -1,7 +1,7 @@
-"""Do frozen features carry an attribute, and equally well for all groups of people?
+"""Fairness metrics: attribute probes on frozen features, accuracy by group, gaps, paired tests.
 
-Linear probes, in closed form and by logistic regression; accuracy of each group and of each
-intersection of groups, with intervals from resampling; and a signed-rank test between two models.
+Probes are linear: ridge regression in closed form or logistic regression. Accuracy is computed for
+each group and each intersection of two groups, with bootstrap intervals.
 
 Axes: image, dim.
 """
@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 
 from patchpack.metrics.linear_probe import ridge_classifier
 
-LEAST = 10  # images of a group from which on its accuracy is told
-RESAMPLES = 1000
+MIN_GROUP_SIZE = 10  # images; smaller groups are omitted
+RESAMPLES = 1000  # bootstrap resamples
 
 Features = Float[np.ndarray, "image dim"]
 Correct = Bool[np.ndarray, " image"]
@@ -28,10 +28,16 @@ def probe(
     test: Features,
     kind: str,
 ) -> Int[np.ndarray, " image"]:
-    """Labels of the test images by a linear probe: "ridge", in closed form, or "logistic"."""
+    """Fit a linear probe on training features and return its labels for the test images.
+
+    kind  "ridge" (closed form, see `ridge_classifier`) or "logistic" (scikit-learn, standardized
+          features, C = 0.1; needs the extra `fairness`)
+
+    Raise ValueError with fewer than two classes, ImportError without scikit-learn.
+    """
     classes = np.unique(train_labels)
     if len(classes) < 2:
-        raise ValueError("a probe needs two values of an attribute")
+        raise ValueError("a probe needs at least two values of an attribute")
     if kind == "ridge":
         return ridge_classifier(train, train_labels, classes).predict(test)
     try:
@@ -40,7 +46,7 @@ def probe(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ImportError(
-            f"logistic probes: pip install 'patchpack[fairness]' ({error})"
+            f"logistic probes need pip install 'patchpack[fairness]' ({error})"
         ) from error
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     return np.asarray(model.fit(train, train_labels).predict(test))
@@ -48,7 +54,7 @@ def probe(
 
 @dataclass(frozen=True)
 class Group:
-    """How many of a group are right, and an interval of 95 % for their share."""
+    """Accuracy of one group, in [0, 1], with its 95 % bootstrap interval [low, high]."""
 
     images: int
     accuracy: float
@@ -57,9 +63,15 @@ class Group:
 
 
 def groups(
-    correct: Correct, attributes: Mapping[str, Sequence[str]], least: int = LEAST
+    correct: Correct, attributes: Mapping[str, Sequence[str]], min_group_size: int = MIN_GROUP_SIZE
 ) -> dict[str, Group]:
-    """Accuracy of every value of every attribute, and of every pair of values of two."""
+    """Return the accuracy of each attribute value and each pair of values of two attributes.
+
+    attributes  the value of each image, by attribute name
+
+    Keys are "attribute value" and "value, value". Groups with fewer than min_group_size images are
+    omitted.
+    """
     columns = {name: np.array(values) for name, values in attributes.items()}
     masks = {
         f"{name} {value}": columns[name] == value
@@ -70,7 +82,9 @@ def groups(
         for x in np.unique(columns[a]):
             for y in np.unique(columns[b]):
                 masks[f"{x}, {y}"] = (columns[a] == x) & (columns[b] == y)
-    return {name: _group(correct[mask]) for name, mask in masks.items() if mask.sum() >= least}
+    return {
+        name: _group(correct[mask]) for name, mask in masks.items() if mask.sum() >= min_group_size
+    }
 
 
 def _group(correct: Correct) -> Group:
@@ -81,10 +95,15 @@ def _group(correct: Correct) -> Group:
 def bootstrap(
     correct: Correct, share: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """The interval of a mean, from resampling its images with replacement (Efron, 1979)."""
+    """Return the percentile bootstrap interval of an accuracy (Efron, 1979), in [0, 1].
+
+    share  coverage of the interval
+
+    (0.0, 0.0) without images.
+    """
     if not len(correct):
         return 0.0, 0.0
-    # A resample of n images of which k are right has a binomial number of right ones.
+    # The number of correct images in a resample of n images is binomial.
     means = np.random.default_rng(0).binomial(len(correct), correct.mean(), resamples) / len(
         correct
     )
@@ -94,48 +113,57 @@ def bootstrap(
 
 @dataclass(frozen=True)
 class Gap:
-    """The best group of an attribute, the worst, and how far apart they are."""
+    """Accuracy gap between the best and the worst group of an attribute; lower is fairer."""
 
     best: str
     worst: str
-    points: float
-    low: float
+    points: float  # accuracy difference, in [0, 1]
+    low: float  # 95 % bootstrap interval of the difference
     high: float
 
 
-def gap(correct: Correct, values: Sequence[str], least: int = LEAST) -> Gap | None:
-    """Between the best and the worst value of an attribute; None where fewer than two are large.
+def gap(
+    correct: Correct, values: Sequence[str], min_group_size: int = MIN_GROUP_SIZE
+) -> Gap | None:
+    """Return the accuracy gap between the best and the worst value of an attribute.
 
-    The interval is of the difference between these two groups, resampled apart.
+    values  the attribute value of each image
+
+    None if fewer than two groups have min_group_size images. The bootstrap resamples the two groups
+    independently.
     """
     column = np.array(values)
-    shares = {v: correct[column == v] for v in np.unique(column) if (column == v).sum() >= least}
-    if len(shares) < 2:
+    by_value = {
+        v: correct[column == v] for v in np.unique(column) if (column == v).sum() >= min_group_size
+    }
+    if len(by_value) < 2:
         return None
-    best = max(shares, key=lambda v: shares[v].mean())
-    worst = min(shares, key=lambda v: shares[v].mean())
+    best = max(by_value, key=lambda v: by_value[v].mean())
+    worst = min(by_value, key=lambda v: by_value[v].mean())
     rng = np.random.default_rng(0)
-    drawn = [
-        rng.binomial(len(shares[v]), shares[v].mean(), RESAMPLES) / len(shares[v])
+    resampled = [
+        rng.binomial(len(by_value[v]), by_value[v].mean(), RESAMPLES) / len(by_value[v])
         for v in (best, worst)
     ]
-    low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
-    points = float(shares[best].mean() - shares[worst].mean())
+    low, high = np.quantile(resampled[0] - resampled[1], [0.025, 0.975])
+    points = float(by_value[best].mean() - by_value[worst].mean())
     return Gap(str(best), str(worst), points, float(low), float(high))
 
 
 def signed_rank(a: Sequence[float], b: Sequence[float]) -> float:
-    """p of the Wilcoxon signed-rank test that two models' paired figures are alike, two-sided.
+    """Return the two-sided p-value of the Wilcoxon signed-rank test on paired scores, in (0, 1].
 
-    As the paper compares models over attributes and runs (arXiv 2307.06304, App. H). 1 where no
-    pair differs.
+    NaViT compares models over attributes and runs with it (arXiv 2307.06304, App. H). A low p-value
+    rejects equal scores. 1.0 if no pair differs. Raise ValueError on empty or unequal lengths.
     """
     if len(a) != len(b) or not len(a):
-        raise ValueError(f"{len(a)} figures cannot be paired with {len(b)}")
+        raise ValueError(f"{len(a)} scores cannot be paired with {len(b)}")
     if np.allclose(a, b):
         return 1.0
     try:
         from scipy.stats import wilcoxon
     except ImportError as error:
-        raise ImportError(f"this test: pip install 'patchpack[fairness]' ({error})") from error
+        raise ImportError(
+            f"the signed-rank test needs pip install 'patchpack[fairness]' ({error})"
+        ) from error
     return float(wilcoxon(np.asarray(a), np.asarray(b)).pvalue)

@@ -1,8 +1,8 @@
-"""What frozen features are worth: a linear classifier from a few images of each class.
+"""Few-shot linear evaluation of frozen features: ridge regression on a few images per class.
 
-The metric that the paper reports most (arXiv 2307.06304, §4.1), as big_vision computes it: features
-whitened by the training images, a constant added, one-hot targets in −1 and 1, and ridge regression
-in closed form.
+The few-shot metric of NaViT (arXiv 2307.06304, §4.1), as big_vision computes it: features are
+standardized with the training mean and standard deviation, a constant feature is appended, targets
+are one-hot in {−1, 1}, and ridge regression is solved in closed form.
 
 Axes: image, dim, label.
 """
@@ -13,21 +13,21 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-BIAS = 100.0  # the constant that is added to the whitened features
-RIDGE = 1024.0  # weight of the penalty, 2^10
-SEEDS = 3
+BIAS = 100.0  # value of the constant feature
+RIDGE = 1024.0  # weight of the ℓ2 penalty, 2^10
+SEEDS = 3  # draws of training images
 
 Features = Float[np.ndarray, "image dim"]
 Labels = Int[np.ndarray, " image"]
 
 
 class FewShot(NamedTuple):
-    """Accuracy from so many images of each class, over draws of them."""
+    """Few-shot top-1 accuracy, in [0, 1], over several draws of the training images."""
 
-    shots: int
-    mean: float
+    shots: int  # training images per class
+    mean: float  # over draws; higher is better
     spread: float  # standard deviation over draws
-    classes: int  # that had images enough
+    classes: int  # classes with at least `shots` training images
 
 
 def few_shot(
@@ -39,22 +39,27 @@ def few_shot(
     shots: Sequence[int] = (1, 5, 10),
     seeds: int = SEEDS,
 ) -> list[FewShot]:
-    """Top-1 on the test images by a linear classifier of `shots` training images of each class.
+    """Return the test top-1 of a ridge classifier fitted on `shots` images per class.
 
-    Classes with fewer training images give all they have. Raises ValueError for less than two.
+    shots  training images per class; one result per entry
+    seeds  draws of training images per result
+
+    A class with fewer training images contributes all of them. Raise ValueError with fewer than two
+    classes. Without test images the mean is NaN.
     """
     classes = np.unique(labels)
     if len(classes) < 2:
-        raise ValueError(f"a classifier needs two classes, not {len(classes)}")
+        raise ValueError(f"few-shot evaluation needs at least two classes, not {len(classes)}")
     results = []
     for count in shots:
-        found = []
+        accuracies = []
         for seed in range(seeds):
-            chosen = _draw(labels, classes, count, np.random.default_rng([seed, count]))
-            weights = ridge_classifier(features[chosen], labels[chosen], classes)
-            found.append(float((weights.predict(test_features) == test_labels).mean()))
+            rows = _draw(labels, classes, count, np.random.default_rng([seed, count]))
+            classifier = ridge_classifier(features[rows], labels[rows], classes)
+            accuracies.append(float((classifier.predict(test_features) == test_labels).mean()))
         enough = int((np.bincount(labels)[classes] >= count).sum())
-        results.append(FewShot(count, float(np.mean(found)), float(np.std(found)), enough))
+        mean, spread = float(np.mean(accuracies)), float(np.std(accuracies))
+        results.append(FewShot(count, mean, spread, enough))
     return results
 
 
@@ -67,26 +72,30 @@ def _draw(
 
 
 class RidgeClassifier(NamedTuple):
-    """A linear classifier of whitened features."""
+    """A linear classifier on standardized features."""
 
     mean: Float[np.ndarray, " dim"]
-    scale: Float[np.ndarray, " dim"]
+    scale: Float[np.ndarray, " dim"]  # standard deviation; 1 for a constant feature
     weights: Float[np.ndarray, "dim_plus_1 label"]
-    classes: Labels
+    classes: Labels  # class index of each output
 
     def predict(self, features: Features) -> Labels:
-        return self.classes[(_whiten(features, self.mean, self.scale) @ self.weights).argmax(1)]
+        """Return the class index with the highest output for each image."""
+        return self.classes[
+            (_standardize(features, self.mean, self.scale) @ self.weights).argmax(1)
+        ]
 
 
 def ridge_classifier(features: Features, labels: Labels, classes: Labels) -> RidgeClassifier:
-    """Least squares from whitened features and a constant to −1 and 1, with an ℓ2 penalty.
+    """Fit ridge regression from standardized features and a constant to targets in {−1, 1}.
 
-    Solved in whichever is smaller, images or dimensions; the answer is the same.
+    The primal or the dual system is solved, whichever is smaller (dims or images); the solution is
+    the same.
     """
     features = features.astype(np.float64)
     mean, scale = features.mean(0), features.std(0)
-    scale = np.where(scale > 1e-12, scale, 1.0)  # a feature that is always the same says nothing
-    x = _whiten(features, mean, scale)
+    scale = np.where(scale > 1e-12, scale, 1.0)  # constant features
+    x = _standardize(features, mean, scale)
     y = 2.0 * (labels[:, None] == classes) - 1
     images, dims = x.shape
     if images < dims:
@@ -96,7 +105,7 @@ def ridge_classifier(features: Features, labels: Labels, classes: Labels) -> Rid
     return RidgeClassifier(mean, scale, weights, classes)
 
 
-def _whiten(
+def _standardize(
     features: Features, mean: Float[np.ndarray, " dim"], scale: Float[np.ndarray, " dim"]
 ) -> Float[np.ndarray, "image dim_plus_1"]:
     x = (features.astype(np.float64) - mean) / scale

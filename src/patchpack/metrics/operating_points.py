@@ -1,9 +1,10 @@
-"""Accuracy against what it costs: token budgets, cascades of two of them, and the choice of one.
+"""Operating points: accuracy and cost of single token budgets and of cascades of two budgets.
 
-A cascade shows every image with few tokens, and those that the model is least sure of again with
-more (arXiv 2307.06304, App. E): an image costs c₁ + α · c₂ on average, α the share shown again.
+A cascade evaluates every image with few tokens, and the images with the lowest confidence again
+with more tokens (arXiv 2307.06304, App. E). The mean cost per image is c₁ + α · c₂, where α is the
+share of images in the second pass.
 
-Axes: image, alpha (shares shown again), point.
+Axes: image, point.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,25 +15,24 @@ import numpy as np
 
 from patchpack.metrics.outputs import Predictions
 
-SHARES = tuple(number / 20 for number in range(1, 20))
+SHARES = tuple(number / 20 for number in range(1, 20))  # second-pass shares α of a cascade
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredPoint:
-    """One way to use a model, and what comes of it."""
+    """One operating point of a model with its measured accuracy and cost."""
 
-    tokens: int  # most tokens of an image, in the first pass
-    accuracy: float
-    gflops: float  # of an image, the mean
-    ms: float  # of an image, the mean
-    second_pass_tokens: int | None = (
-        None  # most tokens of an image that is shown again; None: none is
-    )
-    threshold: float = 0.0  # of confidence, below which it is
-    second_pass_share: float = 0.0  # share of images that are
+    tokens: int  # maximum tokens per image in the first pass
+    accuracy: float  # top-1, in [0, 1]; higher is better
+    gflops: float  # mean GFLOP per image; lower is better
+    ms: float  # mean milliseconds per image; lower is better
+    second_pass_tokens: int | None = None  # maximum tokens in the second pass; None: no cascade
+    threshold: float = 0.0  # confidence below which an image takes the second pass
+    second_pass_share: float = 0.0  # share of images that take the second pass
 
     @property
     def name(self) -> str:
+        """Short description for tables."""
         if self.second_pass_tokens is None:
             return f"{self.tokens} tokens"
         return (
@@ -41,7 +41,7 @@ class MeasuredPoint:
 
 
 def single_points(outputs: Mapping[int, Predictions]) -> list[MeasuredPoint]:
-    """Each budget by itself."""
+    """Return one point per token budget, in ascending order of tokens."""
     return [
         MeasuredPoint(tokens=tokens, accuracy=o.top1, gflops=o.gflops, ms=o.ms)
         for tokens, o in sorted(outputs.items())
@@ -55,37 +55,41 @@ def cascade_points(
     second: Predictions,
     shares: Sequence[float] = SHARES,
 ) -> list[MeasuredPoint]:
-    """A cascade of two budgets, at every share of images shown again.
+    """Return the points of a cascade of two budgets, one per second-pass share.
 
-    All shares at once: images sorted by the first pass's confidence, right answers added up from
-    both ends. Both outputs must be of the same images in the same order.
+    first, second  predictions for the same images in the same order
+    shares         shares of images in the second pass, lowest confidence first
+
+    Cumulative sums over images sorted by first-pass confidence give the accuracy of all shares in
+    one pass. Raise ValueError if the images differ.
     """
     if first.keys != second.keys or len(first) != len(second):
-        raise ValueError("a cascade needs both passes to be of the same images")
+        raise ValueError("both passes of a cascade must predict the same images")
     images = len(first)
     order = np.argsort(first.confidence, kind="stable")
     confidence = first.confidence[order]
-    again_right = np.concatenate([[0], np.cumsum(second.correct[order])])  # of the least sure
-    kept_right = np.concatenate([np.cumsum(first.correct[order][::-1])[::-1], [0]])  # of the rest
+    # Correct images if the n lowest-confidence images take the second pass, n = 0 … images.
+    second_correct = np.concatenate([[0], np.cumsum(second.correct[order])])
+    first_correct = np.concatenate([np.cumsum(first.correct[order][::-1])[::-1], [0]])
     points = []
     for second_pass_share in shares:
-        shown = round(second_pass_share * images)
+        rerun = round(second_pass_share * images)
         points.append(
             MeasuredPoint(
                 tokens=tokens,
                 second_pass_tokens=second_pass_tokens,
-                second_pass_share=shown / images,
-                threshold=float(confidence[shown]) if shown < images else 1.0,
-                accuracy=float(again_right[shown] + kept_right[shown]) / images,
-                gflops=first.gflops + shown / images * second.gflops,
-                ms=first.ms + shown / images * second.ms,
+                second_pass_share=rerun / images,
+                threshold=float(confidence[rerun]) if rerun < images else 1.0,
+                accuracy=float(second_correct[rerun] + first_correct[rerun]) / images,
+                gflops=first.gflops + rerun / images * second.gflops,
+                ms=first.ms + rerun / images * second.ms,
             )
         )
     return points
 
 
 def all_cascades(outputs: Mapping[int, Predictions]) -> list[MeasuredPoint]:
-    """Cascades of every two budgets, the smaller first."""
+    """Return the cascades of each pair of token budgets; the first pass has the smaller budget."""
     return [
         point
         for a, b in combinations(sorted(outputs), 2)
@@ -94,9 +98,11 @@ def all_cascades(outputs: Mapping[int, Predictions]) -> list[MeasuredPoint]:
 
 
 def frontier(points: Sequence[MeasuredPoint], cost: str = "gflops") -> list[MeasuredPoint]:
-    """The points that no other beats: none is as cheap and more accurate; the cheapest first.
+    """Return the Pareto frontier of accuracy over cost, in ascending order of cost.
 
     cost  "gflops" or "ms"
+
+    No other point is at least as cheap and more accurate than a point of the frontier.
     """
     best: list[MeasuredPoint] = []
     for point in sorted(points, key=lambda p: (getattr(p, cost), -p.accuracy)):
@@ -112,42 +118,46 @@ def choose(
     max_gflops: float | None = None,
     min_accuracy: float | None = None,
 ) -> MeasuredPoint:
-    """The most accurate point within the limits, or, of those accurate enough, the cheapest.
+    """Return the most accurate point within the limits.
 
-    Raises ValueError where none is within the limits, saying how near the nearest comes.
+    max_ms, max_gflops  maximum mean cost per image
+    min_accuracy        top-1, in [0, 1]; if set, return the cheapest point (GFLOP) that reaches it
+
+    Raise ValueError, with the closest value, if no point satisfies the limits.
     """
     limits = {"ms": max_ms, "gflops": max_gflops}
     within = [
         p for p in points
-        if all(most is None or getattr(p, name) <= most for name, most in limits.items())
+        if all(limit is None or getattr(p, name) <= limit for name, limit in limits.items())
     ]  # fmt: skip
     if not within:
-        least = {
-            name: min(getattr(p, name) for p in points) for name, most in limits.items() if most
+        lowest = {
+            name: min(getattr(p, name) for p in points) for name, limit in limits.items() if limit
         }
-        said = " and ".join(f"{value:.3g} {name}" for name, value in least.items())
-        raise ValueError(f"no token budget is within the limits: the cheapest takes {said}")
+        costs = " and ".join(f"{value:.3g} {name}" for name, value in lowest.items())
+        raise ValueError(f"no token budget is within the limits: the cheapest takes {costs}")
     if min_accuracy is None:
         return max(within, key=lambda p: (p.accuracy, -p.gflops))
-    enough = [p for p in within if p.accuracy >= min_accuracy]
-    if not enough:
+    accurate = [p for p in within if p.accuracy >= min_accuracy]
+    if not accurate:
         best = max(p.accuracy for p in within)
         raise ValueError(f"no token budget reaches {min_accuracy:.1%}: the best has {best:.1%}")
-    return min(enough, key=lambda p: (p.gflops, -p.accuracy))
+    return min(accurate, key=lambda p: (p.gflops, -p.accuracy))
 
 
 def best_cascade_over_line(
     singles: Sequence[MeasuredPoint], cascades: Sequence[MeasuredPoint]
 ) -> MeasuredPoint | None:
-    """The cascade that is most above what single budgets reach for its operations, if any is.
+    """Return the cascade with the largest accuracy gain over single budgets at equal GFLOP.
 
-    Between two budgets the straight line counts: some images at one, the rest at the other.
+    The baseline interpolates linearly between single budgets: part of the images at one budget, the
+    rest at the other. None if no cascade is above it.
     """
     line = frontier(singles)
-    costs, reached = [p.gflops for p in line], [p.accuracy for p in line]
-    best, most = None, 0.0
+    costs, accuracies = [p.gflops for p in line], [p.accuracy for p in line]
+    best, best_gain = None, 0.0
     for point in cascades:
-        above = point.accuracy - float(np.interp(point.gflops, costs, reached))
-        if point.gflops >= costs[0] and above > most:
-            best, most = point, above
+        gain = point.accuracy - float(np.interp(point.gflops, costs, accuracies))
+        if point.gflops >= costs[0] and gain > best_gain:
+            best, best_gain = point, gain
     return best

@@ -1,7 +1,7 @@
-"""What a model says of many images, kept once and looked at by every suite.
+"""Predictions of a model on labeled images: logits, labels, features and cost.
 
-`collect` takes any callable from a batch to logits and any iterable of batches that tell their
-labels, so a model that is not of this library can be judged too.
+`collect_predictions` takes any callable from a batch to logits and any iterable of batches with
+labels, so it also evaluates models from outside this library.
 
 Axes: image, label, dim.
 """
@@ -20,49 +20,56 @@ from patchpack.metrics.calibration import Link, softmax
 
 
 class ModelOutput(NamedTuple):
-    """What a model makes of one batch."""
+    """The outputs of a model for one batch."""
 
     logits: Float[Tensor, "image label"]
-    features: Float[Tensor, "image dim"] | None = None  # of its encoder
+    features: Float[Tensor, "image dim"] | None = None  # pooled encoder features
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model said of labelled images, in one way of showing them."""
+    """The predictions of a model on labeled images under one evaluation condition."""
 
     logits: Float[np.ndarray, "image label"]
-    labels: Int[np.ndarray, " image"]
-    keys: tuple[str, ...] = ()
+    labels: Int[np.ndarray, " image"]  # class indices >= 0
+    keys: tuple[str, ...] = ()  # image keys; may be empty
     features: Float[np.ndarray, "image dim"] | None = None
-    gflops: float = 0.0  # of a forward pass of an image, the mean
-    ms: float = 0.0  # of a forward pass of an image, the mean, loading left out
-    link: Link = softmax  # from logits to the probabilities that the model says
+    gflops: float = 0.0  # mean GFLOP of a forward pass per image
+    ms: float = 0.0  # mean milliseconds of a forward pass per image, without data loading
+    link: Link = softmax  # logits to probabilities: softmax or sigmoid
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def predicted(self) -> Int[np.ndarray, " image"]:
+        """Class index with the highest logit."""
         return self.logits.argmax(1)
 
     @property
     def correct(self) -> Bool[np.ndarray, " image"]:
+        """Whether the predicted class is the label."""
         return self.predicted == self.labels
 
     @property
     def top1(self) -> float:
+        """Top-1 accuracy, in [0, 1]; higher is better. 0.0 without images."""
         return float(self.correct.mean()) if len(self) else 0.0
 
     def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, "image label"]:
+        """Return link(logits, temperature), in [0, 1]."""
         return self.link(self.logits, temperature)
 
     @property
     def confidence(self) -> Float[np.ndarray, " image"]:
-        """The probability of the likeliest label."""
+        """Highest probability of each image, in [0, 1]."""
         return self.probabilities().max(1)
 
     def sorted(self) -> "Predictions":
-        """In the order of the keys: packs are made by length, which differs between budgets."""
+        """Return the same predictions in the order of the keys.
+
+        Packs group images by length, so the order of images differs between token budgets.
+        """
         order = np.argsort(np.array(self.keys))
         return replace(
             self,
@@ -80,44 +87,47 @@ def collect_predictions(
     label: str = "label",
     flops: Callable[[Any], float] = lambda batch: 0.0,
 ) -> Predictions:
-    """Ask a model about every batch; images without a label (-1) are left out.
+    """Run a model on every batch and return its predictions.
 
-    model   from a batch to logits [image, label], or to an Answer
-    batches anything with `targets[label]`, a tensor of one class number an image, and, if wanted,
-            `keys`
-    flops   operations of the model on a batch
+    model    callable from a batch to logits [image, label] or to a ModelOutput
+    batches  objects with `targets[label]`, one class index per image, and optionally `keys`
+    label    key of the labels in `targets`
+    flops    operations of the model for a batch
 
-    The time of the model is counted, that of making the batches is not.
+    Images without a label (-1) are skipped, but count for the mean cost. Only the time in the model
+    is measured, not data loading. Raise ValueError without labeled images.
     """
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     features: list[np.ndarray] = []
     keys: list[str] = []
-    images = spent = operations = 0.0
+    images = seconds = operations = 0.0
     for batch in batches:
-        truth = torch.as_tensor(batch.targets[label]).cpu().numpy() if batch.targets else None
-        if truth is None or not len(truth):
+        targets = torch.as_tensor(batch.targets[label]).cpu().numpy() if batch.targets else None
+        if targets is None or not len(targets):
             continue
-        began = time.perf_counter()
-        found = model(batch)
-        answer = found if isinstance(found, ModelOutput) else ModelOutput(found)
-        said = answer.logits.float().cpu().numpy()
-        spent += time.perf_counter() - began
-        images += len(truth)
+        start = time.perf_counter()
+        result = model(batch)
+        output = result if isinstance(result, ModelOutput) else ModelOutput(result)
+        batch_logits = output.logits.float().cpu().numpy()
+        seconds += time.perf_counter() - start
+        images += len(targets)
         operations += flops(batch)
-        known = truth >= 0
-        logits.append(said[known])
-        labels.append(truth[known])
-        if answer.features is not None:
-            features.append(answer.features.float().cpu().numpy()[known])
-        keys += [key for key, kept in zip(getattr(batch, "keys", ()), known, strict=False) if kept]
+        labeled = targets >= 0
+        logits.append(batch_logits[labeled])
+        labels.append(targets[labeled])
+        if output.features is not None:
+            features.append(output.features.float().cpu().numpy()[labeled])
+        keys += [
+            key for key, keep in zip(getattr(batch, "keys", ()), labeled, strict=False) if keep
+        ]
     if not labels:
-        raise ValueError("there are no labelled images to judge with")
+        raise ValueError("evaluation needs labeled images: the batches have none")
     return Predictions(
         np.concatenate(logits),
         np.concatenate(labels).astype(np.int64),
         tuple(keys),
         np.concatenate(features) if features else None,
         operations / images / 1e9,
-        1000 * spent / images,
+        1000 * seconds / images,
     )

@@ -1,7 +1,7 @@
-"""How well texts find their images, and images their texts: recall at k.
+"""Image-text retrieval metrics: recall@k in both directions.
 
-An image may have several texts, and a text that several images share is one text: whichever of the
-right ones comes first counts. What is as near as the right one counts as nearer.
+An image may have several texts, and several images may share one text. The highest-ranked match
+counts. Ties count against the model: a wrong item with the same score ranks before the match.
 
 Axes: image, text, pair (an image and one of its texts), dim.
 """
@@ -18,8 +18,8 @@ from patchpack.batch import PackedTexts, pack_texts
 from patchpack.data.annotations.captions import Captions
 
 RECALL_AT = (1, 5, 10)
-TEXT_TOKENS = 16_384  # encoded at a time
-CELLS = 1 << 24  # of the matrix of scores at a time
+TEXT_TOKENS = 16_384  # tokens per pack of texts
+CELLS = 1 << 24  # cells of the score matrix per block
 
 
 def recalls(
@@ -28,69 +28,82 @@ def recalls(
     pairs: Int[Tensor, "pair 2"],
     at: Sequence[int] = RECALL_AT,
 ) -> dict[str, float]:
-    """Shares of images with a right text among the k nearest, of texts with a right image, the
-    mean of both, and `mean_recall`, their mean over k.
+    """Return recall@k for image-to-text and text-to-image retrieval.
 
-    pairs  (image, text) of all that belong together
+    images, texts  vectors, scored by their dot product
+    pairs          (image, text) indices of all matches
+    at             values of k
 
-    Recall@k of retrieval as in Karpathy & Fei-Fei (arXiv 1412.2306), §4.2.
+    Recall@k is the share of queries with a match among the k highest scores, as in Karpathy &
+    Fei-Fei (arXiv 1412.2306), §4.2. The keys are `image_to_text@k`, `text_to_image@k`, `recall@k`
+    (their mean) and `mean_recall` (the mean of `recall@k` over k). All are in [0, 1]; higher is
+    better. 0.0 without queries.
     """
     to_text = best_ranks(images, texts, pairs)
     to_image = best_ranks(texts, images, pairs.flip(1))
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for name, ranks in (("image_to_text", to_text), ("text_to_image", to_image)):
         for k in at:
-            found[f"{name}@{k}"] = float((ranks < k).double().mean()) if len(ranks) else 0.0
+            results[f"{name}@{k}"] = float((ranks < k).double().mean()) if len(ranks) else 0.0
     for k in at:
-        found[f"recall@{k}"] = 0.5 * (found[f"image_to_text@{k}"] + found[f"text_to_image@{k}"])
-    found["mean_recall"] = sum(found[f"recall@{k}"] for k in at) / len(at)
-    return found
+        both = results[f"image_to_text@{k}"] + results[f"text_to_image@{k}"]
+        results[f"recall@{k}"] = 0.5 * both
+    results["mean_recall"] = sum(results[f"recall@{k}"] for k in at) / len(at)
+    return results
 
 
 def best_ranks(
     queries: Float[Tensor, "query dim"],
-    found: Float[Tensor, "item dim"],
+    items: Float[Tensor, "item dim"],
     pairs: Int[Tensor, "pair 2"],
 ) -> Int[Tensor, " query"]:
-    """How many wrong items are as near to each query as the nearest right one, or nearer."""
+    """Return the 0-based rank of the best match of each query; lower is better.
+
+    pairs  (query, item) indices of all matches
+
+    The rank is the number of wrong items that score at least as high as the best match.
+    """
     ranks = []
-    rows = max(1, CELLS // max(1, len(found)))
+    rows = max(1, CELLS // max(1, len(items)))
     for start in range(0, len(queries), rows):
-        scores = queries[start : start + rows] @ found.T
-        right = _right(pairs, start, scores)
-        best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-        ranks.append(((scores >= best) & ~right).sum(1))
+        scores = queries[start : start + rows] @ items.T
+        match = _matches(pairs, start, scores)
+        best = scores.masked_fill(~match, -torch.inf).amax(1, keepdim=True)
+        ranks.append(((scores >= best) & ~match).sum(1))
     return torch.cat(ranks) if ranks else torch.empty(0, dtype=torch.int64)
 
 
-def _right(
+def _matches(
     pairs: Int[Tensor, "pair 2"], start: int, scores: Float[Tensor, "row item"]
 ) -> Bool[Tensor, "row item"]:
-    """Which cells of the scores belong together."""
+    """Return a mask of the matching cells of a block of scores whose first query is `start`."""
     inside = (pairs[:, 0] >= start) & (pairs[:, 0] < start + len(scores))
-    right = torch.zeros_like(scores, dtype=torch.bool)
-    right[pairs[inside, 0] - start, pairs[inside, 1]] = True
-    return right
+    match = torch.zeros_like(scores, dtype=torch.bool)
+    match[pairs[inside, 0] - start, pairs[inside, 1]] = True
+    return match
 
 
 def encode_captions(
     module: Any, captions: Captions, device: torch.device
 ) -> tuple[Float[Tensor, "text dim"], Tensor]:
-    """The vector of each distinct text, and the pairs of (image, text)."""
-    numbers: dict[int, int] = {}
+    """Return the vector of each distinct text and the (image, text) pairs [pair, 2].
+
+    module  has `encode_texts`, from packed texts to vectors [text, dim]
+    """
+    rows: dict[int, int] = {}  # text id to row
     texts: list[Tensor] = []
     pairs = []
     for caption, image in enumerate(captions.image_ids):
-        number = numbers.setdefault(int(captions.text_ids[caption]), len(texts))
-        if number == len(texts):
+        row = rows.setdefault(int(captions.text_ids[caption]), len(texts))
+        if row == len(texts):
             texts.append(torch.from_numpy(captions.text(caption)))
-        pairs.append((int(image), number))
-    vectors = [module.encode_texts(part.to(device)) for part in _portions(texts)]
+        pairs.append((int(image), row))
+    vectors = [module.encode_texts(pack.to(device)) for pack in _pack_in_order(texts)]
     return torch.cat(vectors), torch.tensor(pairs)
 
 
-def _portions(texts: list[Tensor]) -> list[PackedTexts]:
-    """Texts in packs of at most TEXT_TOKENS, in the order given."""
+def _pack_in_order(texts: list[Tensor]) -> list[PackedTexts]:
+    """Pack texts in the given order, about TEXT_TOKENS per pack."""
     lengths = np.array([len(text) for text in texts])
     pack = np.cumsum(lengths) // TEXT_TOKENS
     return [
@@ -101,10 +114,15 @@ def _portions(texts: list[Tensor]) -> list[PackedTexts]:
 def select_readable(
     vectors: Float[Tensor, "image dim"], texts: Tensor, pairs: Tensor, images: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `recalls` takes, of the images that could be read, and of the texts that have one."""
-    place = {image: row for row, image in enumerate(images)}
-    kept = [(place[i], t) for i, t in pairs.tolist() if i in place]
+    """Return the arguments of `recalls` without unreadable images and texts that only they have.
+
+    images  index of the image of each row of `vectors`
+    texts   vectors of all texts [text, dim]
+    pairs   (image, text) indices into the full set [pair, 2]
+    """
+    image_row = {image: row for row, image in enumerate(images)}
+    kept = [(image_row[i], t) for i, t in pairs.tolist() if i in image_row]
     used = sorted({text for _, text in kept})
-    number = {text: row for row, text in enumerate(used)}
-    found = torch.tensor([(image, number[text]) for image, text in kept])
-    return vectors.float(), texts[used].float(), found.to(vectors.device)
+    text_row = {text: row for row, text in enumerate(used)}
+    kept_pairs = torch.tensor([(image, text_row[text]) for image, text in kept])
+    return vectors.float(), texts[used].float(), kept_pairs.to(vectors.device)

@@ -1,7 +1,8 @@
-"""How well pixels are told apart: mean IoU, IoU of each class, pixel accuracy.
+"""Semantic segmentation metrics: mean IoU, per-class IoU and pixel accuracy.
 
-Pixels are counted first and summed over images and processes; figures follow from the counts, so
-large images weigh more than small ones, as in the benchmarks of the field.
+Pixel counts are summed over images and processes; the metrics are ratios of the sums. So each
+pixel has the same weight and large images count more than small ones, as in PASCAL VOC, Cityscapes
+and ADE20K.
 
 Axes: label, height, width.
 """
@@ -16,13 +17,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """What became of the pixels of each class."""
+    """Additive pixel counts; `a + b` merges images or processes."""
 
     confusion: Int[Tensor, "label label"]  # pixels [true, predicted]
     images: int = 0
 
     @staticmethod
     def none(num_classes: int) -> "ConfusionMatrix":
+        """Return the counts of zero images."""
         return ConfusionMatrix(torch.zeros(num_classes, num_classes, dtype=torch.int64))
 
     def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
@@ -30,35 +32,43 @@ class ConfusionMatrix:
 
     @property
     def iou(self) -> Float[Tensor, " label"]:
-        """Pixels rightly of a class ÷ those that are of it, or said to be; NaN where none is."""
-        right = self.confusion.diagonal().double()
-        return right / (self.confusion.sum(0) + self.confusion.sum(1) - right)
+        """IoU of each class: TP / (TP + FP + FN) over pixels, in [0, 1]; higher is better.
+
+        The segmentation metric of PASCAL VOC (Everingham et al., IJCV 2010). NaN for a class that
+        neither the ground truth nor the predictions contain.
+        """
+        correct = self.confusion.diagonal().double()
+        return correct / (self.confusion.sum(0) + self.confusion.sum(1) - correct)
 
     @property
     def mean_iou(self) -> float:
-        """Over the classes that occur, in truth or in what was said; 0 where none does."""
+        """Mean IoU over the classes in the ground truth or the predictions; higher is better.
+
+        In [0, 1]. 0.0 without pixels.
+        """
         return float(self.iou.nanmean().nan_to_num())
 
     @property
     def pixel_accuracy(self) -> float:
+        """Share of correct pixels, in [0, 1]; higher is better. 0.0 without pixels."""
         return float(self.confusion.trace() / self.confusion.sum().clamp(min=1))
 
 
 def count_pixels(
-    found: Int[Tensor, "height width"],
+    pred: Int[Tensor, "height width"],
     mask: Int[Tensor, "height width"],
     num_classes: int,
-    ignored: int,
+    ignore_index: int,
 ) -> ConfusionMatrix:
-    """Counts of one image; `ignored` pixels of the mask are not counted."""
-    known = mask != ignored
-    cells = mask[known].long() * num_classes + found[known].long()
+    """Return the counts of one image. Pixels with `mask == ignore_index` are skipped."""
+    valid = mask != ignore_index
+    cells = mask[valid].long() * num_classes + pred[valid].long()
     confusion = torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
     return ConfusionMatrix(confusion.cpu(), 1)
 
 
 def table(counts: ConfusionMatrix, classes: Sequence[str]) -> dict:
-    """The figures as JSON."""
+    """Return the metrics as a JSON object; `None` for the IoU of a class without pixels."""
     per_class = {
         name: None if torch.isnan(value) else float(value)
         for name, value in zip(classes, counts.iou, strict=True)

@@ -1,4 +1,4 @@
-"""Found images side by side, to be looked at: one row a query, the nearest first."""
+"""Contact sheets: thumbnails in rows, for search results and evaluation samples."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,54 +8,57 @@ from PIL import Image, ImageDraw, ImageFont
 
 from patchpack.data.images import Pixels
 
-SHOWN = 50  # images of a query, at most
-SIDE = 128  # pixels that an image is shrunk to fit
-LINE = 16  # of writing
-GAP = 8
-ROWS_SHOWN = 6  # images of an evaluation, spread over the split
-EVAL_SIDE = 240  # pixels that each of these is shrunk to fit
+SHOWN = 50  # maximum thumbnails per row of search results
+SIDE = 128  # maximum side of a thumbnail, px
+LINE = 16  # height of a line of text, px
+GAP = 8  # px between thumbnails
+ROWS_SHOWN = 6  # maximum evaluation samples
+EVAL_SIDE = 240  # maximum side of an evaluation sample, px
 
 
 class Hit(NamedTuple):
-    """One image that was found."""
+    """One thumbnail of a contact sheet."""
 
     image: Pixels
-    title: str  # written below it
+    title: str  # below the thumbnail
 
 
 def draw_hits(rows: Sequence[tuple[str, Sequence[Hit]]], side: int = SIDE) -> Image.Image:
-    """A sheet of all queries, each written above its images, which are shrunk to fit `side`."""
+    """Draw a contact sheet: a heading above each row of thumbnails, a title below each thumbnail.
+
+    side  maximum side of a thumbnail, px; larger images are downscaled, aspect kept
+    """
     columns = max((len(hits) for _, hits in rows), default=0)
-    pictures = [[_shrunk(hit.image, side) for hit in hits] for _, hits in rows]
-    heights = [max((p.height for p in row), default=0) for row in pictures]
-    tall = GAP + sum(LINE + GAP + height + LINE + GAP for height in heights)
-    sheet = Image.new("RGB", (GAP + columns * (side + GAP), tall), "white")
+    thumbnails = [[_thumbnail(hit.image, side) for hit in hits] for _, hits in rows]
+    heights = [max((p.height for p in row), default=0) for row in thumbnails]
+    sheet_height = GAP + sum(LINE + GAP + height + LINE + GAP for height in heights)
+    sheet = Image.new("RGB", (GAP + columns * (side + GAP), sheet_height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
     y = GAP
-    for (query, hits), row, height in zip(rows, pictures, heights, strict=True):
-        draw.text((GAP, y), query, fill="black", font=font)
+    for (heading, hits), row, height in zip(rows, thumbnails, heights, strict=True):
+        draw.text((GAP, y), heading, fill="black", font=font)
         bottom = y + LINE + GAP + height
-        for column, (hit, picture) in enumerate(zip(hits, row, strict=True)):
+        for column, (hit, thumbnail) in enumerate(zip(hits, row, strict=True)):
             x = GAP + column * (side + GAP)
-            sheet.paste(picture, (x + (side - picture.width) // 2, bottom - picture.height))
-            draw.text((x, bottom + 2), _fitting(hit.title, font, side), fill="#555555", font=font)
+            sheet.paste(thumbnail, (x + (side - thumbnail.width) // 2, bottom - thumbnail.height))
+            draw.text((x, bottom + 2), _truncate(hit.title, font, side), fill="#555555", font=font)
         y = bottom + LINE + GAP
     return sheet
 
 
-def _shrunk(image: Pixels, side: int) -> Image.Image:
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.thumbnail((side, side))
-    return picture
+def _thumbnail(image: Pixels, side: int) -> Image.Image:
+    thumbnail = Image.fromarray(np.ascontiguousarray(image))
+    thumbnail.thumbnail((side, side))
+    return thumbnail
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, side: int) -> str:
-    """As much of the end of a text as is no wider than an image."""
-    while font.getlength(text) > side:
+def _truncate(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Return the longest end of a text that fits a width in pixels."""
+    while font.getlength(text) > width:
         text = text[1:]
     return text
 
 
 def evenly_spaced(count: int) -> list[int]:
-    """Numbers of at most ROWS_SHOWN of so many images, evenly spread."""
-    return sorted({round(place) for place in np.linspace(0, count - 1, min(ROWS_SHOWN, count))})
+    """Return up to ROWS_SHOWN evenly spaced indices below `count`, in ascending order."""
+    return sorted({round(index) for index in np.linspace(0, count - 1, min(ROWS_SHOWN, count))})

@@ -1,6 +1,6 @@
-"""One HTML page that holds everything it shows: tables, and pictures inline.
+"""Self-contained HTML reports with sortable tables and inline images.
 
-It works offline, on a narrow screen and on a wide one, in light and in dark.
+The page needs no network and adapts to narrow screens and dark mode.
 """
 
 import base64
@@ -24,7 +24,7 @@ figure { margin: .6rem 0; } figcaption { color: var(--soft); font-size: .88rem; 
 th { cursor: pointer; } th[aria-sort=ascending]::after { content: " ↑"; }
 th[aria-sort=descending]::after { content: " ↓"; }
 """
-# A click on a head sorts its table by that column; figures by size, all else by letters.
+# A click on a column header sorts its table: numbers by value, other cells alphabetically.
 SCRIPT = """
 document.querySelectorAll('th').forEach(head => head.addEventListener('click', () => {
   const table = head.closest('table'), column = head.cellIndex;
@@ -43,14 +43,18 @@ document.querySelectorAll('th').forEach(head => head.addEventListener('click', (
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG and what it shows."""
+    """A PNG with its caption."""
 
     png: bytes
     caption: str
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A page of sections, each a heading and its HTML."""
+def page(title: str, summary: str, sections: Sequence[tuple[str, str]]) -> str:
+    """Return an HTML document.
+
+    summary   plain text below the title
+    sections  (heading, HTML) pairs; headings are plain text
+    """
     body = "".join(
         f"<section><h2>{html.escape(h)}</h2>{content}</section>" for h, content in sections
     )
@@ -58,30 +62,31 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><h1>{html.escape(title)}</h1>{paragraph(lead)}{body}"
+        f"<body><h1>{html.escape(title)}</h1>{paragraph(summary)}{body}"
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 
 
 def paragraph(text: str) -> str:
+    """Return plain text as an HTML paragraph, escaped."""
     return f"<p>{html.escape(text)}</p>"
 
 
-def rows(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is text, the others are figures."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table. The first column is left-aligned text, the others are numbers."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
 
 
-def pictures(*shown: Picture) -> str:
-    """Pictures side by side where the screen is wide enough."""
+def pictures(*items: Picture) -> str:
+    """Return HTML of pictures with captions, side by side if the screen is wide enough."""
     figures = "".join(
         f"<figure><img alt='{html.escape(p.caption)}' "
         f"src='data:image/png;base64,{base64.b64encode(p.png).decode()}'>"
         f"<figcaption>{html.escape(p.caption)}</figcaption></figure>"
-        for p in shown
+        for p in items
     )
     return f"<div class='row'>{figures}</div>"

@@ -1,18 +1,18 @@
-"""A part of a report: what was found, as words, tables, pictures and numbers.
+"""A section of an evaluation report: text, tables, pictures and numbers.
 
-One Section becomes HTML (`report.py`), Markdown and JSON, so the three never say different things.
+HTML, Markdown and JSON reports render the same Section, so they agree.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from patchpack.visualize.html import Picture, paragraph, pictures, rows
+from patchpack.visualize.html import Picture, paragraph, pictures, table
 
 
 @dataclass(frozen=True)
 class Table:
-    """Figures in rows; the first cell of each names it."""
+    """A table of text cells. The first cell of each row is its label."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -20,34 +20,36 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """What one suite found."""
+    """The results of one evaluation suite."""
 
-    name: str  # of the suite
+    name: str  # suite name, key in the JSON report
     title: str
-    text: Sequence[str] = ()  # paragraphs, before the tables
+    text: Sequence[str] = ()  # paragraphs before the tables
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
-    numbers: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)  # the JSON report of the suite
 
     def html(self) -> str:
+        """Return the section as HTML, without its title."""
         parts = [paragraph(text) for text in self.text]
-        parts += [rows(table.header, table.rows) for table in self.tables]
+        parts += [table(t.header, t.rows) for t in self.tables]
         return "".join(parts) + (pictures(*self.pictures) if self.pictures else "")
 
     def markdown(self, folder: str) -> str:
-        """The pictures lie in a folder of this name, as `picture_names` calls them."""
+        """Return the section as Markdown with links to pictures `folder/<picture name>`."""
         lines = [f"## {self.title}"]
         lines += list(self.text)
-        for table in self.tables:
-            lines.append("\n".join(markdown_table(table)))
+        lines += ["\n".join(markdown_table(t)) for t in self.tables]
         for name, picture in zip(self.picture_names(), self.pictures, strict=True):
             lines.append(f"![{picture.caption}]({folder}/{name})")
         return "\n\n".join(lines) + "\n"
 
     def picture_names(self) -> list[str]:
+        """Return the file name of each picture."""
         return [f"{self.name}-{number}.png" for number in range(1, len(self.pictures) + 1)]
 
 
-def markdown_table(table: Table) -> list[str]:
-    lines = ["| " + " | ".join(table.header) + " |", "|" + "---|" * len(table.header)]
-    return lines + ["| " + " | ".join(row) + " |" for row in table.rows]
+def markdown_table(content: Table) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = ["| " + " | ".join(content.header) + " |", "|" + "---|" * len(content.header)]
+    return lines + ["| " + " | ".join(row) + " |" for row in content.rows]

@@ -11,6 +11,7 @@ import patchpack as pp
 from conftest import assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
 from patchpack.model.attention import attend_dense, attend_tiled
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Block, per_image_dropout
 from patchpack.model.navit import forward_flops
 from patchpack.model.padded import encode_padded
@@ -65,7 +66,7 @@ def test_a_block_packed_equals_alone():
     block, embed = model.backbone.encoder.blocks[0], model.backbone.embed
     assert isinstance(block, Block)
     assert_packed_equals_alone(
-        lambda batch: block(embed(batch), batch.segments, attend_tiled),
+        lambda batch: block(embed(batch), AttentionLayout.within(batch.segments), attend_tiled),
         list(block.parameters()),
         per="token",
     )

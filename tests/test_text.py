@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import randomise
 from patchpack.batch import PackedTexts, pack_texts
 from patchpack.model.attention import attend_dense
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.text import TextConfig, TextTower, text_flops
 
 TEXTS = [torch.tensor(tokens, dtype=torch.int32) for tokens in ([3, 1, 4, 1], [5], [9, 2, 6])]
@@ -40,13 +41,13 @@ def test_packed_equals_alone(causal, pooling):
 def test_causal_towers_read_from_left_to_right():
     """The last token is pooled; with another first one it changes, without the last it is other."""
     model = tower(causal=True, pooling="last")
-    segments = pack_texts(TEXTS).segments(True)
-    x = torch.randn(segments.num_tokens, CONFIG.dim)
-    expected = model.encoder(x, segments, attend_dense)
-    torch.testing.assert_close(model.encoder(x, segments), expected, atol=1e-5, rtol=1e-5)
+    layout = AttentionLayout.within(pack_texts(TEXTS).segments, "causal")
+    x = torch.randn(layout.queries.num_tokens, CONFIG.dim)
+    expected = model.encoder(x, layout, attend_dense)
+    torch.testing.assert_close(model.encoder(x, layout), expected, atol=1e-5, rtol=1e-5)
     changed = x.clone()
     changed[3] += 1  # the last token of the first text
-    same = (model.encoder(changed, segments) == model.encoder(x, segments)).all(1)
+    same = (model.encoder(changed, layout) == model.encoder(x, layout)).all(1)
     assert same.tolist() == [True, True, True, False, True, True, True, True]
 
 

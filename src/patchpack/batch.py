@@ -48,7 +48,6 @@ class Segments:
 
     lengths: tuple[int, ...]  # tokens of each image, on the host
     device: torch.device
-    causal: bool = False  # a token attends to itself and those before it only
 
     @cached_property
     def offsets(self) -> Int[Tensor, " image_plus_1"]:
@@ -90,8 +89,9 @@ class PackedTexts:
         if len(self.tokens) != sum(self.lengths) or 0 in self.lengths:
             raise ValueError(f"{len(self.tokens)} tokens for texts of {self.lengths}")
 
-    def segments(self, causal: bool) -> Segments:
-        return Segments(self.lengths, self.tokens.device, causal)
+    @cached_property
+    def segments(self) -> Segments:
+        return Segments(self.lengths, self.tokens.device)
 
     def select(self, texts: Sequence[int]) -> "PackedTexts":
         """Some of these texts, in the order given."""

@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from patchpack.batch import Segments
 from patchpack.model.attention import Attend, select_attention
+from patchpack.model.attention_layout import AttentionLayout
+from patchpack.model.rotary import apply_rotary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multihead attention with normalised queries and keys."""
+    """Multihead attention with normalised and, given angles, rotated queries and keys."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -92,11 +94,17 @@ class SelfAttention(nn.Module):
         self.k_norm = head_norm() if config.qk_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Float[Tensor, "token dim"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        return self.out(attend(q, k, v, segments).flatten(1))
+        if angles is not None:
+            q, k = apply_rotary(q, angles), apply_rotary(k, angles)
+        return self.out(attend(q, k, v, layout).flatten(1))
 
 
 class Block(nn.Module):
@@ -121,9 +129,14 @@ class Block(nn.Module):
             nn.init.constant_(self.mlp_scale, self.layer_scale)
 
     def forward(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Float[Tensor, "token dim"]:
-        attended = self.attention(self.attention_norm(x), segments, attend)
+        segments = layout.queries
+        attended = self.attention(self.attention_norm(x), layout, attend, angles)
         if self.layer_scale is not None:
             attended = attended * self.attention_scale
         x = x + self._regularize(attended, segments)
@@ -161,12 +174,20 @@ class Encoder(nn.Module):
             block.compile(dynamic=True)
 
     def forward(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend | None = None,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Float[Tensor, "token dim"]:
-        return deque(self.layers(x, segments, attend), maxlen=1).pop()  # the others are let go
+        return deque(self.layers(x, layout, attend, angles), maxlen=1).pop()  # others are freed
 
     def layers(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend | None = None,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Iterator[Float[Tensor, "token dim"]]:
         """What each block leaves, first to last, and what the norm makes of the last."""
         attend = attend or select_attention(x.device)
@@ -174,9 +195,9 @@ class Encoder(nn.Module):
             attend = _exclude_from_compile(attend)
         for block in self.blocks:
             if self.checkpoint_blocks and self.training:
-                x = checkpoint(block, x, segments, attend, use_reentrant=False)
+                x = checkpoint(block, x, layout, attend, angles, use_reentrant=False)
             else:
-                x = block(x, segments, attend)
+                x = block(x, layout, attend, angles)
             yield x
         yield self.norm(x)
 

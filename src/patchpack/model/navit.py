@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, Segments
 from patchpack.model.attention import Attend, select_attention
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
 from patchpack.model.pooling import build_pool, pool_flops
 from patchpack.model.positions import Factorized, Positions, Rotary
-from patchpack.model.rotary import RotaryAttention, rotary_angles
+from patchpack.model.rotary import rotary_angles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +66,17 @@ class EncoderOutput(NamedTuple):
 
 
 class TokenStream(NamedTuple):
-    """Tokens on their way through the blocks."""
+    """The input of the blocks."""
 
     x: Float[Tensor, "token dim"]  # registers before the patches of each image
-    segments: Segments
+    layout: AttentionLayout
     attend: Attend
-    places: Int[Tensor, " patch"] | None  # of patches in the stream; all of it when None
+    angles: Float[Tensor, "token pair"] | None  # of rotary positions; 0 for registers
+    token_index: Int[Tensor, " patch"] | None  # the token of each patch; None: no registers
 
     def patches_of(self, x: Float[Tensor, "token dim"]) -> Float[Tensor, "patch dim"]:
-        return x if self.places is None else x.index_select(0, self.places)
+        """The rows of patches among those of all tokens."""
+        return x if self.token_index is None else x.index_select(0, self.token_index)
 
 
 class NaViT(nn.Module):
@@ -113,8 +116,8 @@ class NaViT(nn.Module):
     def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
         """Tokens and pooled vectors; `attend` replaces the attention chosen for the device."""
         stream = self._stream(batch, attend)
-        x = self.encoder(*stream[:3])
-        return EncoderOutput(stream.patches_of(x), self.pool(x, stream.segments))
+        x = self.encoder(stream.x, stream.layout, stream.attend, stream.angles)
+        return EncoderOutput(stream.patches_of(x), self.pool(x, stream.layout.queries))
 
     def layers(
         self, batch: PackedBatch, names: Collection[str], attend: Attend | None = None
@@ -125,27 +128,26 @@ class NaViT(nn.Module):
         if unknown := sorted(set(names) - set(known)):
             raise ValueError(f"there are no layers {unknown}: choose among {', '.join(known)}")
         stream = self._stream(batch, attend)
-        everything = chain([stream.x], self.encoder.layers(*stream[:3]))
+        blocks = self.encoder.layers(stream.x, stream.layout, stream.attend, stream.angles)
         return {
             name: stream.patches_of(x)
-            for name, x in zip(known, everything, strict=True)
+            for name, x in zip(known, chain([stream.x], blocks), strict=True)
             if name in names
         }
 
     def _stream(self, batch: PackedBatch, attend: Attend | None = None) -> "TokenStream":
-        """What goes through the blocks, and with which attention."""
+        """The input of the blocks for a pack."""
         segments = batch.segments
         x, angles = self.embed(batch), self._angles(batch)
-        places = None
+        token_index = None
         if self.registers is not None:
-            x, places, _ = prepend_tokens(x, self.registers, segments)
+            x, token_index, _ = prepend_tokens(x, self.registers, segments)
             segments = segments.prepend_tokens(len(self.registers))
-        attend = attend or select_attention(x.device)
-        if angles is not None:
-            attend = RotaryAttention(
-                attend, angles if places is None else _at(places, angles, len(x))
-            )
-        return TokenStream(x, segments, attend, places)
+            if angles is not None:
+                zeros = angles.new_zeros(len(x), angles.shape[1])
+                angles = zeros.index_copy(0, token_index, angles)
+        layout = AttentionLayout.within(segments)
+        return TokenStream(x, layout, attend or select_attention(x.device), angles, token_index)
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
         """Normalise pixels, project patches, add positions; in the precision of the norms, which
@@ -214,11 +216,6 @@ def training_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
 def _grid_of_tokens(batch: PackedBatch) -> Int[Tensor, "token 2"]:
     """The grid of the image that each token belongs to."""
     return batch.grids.to(batch.coords.device, non_blocking=True)[batch.segments.ids]
-
-
-def _at(places: Tensor, angles: Tensor, tokens: int) -> Tensor:
-    """Angles of a longer stream: those given at their places, none elsewhere."""
-    return angles.new_zeros(tokens, angles.shape[1]).index_copy(0, places, angles)
 
 
 def prepend_tokens(

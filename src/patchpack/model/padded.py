@@ -19,6 +19,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from patchpack.batch import PackedBatch, Segments
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.navit import EncoderOutput, NaViT
 
 
@@ -28,7 +29,7 @@ class PaddedAttention:
 
     used: Bool[Tensor, "image slot"]
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
         q, k, v = (x.unflatten(0, self.used.shape).transpose(1, 2) for x in (q, k, v))
         mask = self.used[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -47,5 +48,6 @@ def encode_padded(model: NaViT, batch: PackedBatch) -> EncoderOutput:
     slots = used.flatten().nonzero()[:, 0]
     x = model.embed(batch)
     padded = x.new_zeros(rows.num_tokens, x.shape[-1]).index_copy(0, slots, x)
-    encoded = model.encoder(padded, rows, PaddedAttention(used)).index_select(0, slots)
+    encoded = model.encoder(padded, AttentionLayout.within(rows), PaddedAttention(used))
+    encoded = encoded.index_select(0, slots)
     return EncoderOutput(encoded, model.pool(encoded, batch.segments))

@@ -7,14 +7,10 @@ difference of their places only (Su et al., arXiv 2104.09864, §3.2; axial).
 Axes: token, head, head_dim, pair (head_dim / 2).
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchpack.batch import Segments
-from patchpack.model.attention import Attend
 from patchpack.model.positions import Rotary, table_coordinates, wave_angles
 
 
@@ -33,14 +29,3 @@ def apply_rotary(
     a, b = x.float().chunk(2, dim=-1)
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class RotaryAttention:
-    """An attention whose queries and keys are turned first."""
-
-    attend: Attend
-    angles: Float[Tensor, "token pair"]
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
-        return self.attend(apply_rotary(q, self.angles), apply_rotary(k, self.angles), v, segments)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import PackedTexts, Segments
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
 from patchpack.model.pooling import Pooling, build_pool, pool_flops
 
@@ -57,9 +58,10 @@ class TextTower(nn.Module):
             nn.init.normal_(table.weight, std=self.config.dim**-0.5)
 
     def forward(self, texts: PackedTexts) -> Float[Tensor, "text dim"]:
-        segments = texts.segments(self.config.causal)
+        segments = texts.segments
+        layout = AttentionLayout.within(segments, "causal" if self.config.causal else "full")
         x = self.vocabulary(texts.tokens) + self.positions(self._places(segments))
-        return self.pool(self.encoder(x, segments), segments)
+        return self.pool(self.encoder(x, layout), segments)
 
     def _places(self, segments: Segments) -> Int[Tensor, " token"]:
         """The place of each token in its own text."""

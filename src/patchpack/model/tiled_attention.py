@@ -8,8 +8,8 @@
 A pack of small images has many different lengths. One product for each of them is mostly overhead;
 one product for all of them is mostly padding. `tile_lengths` finds the cheapest cut between the
 two. Tokens are moved into tiles and back by row numbers that are the same for every layer; what is
-padding is masked, takes its numbers from its own image, and gives no gradient. In causal segments
-it comes after all that is real, so that the mask of what comes after hides it too.
+padding is masked, takes its numbers from its own image, and gives no gradient. Under a causal or a
+prefix mask it comes after all real tokens, so the mask of later tokens hides it too.
 
 Axes: token, head, head_dim; row (a slot of a tile, for one head), tile.
 """
@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from patchpack.batch import Segments
+from patchpack.model.attention_layout import AttentionLayout
 
 OVERHEAD = 10_000  # cells of an attention matrix that take as long as one more tile
 
@@ -57,8 +58,8 @@ class TileLayout:
     """Where every row of a stream lies in its tiles, and back."""
 
     shapes: tuple[tuple[int, int], ...]  # (images · heads, slots) of each tile
-    # What to mask, [batch, 1, slot] or, in causal segments, [slot, slot]; None where all is seen.
-    masks: tuple[Bool[Tensor, "..."] | None, ...]
+    # Hidden keys, broadcast over [image, head, query slot, key slot]; None where none is hidden.
+    masks: tuple[Bool[Tensor, "#image 1 #slot slot"] | None, ...]
     sources: Int[Tensor, " row"]  # token · heads + head that each row is filled from
     token_rows: Int[Tensor, " token_head"]  # the row that holds each token and head
     padding: Int[Tensor, " padded_row"]  # rows that hold nothing
@@ -79,8 +80,9 @@ class TileLayout:
 
 
 @lru_cache(maxsize=8)
-def tile_layout(segments: Segments, heads: int) -> TileLayout:
-    """The tiles of a pack; all layers share them."""
+def tile_layout(layout: AttentionLayout, heads: int) -> TileLayout:
+    """The tiles of a pack with as many keys as queries; all layers share them."""
+    segments = layout.queries
     lengths = np.asarray(segments.lengths, dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
     head = np.arange(heads)[:, None]
@@ -93,9 +95,8 @@ def tile_layout(segments: Segments, heads: int) -> TileLayout:
         shapes.append((len(images) * heads, longest))
         sources.append((token * heads + head).ravel())
         unused.append(pad.ravel())
-        mask = np.triu(np.ones((longest, longest), bool), 1) if segments.causal else pad
-        shape = mask.shape if segments.causal else (-1, 1, longest)
-        masks.append(_tensor(mask.reshape(shape), segments) if mask.any() else None)
+        mask = _hidden(layout, images, longest)
+        masks.append(_tensor(mask[:, None], segments) if mask.any() else None)
     source, empty = np.concatenate(sources), np.concatenate(unused)
     token_rows = np.empty(segments.num_tokens * heads, dtype=np.int64)
     token_rows[source[~empty]] = np.flatnonzero(~empty)
@@ -104,6 +105,19 @@ def tile_layout(segments: Segments, heads: int) -> TileLayout:
         tuple(masks),
         *(_tensor(x, segments) for x in (source, token_rows, np.flatnonzero(empty))),
     )
+
+
+def _hidden(
+    layout: AttentionLayout, images: Int[np.ndarray, " image"], slots: int
+) -> Bool[np.ndarray, "#image #slot slot"]:
+    """Whether a key is hidden from a query, in a tile of these images."""
+    slot = np.arange(slots)
+    if layout.mask == "full":
+        return slot >= np.asarray(layout.queries.lengths)[images, None, None]
+    later = slot > slot[:, None]
+    if layout.mask == "causal":
+        return later[None]
+    return later & (slot >= np.asarray(layout.prefix_lengths)[images, None, None])
 
 
 def _tensor(array: np.ndarray, segments: Segments) -> Tensor:
@@ -118,19 +132,19 @@ class TiledAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
         heads, head_dim = q.shape[1:]
-        tiles = tile_layout(segments, heads)
+        tiles = tile_layout(layout, heads)
         queries, keys, values = (tiles.fill(x) for x in (q, k, v))
         queries *= head_dim**-0.5
         out = torch.empty_like(values)
         weights = []
         with torch.autocast(q.device.type, enabled=False):
             streams = zip(*map(tiles.split, (queries, keys, values, out)), strict=True)
-            for (query, key, value, mixed), masks in zip(streams, tiles.masks, strict=True):
+            for (query, key, value, mixed), mask in zip(streams, tiles.masks, strict=True):
                 scores = query @ key.mT
-                if masks is not None:
-                    scores.masked_fill_(masks, -torch.inf)
+                if mask is not None:
+                    scores.unflatten(0, (-1, heads)).masked_fill_(mask, -torch.inf)
                 weights.append(scores.softmax(-1))
                 torch.bmm(weights[-1], value, out=mixed)
         ctx.save_for_backward(queries, keys, values, *weights)

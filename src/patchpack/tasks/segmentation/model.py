@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
 from patchpack.model.attention import Attend
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Encoder, encoder_flops, init_submodules
 from patchpack.model.feature_maps import kept_map, to_maps
 from patchpack.model.navit import NaViTConfig, prepend_tokens
@@ -204,7 +205,8 @@ class MaskTransformerDecoder(nn.Module):
         self, x: Float[Tensor, "token dim"], segments: Segments
     ) -> Float[Tensor, "token label"]:
         stream, places, before = prepend_tokens(self.patches(x), self.class_tokens, segments)
-        stream = self.encoder(stream, segments.prepend_tokens(self.num_classes))
+        extended = segments.prepend_tokens(self.num_classes)
+        stream = self.encoder(stream, AttentionLayout.within(extended))
         patches = F.normalize(self.patch_proj(stream[places]), dim=-1)
         classes = F.normalize(self.class_proj(stream[before]), dim=-1)
         own = classes.unflatten(0, (segments.num_images, self.num_classes))

@@ -84,8 +84,7 @@ def _attend_each(q: Queries, k: Keys, v: Keys, layout: AttentionLayout) -> Queri
 
 
 def _empty_output(q: Queries, k: Keys, v: Keys) -> Queries:
-    """The output for a pack without queries: no token, but a gradient for every weight, which
-    processes that share gradients wait for."""
+    """Return no tokens, with a gradient for every input: DistributedDataParallel waits for them."""
     return q + k[:0] + v[:0]
 
 
@@ -131,11 +130,11 @@ def attend_cuda(q: Queries, k: Keys, v: Keys, layout: AttentionLayout) -> Querie
 
 @lru_cache(maxsize=2)
 def _block_mask(layout: AttentionLayout) -> object:
-    """Which blocks of 128 x 128 tokens have a visible key; all layers share it."""
+    """Return the block mask, in blocks of 128 x 128 tokens; all layers share it."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     queries, keys = layout.queries, layout.keys
-    with torch.inference_mode(False):  # kept, and perhaps trained with later
+    with torch.inference_mode(False):  # cached, and perhaps used in training later
         return create_block_mask(
             lambda b, h, query, key: layout.is_visible(query, key),
             None,
@@ -154,5 +153,5 @@ def _compiled_flex() -> Callable[..., Tensor]:
 
 
 def select_attention(device: torch.device) -> Attend:
-    """The fastest exact attention for a device."""
+    """Return the fastest exact attention for a device."""
     return attend_cuda if device.type == "cuda" else attend_tiled

@@ -87,7 +87,7 @@ class AttentionLayout:
 
     @cached_property
     def _in_prefix(self) -> Bool[Tensor, " key"]:
-        with torch.inference_mode(False):  # kept, and perhaps trained with later
+        with torch.inference_mode(False):  # cached, and perhaps used in training later
             lengths = torch.tensor(self.prefix_lengths, dtype=torch.int64)
             ends = self.keys.offsets[:-1] + lengths.to(self.keys.device, non_blocking=True)
             keys = torch.arange(self.keys.num_tokens, device=self.keys.device)

@@ -95,8 +95,8 @@ class Trainer:
             objective,
             task,
             world,
-            checkpoint_blocks=config.train.activation_checkpointing,
-            compile_blocks=config.train.compile,
+            activation_checkpointing=config.train.activation_checkpointing,
+            compile=config.train.compile,
         )
 
     @property

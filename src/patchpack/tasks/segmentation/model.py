@@ -205,7 +205,7 @@ class MaskTransformerDecoder(nn.Module):
         self, x: Float[Tensor, "token dim"], segments: Segments
     ) -> Float[Tensor, "token label"]:
         stream, places, before = prepend_tokens(self.patches(x), self.class_tokens, segments)
-        extended = segments.prepend_tokens(self.num_classes)
+        extended = segments.extended(self.num_classes)
         stream = self.encoder(stream, AttentionLayout.within(extended))
         patches = F.normalize(self.patch_proj(stream[places]), dim=-1)
         classes = F.normalize(self.class_proj(stream[before]), dim=-1)

@@ -24,7 +24,8 @@ from study import Finding, parse, publish
 from patchpack.batch import Segments
 from patchpack.data.packing.bin_packing import pack_lengths
 from patchpack.data.packing.dropping import BetaDrop, kept_counts
-from patchpack.model.attention import Attend, attend_dense, backend
+from patchpack.model.attention import Attend, attend_dense, select_attention
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Block, EncoderConfig
 from patchpack.train.precision import autocast, choose_dtype
 from patchpack.visualize.figures import COLORS, png
@@ -109,11 +110,11 @@ def timed_share(width: int, packed: int, attend: Attend) -> float:
     config = EncoderConfig(dim=width, depth=1, num_heads=width // 64, mlp_dim=4 * width)
     block = Block(config, 0.0).to(DEVICE).eval()
     block.requires_grad_(False)
-    segments = Segments((256,) * packed, DEVICE)
+    layout = AttentionLayout.within(Segments((256,) * packed, DEVICE))
     x = torch.randn(256 * packed, width, device=DEVICE)
     with autocast(DEVICE, choose_dtype("auto", DEVICE)):
-        whole = seconds_of(lambda: block(x, segments, attend))
-        without = seconds_of(lambda: block(x, segments, lambda q, k, v, _: v))
+        whole = seconds_of(lambda: block(x, layout, attend))
+        without = seconds_of(lambda: block(x, layout, lambda q, k, v, _: v))
     return max(0.0, 1 - without / whole)
 
 
@@ -154,7 +155,7 @@ def main() -> None:
 
 def attention_shares() -> dict[str, dict[str, float]]:
     """By width and images packed: under a dense mask, and inside images only."""
-    own = backend(DEVICE)
+    own = select_attention(DEVICE)
     return {
         f"{width}x{packed}": {
             "dense": 256 * packed / (6 * width + 256 * packed),

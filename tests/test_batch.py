@@ -1,4 +1,4 @@
-"""A pack is its images laid back to back, and says where each lies."""
+"""A pack has its images back to back, with their lengths."""
 
 import pytest
 import torch
@@ -7,12 +7,12 @@ from conftest import make_images
 from patchpack.batch import PackedBatch, Segments, collate
 
 
-def test_segments_say_where_each_image_lies():
+def test_segments_have_the_offset_of_each_image_and_the_image_of_each_token():
     segments = Segments((4, 2, 3), torch.device("cpu"))
     assert segments.offsets.tolist() == [0, 4, 6, 9]
     assert segments.ids.tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 2]
     assert segments.offsets.dtype == torch.int32
-    assert segments.prepend_tokens(2).lengths == (6, 4, 5)
+    assert segments.extended(2).lengths == (6, 4, 5)
 
 
 def test_collate_keeps_order_pixels_and_targets():
@@ -24,13 +24,14 @@ def test_collate_keeps_order_pixels_and_targets():
     torch.testing.assert_close(pack.patches, torch.cat([image.patches for image in images]))
 
 
-def test_select_gives_the_images_alone():
+def test_select_equals_a_pack_of_those_images():
     images = make_images()
-    some = collate(images, 12).select([4, 1])
+    selected = collate(images, 12).select([4, 1])
     expected = collate([images[4], images[1]], 12)
-    assert torch.equal(some.patches, expected.patches) and torch.equal(some.coords, expected.coords)
-    assert some.lengths == expected.lengths and some.keys == expected.keys
-    assert some.targets["label"].tolist() == [1, 1]
+    assert torch.equal(selected.patches, expected.patches)
+    assert torch.equal(selected.coords, expected.coords)
+    assert selected.lengths == expected.lengths and selected.keys == expected.keys
+    assert selected.targets["label"].tolist() == [1, 1]
 
 
 def test_an_empty_pack_is_a_pack():
@@ -38,7 +39,7 @@ def test_an_empty_pack_is_a_pack():
     assert pack.num_images == 0 and pack.num_tokens == 0 and pack.segments.ids.tolist() == []
 
 
-def test_lengths_that_do_not_add_up_are_refused():
+def test_lengths_that_do_not_add_up_are_rejected():
     with pytest.raises(ValueError, match="add up to 3 tokens, but there are 4 patches"):
         PackedBatch(
             patches=torch.zeros(4, 12), coords=torch.zeros(4, 2, dtype=torch.int32),

@@ -202,7 +202,7 @@ WRONG = {
     "zero tokens": (["predict", "{run}", "{image}", "--max-tokens", "0"], "must be at least 1"),
     "zero top": (["predict", "{run}", "{image}", "--top", "0"], "top must be at least 1"),
     "no recipe": (["train", "{tmp}/recipe.py"], "there is no recipe"),
-    "not a preset": (["train", "{root}", "--preset", "navit_x"], "there is no model 'navit_x'"),
+    "not a preset": (["train", "{root}", "--preset", "navit_x"], "unknown model 'navit_x'"),
     "resume nothing": (["train", "--resume", "{tmp}"], "is not a run"),
     "resume with more": (["train", "--resume", "{run}", "--out", "x"], "no further options"),
     "resume what": (["train", "--resume"], "--resume needs a value"),

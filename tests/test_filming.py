@@ -225,7 +225,7 @@ def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp
     more = replace(
         clips, out=tmp_path / "more", init=run, model=replace(clips.model, time_table_size=64)
     )
-    with pytest.raises(CheckpointError, match=r"cannot become 64.*give --model.time-table-size 32"):
+    with pytest.raises(CheckpointError, match=r"cannot be extended to 64.*give --model.time-table-size 32"):
         start(more, live=False)
     rot90 = replace(
         config, out=tmp_path / "turned", model=replace(config.model, positions=Rotary())

@@ -1,4 +1,4 @@
-"""A model's answer for an image does not depend on what else is in the pack, at any level."""
+"""The outputs for an image do not depend on the other images of the pack, at any level."""
 
 import weakref
 from functools import partial
@@ -11,6 +11,7 @@ import patchpack as pp
 from conftest import assert_packed_equals_alone, make_images, randomise
 from patchpack.batch import collate
 from patchpack.model.attention import attend_dense, attend_tiled
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Block, per_image_dropout
 from patchpack.model.navit import forward_flops
 from patchpack.model.padded import encode_padded
@@ -47,17 +48,17 @@ def test_packed_equals_alone(changes, level):
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_packed_equals_alone_in_float32_with_usual_weights(changes):
-    """With the weights a model begins with, the outputs agree to 1e-5."""
+def test_packed_equals_alone_in_float32_with_initial_weights(changes):
+    """With initial weights, outputs agree to 1e-5."""
     model = small(**changes).eval()
     images = make_images()
     packed = model.encode(collate(images, 12))
     ends = torch.tensor([len(image.patches) for image in images]).cumsum(0).tolist()
     for i, (image, end) in enumerate(zip(images, ends, strict=True)):
-        alone = model.encode(collate([image], 12))
+        single = model.encode(collate([image], 12))
         tokens = packed.tokens[end - len(image.patches) : end]
-        torch.testing.assert_close(tokens, alone.tokens, atol=1e-5, rtol=0)
-        torch.testing.assert_close(packed.pooled[i], alone.pooled[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(tokens, single.tokens, atol=1e-5, rtol=0)
+        torch.testing.assert_close(packed.pooled[i], single.pooled[0], atol=1e-5, rtol=0)
 
 
 def test_a_block_packed_equals_alone():
@@ -65,14 +66,13 @@ def test_a_block_packed_equals_alone():
     block, embed = model.backbone.encoder.blocks[0], model.backbone.embed
     assert isinstance(block, Block)
     assert_packed_equals_alone(
-        lambda batch: block(embed(batch), batch.segments, attend_tiled),
+        lambda batch: block(embed(batch), AttentionLayout.within(batch.segments), attend_tiled),
         list(block.parameters()),
         per="token",
     )
 
 
-def test_changed_neighbours_change_nothing_at_all():
-    """Not within a tolerance: the same bits."""
+def test_changed_neighbors_change_no_bit_of_an_image():
     model = randomise(small()).eval()
     images = make_images()
     changed = [
@@ -101,7 +101,7 @@ def test_the_dense_reference_agrees():
     )
 
 
-def test_gradients_are_the_same_bits_every_time():
+def test_gradients_are_deterministic_to_the_bit():
     model = randomise(small())
     batch = collate(make_images(GRIDS_LARGE), 12)
     runs = []
@@ -116,7 +116,7 @@ def test_gradients_are_the_same_bits_every_time():
 GRIDS_LARGE = ((30, 40), (17, 23), (40, 40), (9, 100)) * 4
 
 
-def test_every_parameter_is_initialised_and_trained():
+def test_every_parameter_is_initialized_and_trained():
     model = small(registers=2, layer_scale=0.1)
     assert all(torch.isfinite(p).all() for p in model.parameters())
     randomise(model)
@@ -124,7 +124,7 @@ def test_every_parameter_is_initialised_and_trained():
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
-def test_noise_is_drawn_once_for_each_image():
+def test_dropout_is_drawn_once_per_image():
     segments = collate(make_images(), 12).segments
     torch.manual_seed(0)
     noise = per_image_dropout(segments, 4, 0.5)
@@ -135,18 +135,18 @@ def test_noise_is_drawn_once_for_each_image():
 
 
 @pytest.mark.parametrize("changes", [{"drop_path": 0.5}, {"dropout": 0.5}], ids=str)
-def test_noise_belongs_to_training_only(changes):
+def test_dropout_is_for_training_only(changes):
     model, batch = randomise(small(**changes)), collate(make_images(), 12)
     assert not torch.equal(model(batch), model(batch))
     model.eval()
     assert torch.equal(model(batch), model(batch))
 
 
-def test_recomputed_activations_change_nothing():
+def test_activation_checkpointing_changes_no_gradient():
     model, batch = randomise(small(drop_path=0.3)), collate(make_images(), 12)
     gradients = []
-    for checkpoint in (False, True):
-        model.backbone.encoder.checkpoint_blocks = checkpoint
+    for recompute in (False, True):
+        model.backbone.encoder.activation_checkpointing = recompute
         model.zero_grad()
         torch.manual_seed(1)
         model.loss(batch).sum.backward()
@@ -154,25 +154,25 @@ def test_recomputed_activations_change_nothing():
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_an_empty_pack_goes_through():
+def test_an_empty_pack_has_a_loss_and_gradients():
     model = small()
     loss = model.loss(collate([], 12))
     loss.sum.backward()
     assert loss.count == 0 and loss.sum.item() == 0
-    # Processes that share gradients wait for each of them.
+    # DistributedDataParallel waits for every gradient.
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_flops_of_vit_b16_are_the_published_ones():
-    """17.58 G multiply-adds at 224² is what ViT-B/16 with a class token is known for."""
+def test_flops_of_vit_b16_equal_the_published_ones():
+    """ViT-B/16 with a class token has 17.58 G multiply-adds at 224²."""
     config = pp.model_config("navit_b16", pooling="mean")
     assert forward_flops(config, [196]) / 2e9 == pytest.approx(17.5, abs=0.1)
     assert forward_flops(config, [196] * 3) == 3 * forward_flops(config, [196])
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_flops_are_those_that_pytorch_counts(changes):
-    """Of images of one length, whose tiles hold no padding."""
+def test_flops_equal_the_count_of_pytorch(changes):
+    """With images of one length, whose tiles have no padding."""
     model = randomise(small(**changes))
     pack = collate(make_images(grids=[(3, 4)] * 9)[::2], 12)
     with FlopCounterMode(display=False) as counter:
@@ -184,26 +184,26 @@ def test_flops_are_those_that_pytorch_counts(changes):
 
 
 @pytest.mark.parametrize("changes", [{}, VARIANTS["plain ViT"], {"layer_scale": 0.1}])
-def test_padded_rows_give_the_same_answers_and_gradients(changes):
+def test_padded_rows_have_the_same_outputs_and_gradients(changes):
     model, pack = randomise(small(**changes)), collate(make_images(), 12)
-    found = []
+    results = []
     for encode in (model.backbone.encode, partial(encode_padded, model.backbone)):
         model.zero_grad()
         encoded = encode(pack)
         (encoded.pooled.sin().sum() + encoded.tokens.cos().sum()).backward()
         grads = [p.grad.clone() for p in model.backbone.parameters()]
-        found.append([encoded.tokens, encoded.pooled, *grads])
-    for packed, padded in zip(*found, strict=True):
+        results.append([encoded.tokens, encoded.pooled, *grads])
+    for packed, padded in zip(*results, strict=True):
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4 * packed.abs().max().item())
 
 
-def test_padded_rows_of_what_they_lack_are_refused():
+def test_padded_mode_rejects_registers():
     with pytest.raises(ValueError, match="registers"):
         encode_padded(small(registers=1).backbone, collate(make_images(), 12))
 
 
-def test_parameter_counts_are_those_of_the_papers():
-    """With biases and 1000 classes, as they are quoted; ours differ in the position tables."""
+def test_parameter_counts_equal_the_published_ones():
+    """With biases and 1000 classes, as published; position tables differ."""
     millions = {"navit_ti16": 5.7, "navit_s16": 22.1, "navit_b16": 86.6, "navit_l16": 304.3}
     for name, expected in millions.items():
         with torch.device("meta"):
@@ -213,7 +213,7 @@ def test_parameter_counts_are_those_of_the_papers():
         assert count == pytest.approx(expected, rel=0.01)
 
 
-def test_wrong_use_is_refused_by_name():
+def test_wrong_names_and_sizes_are_rejected():
     with pytest.raises(ValueError, match="did you mean 'navit_s16'"):
         pp.create_model("navit_s61")
     with pytest.raises(
@@ -228,7 +228,7 @@ def test_wrong_use_is_refused_by_name():
         small(positions=Factorized(table_size=4))(collate(make_images(), 12))
 
 
-def test_named_models_exist():
+def test_presets_exist():
     names = pp.list_models()
     assert {
         "navit_ti16",
@@ -243,17 +243,17 @@ def test_named_models_exist():
     assert pp.create_model("navit_ti16").head(torch.ones(1)) == 1  # no classes: features
 
 
-def test_a_pass_without_gradients_keeps_no_more_than_two_layers():
-    """What a block leaves is let go once the next has used it."""
-    model, alive, most = small(depth=6).eval(), [], 0
+def test_inference_keeps_the_outputs_of_at_most_two_blocks():
+    """The output of a block is freed once the next block has used it."""
+    model, outputs, peak = small(depth=6).eval(), [], 0
 
-    def note(block, inputs, output):
-        nonlocal most
-        alive.append(weakref.ref(output))
-        most = max(most, sum(ref() is not None for ref in alive))
+    def count_alive(block, inputs, output):
+        nonlocal peak
+        outputs.append(weakref.ref(output))
+        peak = max(peak, sum(ref() is not None for ref in outputs))
 
     for block in model.backbone.encoder.blocks:
-        block.register_forward_hook(note)
+        block.register_forward_hook(count_alive)
     with torch.no_grad():
         model(collate(make_images(), 12))
-    assert len(alive) == 6 and most <= 2
+    assert len(outputs) == 6 and peak <= 2

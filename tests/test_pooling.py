@@ -1,4 +1,4 @@
-"""Packing must not be visible: an image pools to the same vector alone or in company."""
+"""An image pools to the same vector in a pack of its own and among others."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A position depends on the patch's place in its own grid, and on nothing else."""
+"""A position depends on the coordinates of a patch in its own grid only."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def all_coords(h: int, w: int) -> torch.Tensor:
     return torch.cartesian_prod(torch.arange(h), torch.arange(w))
 
 
-def grid_of(h: int, w: int) -> torch.Tensor:
+def grids_of(h: int, w: int) -> torch.Tensor:
     return torch.tensor([h, w]).expand(h * w, 2)
 
 
@@ -52,16 +52,16 @@ def test_packed_equals_alone(config):
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
-def test_places_differ_and_are_as_long_as_tokens(config):
+def test_embeddings_differ_and_have_the_norm_of_tokens(config):
     torch.manual_seed(0)
     positions = config.build(64)
     positions.init_weights()
-    added = positions(all_coords(3, 4), grid_of(3, 4))
-    assert torch.pdist(added).min() > 1e-3
-    assert 0.3 < added.norm(dim=1).mean() < 3
+    embeddings = positions(all_coords(3, 4), grids_of(3, 4))
+    assert torch.pdist(embeddings).min() > 1e-3
+    assert 0.3 < embeddings.norm(dim=1).mean() < 3
 
 
-def test_factorized_takes_a_row_and_a_column():
+def test_factorized_combines_a_row_and_a_column():
     coords = torch.tensor([[2, 3], [0, 0]])
     combine = {"sum": torch.add, "product": torch.mul, "concat": lambda y, x: torch.cat([y, x], 1)}
     for name, function in combine.items():
@@ -70,27 +70,27 @@ def test_factorized_takes_a_row_and_a_column():
         assert torch.equal(positions(coords, torch.full((2, 2), 4)), expected)
 
 
-def test_coordinates_are_those_of_figure_16():
+def test_coordinates_equal_figure_16():
     """224 x 160 px in patches of 32: the last patch ends at (1, 1) and at (1, 0.71)."""
     grid, last = torch.tensor([[5, 7]]), torch.tensor([[4, 6]])
     assert table_coordinates(last, grid, "absolute", 128).tolist() == [[4, 6]]
     for coordinates, end in (("fractional", [1, 1]), ("aspect", [5 / 7, 1])):
         length = 1000.0
-        centre = (table_coordinates(last, grid, coordinates, 1000) + 0.5) / length
+        center = (table_coordinates(last, grid, coordinates, 1000) + 0.5) / length
         half = 0.5 / (grid if coordinates == "fractional" else grid.amax())
-        torch.testing.assert_close(centre + half, torch.tensor([end]).float(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(center + half, torch.tensor([end]).float(), atol=1e-6, rtol=0)
 
 
-def test_fractional_coordinates_of_a_grid_as_long_as_the_table_are_its_rows():
+def test_fractional_coordinates_of_a_grid_of_table_size_are_its_rows():
     positions = randomise(Factorized(table_size=6, coordinates="fractional").build(4))
     absolute = Factorized(table_size=6).build(4)
     absolute.load_state_dict(positions.state_dict())
-    coords, grids = all_coords(6, 6), grid_of(6, 6)
+    coords, grids = all_coords(6, 6), grids_of(6, 6)
     torch.testing.assert_close(positions(coords, grids), absolute(coords, grids))
-    # One patch alone lies in the middle; far more patches than rows stay within the table.
+    # A single patch lies in the middle; far more patches than rows stay within the table.
     middle = positions(torch.zeros(1, 2), torch.ones(1, 2))
     torch.testing.assert_close(middle[0], (positions.y[2:4] + positions.x[2:4]).mean(0))
-    fine = positions(all_coords(40, 2), grid_of(40, 2))
+    fine = positions(all_coords(40, 2), grids_of(40, 2))
     assert fine.isfinite().all()
 
 
@@ -98,13 +98,13 @@ def test_fractional_coordinates_of_a_grid_as_long_as_the_table_are_its_rows():
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("grid", [(1, 1), (3, 40), (16, 16), (30, 8), (7, 5)])
 @pytest.mark.parametrize("side", [1, 2, 16])
-def test_interpolated_is_a_resize(grid, filter, antialias, side):
+def test_interpolated_equals_a_resize(grid, filter, antialias, side):
     config = Interpolated(side=side, filter=filter, antialias=antialias)
     positions = randomise(config.build(4))
-    found = positions(all_coords(*grid), grid_of(*grid))
+    embeddings = positions(all_coords(*grid), grids_of(*grid))
     table = positions.table.permute(2, 0, 1)[None]
     expected = F.interpolate(table, grid, mode=filter, antialias=antialias)
-    torch.testing.assert_close(found, expected[0].flatten(1).T, atol=5e-6, rtol=1e-5)
+    torch.testing.assert_close(embeddings, expected[0].flatten(1).T, atol=5e-6, rtol=1e-5)
 
 
 def test_weights_sum_to_one():
@@ -115,14 +115,14 @@ def test_weights_sum_to_one():
         torch.testing.assert_close(sums, torch.ones(2, 2))
 
 
-def test_sinusoids_are_those_of_the_transformer():
-    added = Sinusoidal(base=10_000).build(8)(torch.tensor([[3, 50]]), torch.tensor([[64, 64]]))
+def test_sinusoids_equal_the_transformers():
+    embeddings = Sinusoidal(base=10_000).build(8)(torch.tensor([[3, 50]]), torch.tensor([[64, 64]]))
     waves = torch.tensor([1, 10_000**-0.5])
     expected = torch.cat([f(p * waves) for p in (3, 50) for f in (torch.sin, torch.cos)]) / 2
-    torch.testing.assert_close(added[0], expected)
+    torch.testing.assert_close(embeddings[0], expected)
 
 
-def test_rotary_attention_sees_differences_of_places_only():
+def test_rotary_scores_depend_on_differences_of_coordinates_only():
     q, k = torch.randn(2, 1, 1, 16)
     grids = torch.tensor([[64, 64]])
 
@@ -143,6 +143,6 @@ def test_only_absolute_learned_tables_end():
 
 
 @pytest.mark.parametrize("config", [Factorized(combine="concat"), Sinusoidal(), Fourier()])
-def test_widths_that_do_not_divide_are_refused(config):
+def test_dims_that_cannot_be_split_are_rejected(config):
     with pytest.raises(ValueError, match=type(config).__name__):
         config.build(7)

@@ -61,13 +61,13 @@ def test_maps_put_every_token_in_its_place_and_holes_where_none_is():
 def test_layers_are_reached_by_name():
     model = randomise(NaViT(MODEL)).eval()
     batch = collate(make_images(), 12)
-    found = model.layers(batch, ("embedding", "block 1", "block 2", "norm"))
+    found = model.intermediate_features(batch, ("embedding", "block 1", "block 2", "norm"))
     torch.testing.assert_close(found["embedding"], model.embed(batch))
     torch.testing.assert_close(found["norm"], model.encode(batch).tokens)
     torch.testing.assert_close(model.encoder.norm(found["block 2"]), found["norm"])
     assert not torch.equal(found["block 1"], found["block 2"])
     with pytest.raises(ValueError, match=r"\['block 3'\].*embedding, block 1, block 2, norm"):
-        model.layers(batch, ("block 3",))
+        model.intermediate_features(batch, ("block 3",))
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

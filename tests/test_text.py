@@ -1,4 +1,4 @@
-"""Packed texts: a caption's vector and gradients are the same alone and in any company."""
+"""Packed texts: a caption has the same vector and gradients in every pack."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import randomise
 from patchpack.batch import PackedTexts, pack_texts
 from patchpack.model.attention import attend_dense
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.text import TextConfig, TextTower, text_flops
 
 TEXTS = [torch.tensor(tokens, dtype=torch.int32) for tokens in ([3, 1, 4, 1], [5], [9, 2, 6])]
@@ -25,43 +26,42 @@ def vector_and_gradients(model: TextTower, texts: PackedTexts, number: int):
     return vector.detach(), *torch.autograd.grad(loss, list(model.parameters()))
 
 
-@pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("pooling", ["map", "mean", "last"])
 def test_packed_equals_alone(causal, pooling):
     model = tower(causal=causal, pooling=pooling)
     packed = pack_texts(TEXTS)
     for number, text in enumerate(TEXTS):
-        alone = vector_and_gradients(model, pack_texts([text]), 0)
-        company = vector_and_gradients(model, packed, number)
-        for a, b in zip(alone, company, strict=True):
+        single = vector_and_gradients(model, pack_texts([text]), 0)
+        among_others = vector_and_gradients(model, packed, number)
+        for a, b in zip(single, among_others, strict=True):
             torch.testing.assert_close(b, a, atol=1e-5 * max(1.0, float(a.abs().max())), rtol=0)
 
 
-def test_causal_towers_read_from_left_to_right():
-    """The last token is pooled; with another first one it changes, without the last it is other."""
+def test_a_causal_tower_depends_on_earlier_tokens_only():
     model = tower(causal=True, pooling="last")
-    segments = pack_texts(TEXTS).segments(True)
-    x = torch.randn(segments.num_tokens, CONFIG.dim)
-    expected = model.encoder(x, segments, attend_dense)
-    torch.testing.assert_close(model.encoder(x, segments), expected, atol=1e-5, rtol=1e-5)
+    layout = AttentionLayout.within(pack_texts(TEXTS).segments, "causal")
+    x = torch.randn(layout.queries.num_tokens, CONFIG.dim)
+    expected = model.encoder(x, layout, attend_dense)
+    torch.testing.assert_close(model.encoder(x, layout), expected, atol=1e-5, rtol=1e-5)
     changed = x.clone()
     changed[3] += 1  # the last token of the first text
-    same = (model.encoder(changed, segments) == model.encoder(x, segments)).all(1)
+    same = (model.encoder(changed, layout) == model.encoder(x, layout)).all(1)
     assert same.tolist() == [True, True, True, False, True, True, True, True]
 
 
-def test_a_text_that_is_too_long_is_refused():
-    with pytest.raises(ValueError, match="has 7 tokens, but this model reads 6"):
+def test_a_text_that_is_too_long_is_rejected():
+    with pytest.raises(ValueError, match="has 7 tokens, but this model takes 6"):
         tower()(pack_texts([torch.zeros(7, dtype=torch.int32)]))
 
 
-def test_no_texts_at_all():
+def test_an_empty_pack_of_texts():
     assert tower(pooling="last")(pack_texts([])).shape == (0, 12)
 
 
-def test_flops_are_those_that_pytorch_counts():
+def test_flops_equal_the_count_of_pytorch():
     model = tower(pooling="mean")
-    texts = pack_texts([TEXTS[0]] * 3)  # of one length: nothing is padded
+    texts = pack_texts([TEXTS[0]] * 3)  # of one length: no padding in tiles
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(texts)
     assert text_flops(model.config, texts.lengths) == counter.get_total_flops()

@@ -1,17 +1,16 @@
-"""The words that everything else speaks: Patches of one image, PackedBatch of many, PackedTexts.
+"""The types that data and models share: Patches of one image, PackedBatch of many, PackedTexts.
 
-A pack is one flat stream of tokens, the images back to back, with no padding anywhere:
+A pack is one flat stream of tokens, images back to back, without padding:
 
     image     0 0 0 0 1 1 2 2 2        lengths   4 2 3
     token     a b c d e f g h i        offsets   0 4 6 9
     ids       0 0 0 0 1 1 2 2 2
 
-`data` makes packs and `model` consumes them; the two never import each other, they meet here.
-Numbers that the host needs (lengths, grids) are kept on the host, so nothing in a forward pass
-waits for the device.
+`data` creates packs and `model` consumes them; neither imports the other. Lengths and grids stay on
+the host, so a forward pass never waits for the device.
 
-Texts that belong to images are a stream of their own, packed in the same way. Clips are packed like
-images: their tokens are tubelets, blocks of pixels of a few frames, perhaps of several shapes.
+Captions of images are a second stream, packed in the same way. Clips are packed like images: their
+tokens are tubelets, blocks of pixels from a few frames, of one or several shapes.
 
 Axes: token (all kept tokens of all images), image, patch_dim (ph · pw · channel, channel fastest).
 """
@@ -27,39 +26,38 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 Target = int | float | str | Tensor
-IGNORE_INDEX = 255  # in masks, the target of segmentation: a pixel of no class
+IGNORE_INDEX = 255  # in segmentation masks: a pixel without a class
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """One image as the tokens that are kept of it."""
+    """The kept tokens of one image."""
 
-    patches: Num[Tensor, "token patch_dim"]  # uint8 pixels, or floats in the same 0..255 scale
+    patches: Num[Tensor, "token patch_dim"]  # pixels on the 0..255 scale, uint8 or float
     coords: Int[Tensor, "token 2"]  # (y, x) of each kept patch in the full grid
     grid: tuple[int, int]  # full grid (h, w) in patches, before dropping
-    key: str = ""  # names the image in every message about it
-    text: Int[Tensor, " text_token"] | None = None  # its caption, as numbers of a vocabulary
+    key: str = ""  # name of the image in messages
+    text: Int[Tensor, " text_token"] | None = None  # token ids of its caption
     targets: dict[str, Target] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Where each image, or each text, lies in its token stream."""
+    """The lengths of the images, or texts, of a token stream."""
 
     lengths: tuple[int, ...]  # tokens of each image, on the host
     device: torch.device
-    causal: bool = False  # a token attends to itself and those before it only
 
     @cached_property
     def offsets(self) -> Int[Tensor, " image_plus_1"]:
-        """Start of each image, and the end of the last (int32, as varlen kernels want it)."""
+        """Start of each image and end of the last (int32, for varlen kernels)."""
         starts = [0, *accumulate(self.lengths)]
-        with torch.inference_mode(False):  # kept, and perhaps trained with later
+        with torch.inference_mode(False):  # cached, and perhaps used in training later
             return torch.tensor(starts, dtype=torch.int32).to(self.device, non_blocking=True)
 
     @cached_property
     def ids(self) -> Int[Tensor, " token"]:
-        """The image that each token belongs to."""
+        """Index of each token's image."""
         with torch.inference_mode(False):
             images = torch.arange(len(self.lengths))
             lengths = torch.tensor(self.lengths, dtype=torch.int64)
@@ -74,8 +72,8 @@ class Segments:
     def num_tokens(self) -> int:
         return sum(self.lengths)
 
-    def prepend_tokens(self, count: int) -> "Segments":
-        """The same images, each preceded by `count` more tokens."""
+    def extended(self, count: int) -> "Segments":
+        """Return the segments of the same images with `count` more tokens each."""
         return replace(self, lengths=tuple(length + count for length in self.lengths))
 
 
@@ -83,18 +81,19 @@ class Segments:
 class PackedTexts:
     """Many texts in one token stream."""
 
-    tokens: Int[Tensor, " token"]  # numbers of a vocabulary
+    tokens: Int[Tensor, " token"]  # token ids
     lengths: tuple[int, ...]  # tokens of each text
 
     def __post_init__(self) -> None:
         if len(self.tokens) != sum(self.lengths) or 0 in self.lengths:
             raise ValueError(f"{len(self.tokens)} tokens for texts of {self.lengths}")
 
-    def segments(self, causal: bool) -> Segments:
-        return Segments(self.lengths, self.tokens.device, causal)
+    @cached_property
+    def segments(self) -> Segments:
+        return Segments(self.lengths, self.tokens.device)
 
     def select(self, texts: Sequence[int]) -> "PackedTexts":
-        """Some of these texts, in the order given."""
+        """Return the texts at these indices, in this order."""
         pieces = self.tokens.split(list(self.lengths))
         return pack_texts([pieces[i] for i in texts])
 
@@ -102,11 +101,12 @@ class PackedTexts:
         return self.map(lambda t: t.to(device, non_blocking=True))
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "PackedTexts":
+        """Apply a function to every tensor."""
         return replace(self, tokens=move(self.tokens))
 
 
 def pack_texts(texts: Sequence[Int[Tensor, " _"]]) -> PackedTexts:
-    """Lay texts back to back in the order given."""
+    """Concatenate texts in this order."""
     return PackedTexts(
         tokens=torch.cat(list(texts)) if texts else torch.empty(0, dtype=torch.int32),
         lengths=tuple(map(len, texts)),
@@ -115,14 +115,14 @@ def pack_texts(texts: Sequence[Int[Tensor, " _"]]) -> PackedTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedBatch:
-    """Many images in one token stream: what the loader yields and a model takes."""
+    """Many images in one token stream: output of the loader, input of a model."""
 
     patches: Num[Tensor, "token patch_dim"]
-    coords: Int[Tensor, "token 2"]  # (y, x) in patches of the full grid, also after dropping
+    coords: Int[Tensor, "token 2"]  # (y, x) in the full grid, also after dropping
     grids: Int[Tensor, "image 2"]  # full grid (h, w) of each image; stays on the host
     lengths: tuple[int, ...]  # kept tokens of each image
     keys: tuple[str, ...] = ()
-    texts: PackedTexts | None = None  # one for each image, in the same order
+    texts: PackedTexts | None = None  # one text per image, in the same order
     targets: dict[str, Tensor | list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -151,11 +151,11 @@ class PackedBatch:
 
     @property
     def _token_fields(self) -> tuple[str, ...]:
-        """The fields that have a row for every token."""
+        """The fields with one row per token."""
         return "patches", "coords"
 
     def select(self, images: Sequence[int]) -> Self:
-        """A pack of some of these images, in the order given."""
+        """Return a pack of the images at these indices, in this order."""
         starts = self.segments.offsets.tolist()
         pieces = [slice(starts[i], starts[i + 1]) for i in images]
 
@@ -176,14 +176,14 @@ class PackedBatch:
         )
 
     def to(self, device: torch.device | str) -> Self:
-        """Copy to a device; asynchronous where the batch is pinned."""
+        """Copy to a device; asynchronous if the batch is pinned."""
         return self.map(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
         return self.map(lambda t: t.pin_memory())
 
     def map(self, move: Callable[[Tensor], Tensor]) -> Self:
-        """The same with every tensor moved; grids stay on the host."""
+        """Apply a function to every tensor except the grids, which stay on the host."""
 
         def each(value):
             if isinstance(value, list):
@@ -199,7 +199,7 @@ class PackedBatch:
 
 
 def collate(images: Sequence[Patches], patch_dim: int) -> PackedBatch:
-    """Lay images back to back in the order given; none at all gives an empty pack."""
+    """Concatenate images in this order; no images give an empty pack."""
     if not images:
         return PackedBatch(
             patches=torch.empty(0, patch_dim, dtype=torch.uint8),
@@ -222,7 +222,7 @@ def collate(images: Sequence[Patches], patch_dim: int) -> PackedBatch:
 
 
 def _stack(values: list[Target]) -> Tensor | list[Any]:
-    """Numbers become one tensor; ragged things (boxes, masks, texts) stay a list."""
+    """Return numbers as one tensor; ragged targets (boxes, masks) stay a list."""
     if isinstance(values[0], int | float):
         return torch.tensor(values)
     return values
@@ -230,15 +230,15 @@ def _stack(values: list[Target]) -> Tensor | list[Any]:
 
 @dataclass(frozen=True)
 class Tubelet:
-    """A block of pixels of a clip that becomes one token."""
+    """The shape of a block of pixels of a clip that becomes one token."""
 
-    frames: int
-    height: int  # px
-    width: int  # px
+    frames: int  # number of frames
+    height: int  # height in pixels
+    width: int  # width in pixels
 
     def __post_init__(self) -> None:
         if min(self.frames, self.height, self.width) < 1:
-            raise ValueError(f"a tubelet has a frame and a pixel at least, not {self}")
+            raise ValueError(f"a tubelet needs at least 1 frame and 1 pixel, not {self}")
 
     @property
     def pixels(self) -> int:
@@ -247,16 +247,14 @@ class Tubelet:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPatches:
-    """One clip as the tokens that are kept of it, tubelets of one shape after those of another."""
+    """The kept tokens of one clip, sorted by tubelet shape."""
 
-    patches: Num[Tensor, "token patch_dim"]  # of the largest shape; the others end in zeros
-    coords: Int[Tensor, "token 3"]  # (t, y, x) of each, in the full grid of its shape
-    grid_extents: Float[
-        Tensor, "token 3"
-    ]  # how many of its shape fill the clip: places are shares of it
-    grid: tuple[int, int, int]  # of the first shape
+    patches: Num[Tensor, "token patch_dim"]  # as wide as the largest shape; others end in zeros
+    coords: Int[Tensor, "token 3"]  # (t, y, x) of each token in the full grid of its shape
+    grid_extents: Float[Tensor, "token 3"]  # clip size in tubelets of the token's shape, fractional
+    grid: tuple[int, int, int]  # full grid (t, h, w) of the first shape
     tokens_per_tubelet: tuple[int, ...]  # tokens of each shape
-    key: str = ""
+    key: str = ""  # name of the clip in messages
     targets: dict[str, Target] = field(default_factory=dict)
 
 
@@ -264,10 +262,8 @@ class ClipPatches:
 class PackedClips(PackedBatch):
     """Many clips in one token stream; coords are (t, y, x), grids those of the first shape."""
 
-    grid_extents: Float[Tensor, "token 3"]  # how many tubelets of each token's shape fill its clip
-    tokens_per_tubelet: tuple[
-        tuple[int, ...], ...
-    ]  # tokens of each shape, of each clip; on the host
+    grid_extents: Float[Tensor, "token 3"]  # clip size in tubelets of the token's shape, fractional
+    tokens_per_tubelet: tuple[tuple[int, ...], ...]  # [clip][shape]; stays on the host
 
     @property
     def _token_fields(self) -> tuple[str, ...]:
@@ -279,19 +275,19 @@ class PackedClips(PackedBatch):
             tokens_per_tubelet=tuple(self.tokens_per_tubelet[i] for i in images),
         )
 
-    def token_indices(self, kind: int) -> Int[Tensor, " row"]:
-        """The places in the stream of the tokens of one shape."""
-        rows, place = [], 0
+    def token_indices(self, tubelet: int) -> Int[Tensor, " row"]:
+        """Return the stream indices of the tokens of one tubelet shape, given by its number."""
+        rows, offset = [], 0
         for counts in self.tokens_per_tubelet:
-            start = place + sum(counts[:kind])
-            rows.append(torch.arange(start, start + counts[kind]))
-            place += sum(counts)
-        found = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
-        return found.to(self.patches.device, non_blocking=True)
+            start = offset + sum(counts[:tubelet])
+            rows.append(torch.arange(start, start + counts[tubelet]))
+            offset += sum(counts)
+        indices = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
+        return indices.to(self.patches.device, non_blocking=True)
 
 
 def collate_clips(clips: Sequence[ClipPatches], tubelets: Sequence[Tubelet]) -> PackedClips:
-    """Lay clips back to back in the order given; none at all gives an empty pack."""
+    """Concatenate clips in this order; no clips give an empty pack."""
     if not clips:
         return PackedClips(
             patches=torch.empty(0, 3 * max(t.pixels for t in tubelets), dtype=torch.uint8),

@@ -1,7 +1,7 @@
-"""Which process this is, and sums over all of them.
+"""The rank and device of this process, and reductions over all processes.
 
-A model never knows that it is distributed: `prepare` is applied from outside, in the order that
-works: activation checkpointing, compilation of each block, then the wrapper that reduces gradients.
+Models have no distributed code: `parallelize` wraps them, in this order: activation checkpointing,
+compilation of each block, DistributedDataParallel.
 """
 
 import os
@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among those of a run."""
+    """Rank, world size and device of this process."""
 
     rank: int = 0
     size: int = 1
@@ -34,10 +34,10 @@ class World:
 
 @contextmanager
 def init_distributed() -> Iterator[World]:
-    """The world that torchrun describes in the environment, or a world of one."""
-    local, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    """Join the process group that torchrun describes in the environment; else a world of size 1."""
+    local_rank, size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if size == 1:
@@ -51,7 +51,7 @@ def init_distributed() -> Iterator[World]:
 
 
 def all_reduce_floats(values: Sequence[float], world: World) -> list[float]:
-    """Element-wise sums over all processes, in float64, between hosts: no device is waited for."""
+    """Return element-wise sums over all processes, in float64, on the CPU: no GPU sync."""
     if world.size == 1:
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64)
@@ -60,21 +60,24 @@ def all_reduce_floats(values: Sequence[float], world: World) -> list[float]:
 
 
 def all_reduce_tensor(value: Float[Tensor, "..."], op: str = "sum") -> Float[Tensor, "..."]:
-    """The sum, or the "max", over all processes, in place and on their devices: no host waits."""
+    """Reduce a tensor over all processes, in place and on its device: no host sync.
+
+    op  "sum" or "max"
+    """
     if dist.is_initialized():
         dist.all_reduce(value, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op])
     return value
 
 
 def all_gather_rows(x: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "all dim"], slice]:
-    """The rows of all processes, in order of rank, and which of them are this process's own.
+    """Return the rows of all processes in rank order, and the slice of this process's rows.
 
-    Processes may hold different numbers of rows, also none. No gradient flows through this.
+    Numbers of rows may differ between processes and may be 0. No gradient flows through this.
     """
     if not dist.is_initialized():
         return x, slice(0, len(x))
     counts = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, torch.tensor([len(x)]))  # between hosts
+    dist.all_gather(counts, torch.tensor([len(x)]))  # on the CPU
     sizes = [int(count) for count in counts]
     padded = x.new_zeros(max(sizes), x.shape[1])
     padded[: len(x)] = x
@@ -86,7 +89,7 @@ def all_gather_rows(x: Float[Tensor, "row dim"]) -> tuple[Float[Tensor, "all dim
 
 
 def all_gather_objects(items: Sequence[Item], world: World) -> list[Item]:
-    """The items of all processes, in order of rank; every process gets the same."""
+    """Return the items of all processes in rank order; the same list on every process."""
     if world.size == 1:
         return list(items)
     gathered: list[list[Item]] = [[] for _ in range(world.size)]
@@ -99,13 +102,13 @@ def parallelize(
     task: nn.Module,
     world: World,
     *,
-    checkpoint_blocks: bool,
-    compile_blocks: bool,
+    activation_checkpointing: bool,
+    compile: bool,
 ) -> nn.Module:
-    """Ready a task for training; `objective` is the module around it that gives its loss."""
+    """Prepare a task for training; `objective` is the module around it that returns its loss."""
     encoder = task.backbone.encoder  # pyrefly: ignore
-    encoder.checkpoint_blocks = checkpoint_blocks
-    if compile_blocks:
+    encoder.activation_checkpointing = activation_checkpointing
+    if compile:
         encoder.compile_blocks()
     if world.size == 1:
         return objective

@@ -1,8 +1,8 @@
 """The transformer: pre-norm blocks over a packed stream.
 
-Attention sees segments; everything else is position-wise and never notices packing. The noise of
-training (dropout, stochastic depth) is drawn per image and shared by its tokens, so that a pack of
-many images is regularised like a batch of them.
+Attention takes the segments of a pack; everything else is position-wise and independent of packing.
+Dropout and stochastic depth are drawn per image and shared by its tokens, so a pack of many images
+is regularized like a batch of them.
 
 Axes: token, image, head, dim.
 """
@@ -21,23 +21,27 @@ from torch.utils.checkpoint import checkpoint
 
 from patchpack.batch import Segments
 from patchpack.model.attention import Attend, select_attention
+from patchpack.model.attention_layout import AttentionLayout
+from patchpack.model.rotary import apply_rotary
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """A stack of pre-norm transformer blocks."""
 
-    dim: int  # width of a token
-    depth: int  # blocks
-    num_heads: int
-    mlp_dim: int  # hidden width of the MLP
-    bias: bool = False  # of every linear layer and norm (the paper: none; ViT, SigLIP: all)
-    qk_norm: bool = True  # LayerNorm of queries and keys per head (ViT-22B, arXiv 2302.05442)
-    norm_eps: float = 1e-6
-    activation: Literal["gelu", "gelu_tanh"] = "gelu"
-    layer_scale: float | None = None  # initial value of a learned scale of each branch
-    dropout: float = 0.0  # share of a branch's channels dropped, per image
-    drop_path: float = 0.0  # share of images that skip the last block; rises linearly from 0
+    dim: int  # channels of a token
+    depth: int  # number of transformer blocks
+    num_heads: int  # attention heads per block; must divide dim
+    mlp_dim: int  # hidden channels of each MLP
+    # add biases to all linear layers and norms; NaViT uses none, ViT and SigLIP do
+    bias: bool = False
+    # normalize queries and keys per head with LayerNorm (ViT-22B, arXiv 2302.05442)
+    qk_norm: bool = True
+    norm_eps: float = 1e-6  # epsilon of every LayerNorm
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"  # MLP activation: exact GELU or its tanh form
+    layer_scale: float | None = None  # initial value of LayerScale on both branches; None: off
+    dropout: float = 0.0  # drop rate of each branch's channels, drawn once per image
+    drop_path: float = 0.0  # stochastic-depth rate of the last block; rises linearly from 0
 
     def __post_init__(self) -> None:
         for name in ("dim", "depth", "num_heads", "mlp_dim"):
@@ -51,7 +55,7 @@ class EncoderConfig:
 
 
 def per_image_dropout(segments: Segments, width: int, rate: float) -> Float[Tensor, "token width"]:
-    """Multiplicative dropout noise, one draw of `width` values for each image."""
+    """Return dropout factors: one draw of `width` values per image, repeated for its tokens."""
     keep = torch.full((segments.num_images, width), 1 - rate, device=segments.device)
     return (torch.bernoulli(keep) / (1 - rate))[segments.ids]
 
@@ -62,7 +66,7 @@ def norm(config: EncoderConfig, dim: int) -> nn.LayerNorm:
 
 @lru_cache(maxsize=8)
 def _exclude_from_compile(function: Callable) -> Callable:
-    """As it is, inside of compiled code; the compiler is imported only where it is used."""
+    """Return the function excluded from torch.compile; the compiler is imported on first use."""
     return torch.compiler.disable(function)
 
 
@@ -80,11 +84,11 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multihead attention with normalised queries and keys."""
+    """Multihead self-attention; queries and keys are normalized and, given angles, rotated."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.heads = config.num_heads
+        self.num_heads = config.num_heads
         self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.bias)
         self.out = nn.Linear(config.dim, config.dim, bias=config.bias)
         head_norm = partial(norm, config, config.dim // config.num_heads)
@@ -92,11 +96,17 @@ class SelfAttention(nn.Module):
         self.k_norm = head_norm() if config.qk_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Float[Tensor, "token dim"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        return self.out(attend(q, k, v, segments).flatten(1))
+        if angles is not None:
+            q, k = apply_rotary(q, angles), apply_rotary(k, angles)
+        return self.out(attend(q, k, v, layout).flatten(1))
 
 
 class Block(nn.Module):
@@ -116,21 +126,27 @@ class Block(nn.Module):
             self.mlp_scale = nn.Parameter(torch.empty(config.dim))
 
     def init_weights(self) -> None:
+        """Set the LayerScale parameters; submodules are set by `init_submodules`."""
         if self.layer_scale is not None:
             nn.init.constant_(self.attention_scale, self.layer_scale)
             nn.init.constant_(self.mlp_scale, self.layer_scale)
 
     def forward(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Float[Tensor, "token dim"]:
-        attended = self.attention(self.attention_norm(x), segments, attend)
+        segments = layout.queries
+        attended = self.attention(self.attention_norm(x), layout, attend, angles)
         if self.layer_scale is not None:
             attended = attended * self.attention_scale
         x = x + self._regularize(attended, segments)
-        changed = self.mlp(self.mlp_norm(x))
+        hidden = self.mlp(self.mlp_norm(x))
         if self.layer_scale is not None:
-            changed = changed * self.mlp_scale
-        return x + self._regularize(changed, segments)
+            hidden = hidden * self.mlp_scale
+        return x + self._regularize(hidden, segments)
 
     def _regularize(self, branch: Tensor, segments: Segments) -> Tensor:
         if self.training and self.dropout:
@@ -150,42 +166,49 @@ class Encoder(nn.Module):
             Block(config, config.drop_path * i / last) for i in range(config.depth)
         )
         self.norm = norm(config, config.dim)
-        self.checkpoint_blocks = False  # recompute each block in the backward pass
+        self.activation_checkpointing = False  # recompute each block in the backward pass
         self.compiled = False
 
     def compile_blocks(self) -> None:
-        """Compile each block but for what follows the lengths of a pack: a new graph for each."""
+        """Compile each block, without attention and dropout: they would recompile for each pack."""
         self.compiled = True
         for block in self.blocks:
             block.noise = _exclude_from_compile(per_image_dropout)  # pyrefly: ignore
             block.compile(dynamic=True)
 
     def forward(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend | None = None,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Float[Tensor, "token dim"]:
-        return deque(self.layers(x, segments, attend), maxlen=1).pop()  # the others are let go
+        return deque(self.layer_outputs(x, layout, attend, angles), maxlen=1).pop()
 
-    def layers(
-        self, x: Float[Tensor, "token dim"], segments: Segments, attend: Attend | None = None
+    def layer_outputs(
+        self,
+        x: Float[Tensor, "token dim"],
+        layout: AttentionLayout,
+        attend: Attend | None = None,
+        angles: Float[Tensor, "token pair"] | None = None,
     ) -> Iterator[Float[Tensor, "token dim"]]:
-        """What each block leaves, first to last, and what the norm makes of the last."""
+        """Yield the output of each block, first to last, then that of the final norm."""
         attend = attend or select_attention(x.device)
         if self.compiled:
             attend = _exclude_from_compile(attend)
         for block in self.blocks:
-            if self.checkpoint_blocks and self.training:
-                x = checkpoint(block, x, segments, attend, use_reentrant=False)
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(block, x, layout, attend, angles, use_reentrant=False)
             else:
-                x = block(x, segments, attend)
+                x = block(x, layout, attend, angles)
             yield x
         yield self.norm(x)
 
 
 def encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
-    """Operations of a stack's forward pass over segments of these lengths.
+    """Return the operations of a forward pass over segments of these lengths.
 
-    Matrix products only, a multiply-add counted as two; attention's Σ nᵢ² included, also where
-    the segments are causal and half of it is hidden.
+    Matrix products only, a multiply-add counted as two; attention counts Σ nᵢ² under every mask.
     """
     c = config
     linear = 2 * c.depth * (4 * c.dim**2 + 2 * c.dim * c.mlp_dim) * sum(lengths)
@@ -194,20 +217,20 @@ def encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
 
 @torch.no_grad()
 def init_submodules(module: nn.Module) -> None:
-    """Set every parameter of a module's parts; one forgotten stays NaN and shows at once."""
+    """Initialize every parameter of a module's submodules; a forgotten one stays NaN."""
     for parameter in module.parameters():
         parameter.fill_(torch.nan)
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Linear):
-            init_linear(part, {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1))
-        elif isinstance(part, nn.LayerNorm):
-            part.reset_parameters()
-        elif part is not module and hasattr(part, "init_weights"):
-            part.init_weights()  # pyrefly: ignore
+    for name, submodule in module.named_modules():
+        if isinstance(submodule, nn.Linear):
+            init_linear(submodule, {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1))
+        elif isinstance(submodule, nn.LayerNorm):
+            submodule.reset_parameters()
+        elif submodule is not module and hasattr(submodule, "init_weights"):
+            submodule.init_weights()  # pyrefly: ignore
 
 
 def init_linear(layer: nn.Linear, projections: int = 1) -> None:
-    """Glorot normal, for each of the projections that are fused into one layer."""
+    """Initialize with Glorot normal; fan-out is that of one of the fused projections."""
     fan_out = layer.out_features // projections
     std = (2 / (layer.in_features + fan_out)) ** 0.5
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)

@@ -1,8 +1,8 @@
-"""Between a packed stream of tokens and one map for each image.
+"""Convert a packed token stream to one feature map per image, and back.
 
-    tokens [token, c]  ⇄  maps, one an image, [c, h, w] on the image's full grid
+    tokens [token, c]  ⇄  maps: [c, h, w] per image, on its full grid
 
-Tokens that were dropped leave holes in the map; what stands there is the caller's choice.
+Dropped tokens leave holes in the map; the caller chooses their fill value.
 
 Axes: token, image, c (channel), h, w.
 """
@@ -21,7 +21,7 @@ def to_maps(
     batch: PackedBatch,
     fill: float | Float[Tensor, " c"] = 0.0,
 ) -> list[Float[Tensor, "c h w"]]:
-    """Every token at its place in the grid of its image; `fill` where one was dropped."""
+    """Return one map per image, with each token at its coordinates and `fill` at dropped ones."""
     maps = []
     pieces = zip(
         x.split(list(batch.lengths)),
@@ -31,23 +31,23 @@ def to_maps(
     )
     for tokens, coords, (h, w) in pieces:
         holes = tokens.new_zeros(h * w, tokens.shape[1]) + fill
-        flat = holes.to(tokens.dtype).index_copy(0, _numbers(coords, w), tokens)
+        flat = holes.to(tokens.dtype).index_copy(0, _flat_index(coords, w), tokens)
         maps.append(flat.T.unflatten(1, (h, w)))
     return maps
 
 
 def to_tokens(maps: Sequence[Float[Tensor, "c h w"]], batch: PackedBatch) -> Tensor:
-    """The tokens of a pack [token, c] from the maps of its images: what `to_maps` made, undone."""
+    """Return the tokens [token, c] of a pack from the maps of its images; inverts `to_maps`."""
     pieces = zip(maps, batch.coords.split(list(batch.lengths)), strict=True)
-    return torch.cat([x.flatten(1).T[_numbers(coords, x.shape[2])] for x, coords in pieces])
+    return torch.cat([x.flatten(1).T[_flat_index(coords, x.shape[2])] for x, coords in pieces])
 
 
 def kept_map(batch: PackedBatch) -> list[Bool[Tensor, "h w"]]:
-    """Where each image has a token, on its full grid."""
+    """Return one mask per image: True where its grid has a token."""
     ones = torch.ones(batch.num_tokens, 1, device=batch.coords.device)
     return [x[0] > 0 for x in to_maps(ones, batch)]
 
 
-def _numbers(coords: Tensor, width: int) -> Tensor:
-    """Of places (y, x) in the order of the rows."""
+def _flat_index(coords: Tensor, width: int) -> Tensor:
+    """Return the row-major index of each (y, x) in a grid of this width."""
     return (coords[:, 0] * width + coords[:, 1]).long()

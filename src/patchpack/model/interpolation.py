@@ -1,8 +1,8 @@
-"""The weights of a resize, for each target cell by itself: all images of a pack at once.
+"""Resize weights for each target cell, for all images of a pack at once.
 
-`F.interpolate` resizes one grid to one other. Here every token asks for the weights of its own row
-and its own column, in a resize of the same [side, side] table to its image's grid; what it gets
-equals `F.interpolate` in all four modes, in two small matrices instead of a loop over images.
+`F.interpolate` resizes one grid to one size. Here each token gets the weights of its row and its
+column in a resize of one [side, side] table to its image's grid. They equal `F.interpolate` in all
+four modes, without a loop over images.
 
 Axes: token, cell (of the table, along one side).
 """
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Filter = Literal["bilinear", "bicubic"]
-REACH = {"bilinear": 1, "bicubic": 2}  # cells from the centre to where a filter ends
+RADIUS = {"bilinear": 1, "bicubic": 2}  # half the width of a filter, in cells
 
 
 def resize_weights(
@@ -24,17 +24,17 @@ def resize_weights(
     filter: Filter,
     antialias: bool,
 ) -> Float[Tensor, "token 2 cell"]:
-    """What each cell of a side adds to the value at a coordinate of a grid; sums to one.
+    """Return the weight of each table cell at each coordinate, along y and x; they sum to 1.
 
-    The filter is centred at (coord + ½)·scale - ½, scale = side / grid. With `antialias` it is as
-    wide as the larger of a source and a target cell and is cut off at the border; without, it is
-    as wide as a source cell, and what lies beyond the border repeats the cell there.
+    The filter is centered at (coord + ½)·scale - ½, scale = side / grid. With `antialias` its width
+    is the larger of a source and a target cell, and it is cut off at the border; without, its width
+    is a source cell, and cells beyond the border repeat the last one.
     """
     scale = (side / grids.float())[..., None]
-    centre = (coords[..., None] + 0.5) * scale - 0.5
-    beyond = 0 if antialias else REACH[filter]
+    center = (coords[..., None] + 0.5) * scale - 0.5
+    beyond = 0 if antialias else RADIUS[filter]
     cells = torch.arange(-beyond, side + beyond, device=coords.device)
-    distance = (cells - centre).abs()
+    distance = (cells - center).abs()
     if antialias:
         weights = _filter(distance / scale.clamp(min=1), filter, sharpness=-0.5)
         return weights / weights.sum(-1, keepdim=True)
@@ -47,13 +47,13 @@ def resize_weights(
 
 
 def resize_matrix(before: int, after: int) -> Float[Tensor, "after before"]:
-    """What an antialiased bilinear resize of a side multiplies its cells with."""
+    """Return the matrix of an antialiased bilinear resize along one side."""
     coords = torch.arange(after)[:, None].expand(after, 2)
     return resize_weights(coords, torch.full((after, 2), after), before, "bilinear", True)[:, 0]
 
 
 def _filter(distance: Tensor, filter: Filter, sharpness: float) -> Tensor:
-    """A triangle, or Keys' cubic with the sharpness that PyTorch takes (-0.5 antialiased)."""
+    """Triangle, or Keys' cubic with PyTorch's coefficient a: -0.5 antialiased, else -0.75."""
     if filter == "bilinear":
         return (1 - distance).clamp(min=0)
     a, d = sharpness, distance

@@ -4,7 +4,7 @@
     encode  tokens, segments  → tokens; attention within an image only
     pool    tokens, segments  → one vector per image
 
-The config can also say a plain ViT (biases, interpolated table, mean pooling) or a SigLIP 2 tower.
+The config also covers a plain ViT (biases, interpolated table, mean pooling) and a SigLIP 2 tower.
 
 Axes: token, image, dim.
 """
@@ -20,23 +20,25 @@ from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, Segments
 from patchpack.model.attention import Attend, select_attention
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
 from patchpack.model.pooling import build_pool, pool_flops
 from patchpack.model.positions import Factorized, Positions, Rotary
-from patchpack.model.rotary import RotaryAttention, rotary_angles
+from patchpack.model.rotary import rotary_angles
 
 
 @dataclass(frozen=True, kw_only=True)
 class NaViTConfig(EncoderConfig):
-    """A vision transformer: an encoder, what turns pixels into its tokens, and what pools them."""
+    """A vision transformer over packed images: patch embedding, positions, encoder, pooling."""
 
-    patch_size: int = 16  # pixels on a side
-    channels: int = 3
-    positions: Positions = field(default_factory=Factorized)
-    registers: int = 0  # learned tokens put before each image's own (arXiv 2309.16588)
+    patch_size: int = 16  # side of a square patch, in pixels
+    channels: int = 3  # channels of a pixel
+    positions: Positions = field(default_factory=Factorized)  # position type of the patches
+    registers: int = 0  # learned register tokens before each image's patches (arXiv 2309.16588)
+    # pooling of tokens: map is attention with a learned probe, mean is the average
     pooling: Literal["map", "mean"] = "map"
-    pixel_mean: float = 127.5  # subtracted from pixels in 0..255 …
-    pixel_std: float = 127.5  # … which are then divided by this
+    pixel_mean: float = 127.5  # mean subtracted from pixels, on the 0..255 scale
+    pixel_std: float = 127.5  # standard deviation that pixels are divided by, on the 0..255 scale
 
     def __post_init__(self) -> None:
         EncoderConfig.__post_init__(self)
@@ -47,33 +49,35 @@ class NaViTConfig(EncoderConfig):
             raise ValueError(f"registers must be 0 or more, not {self.registers}")
         head_dim = self.dim // self.num_heads
         if isinstance(self.positions, Rotary) and head_dim % 4:
-            raise ValueError(f"rotary positions need 4, 8, 12 … numbers a head, not {head_dim}")
+            raise ValueError(f"rotary positions need a head_dim divisible by 4, not {head_dim}")
         if not self.pixel_std > 0:
             raise ValueError(f"pixel_std must be more than 0, not {self.pixel_std}")
 
     @property
     def patch_dim(self) -> int:
-        """Numbers in a flattened patch."""
+        """Values in a flattened patch: patch_size² · channels."""
         return self.patch_size**2 * self.channels
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder makes of a pack."""
+    """Outputs of the model for a pack."""
 
-    tokens: Float[Tensor, "token dim"]  # of patches only, registers removed, after the last norm
+    tokens: Float[Tensor, "token dim"]  # patch tokens after the last norm, without registers
     pooled: Float[Tensor, "image dim"]
 
 
 class TokenStream(NamedTuple):
-    """Tokens on their way through the blocks."""
+    """The input of the blocks."""
 
     x: Float[Tensor, "token dim"]  # registers before the patches of each image
-    segments: Segments
+    layout: AttentionLayout
     attend: Attend
-    places: Int[Tensor, " patch"] | None  # of patches in the stream; all of it when None
+    angles: Float[Tensor, "token pair"] | None  # of rotary positions; 0 for registers
+    token_index: Int[Tensor, " patch"] | None  # the token of each patch; None: no registers
 
-    def patches_of(self, x: Float[Tensor, "token dim"]) -> Float[Tensor, "patch dim"]:
-        return x if self.places is None else x.index_select(0, self.places)
+    def select_patches(self, x: Float[Tensor, "token dim"]) -> Float[Tensor, "patch dim"]:
+        """The rows of patches among those of all tokens."""
+        return x if self.token_index is None else x.index_select(0, self.token_index)
 
 
 class NaViT(nn.Module):
@@ -92,7 +96,7 @@ class NaViT(nn.Module):
         self.init_weights()
 
     def _build(self) -> None:
-        """What turns pixels into tokens."""
+        """Create the patch embedding."""
         c = self.config
         self.embedding: nn.Module = nn.Linear(c.patch_dim, c.dim, bias=c.bias)
 
@@ -101,7 +105,7 @@ class NaViT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Set every parameter."""
+        """Initialize every parameter."""
         init_submodules(self)
         self._init_embedding()
         if self.registers is not None:
@@ -111,45 +115,49 @@ class NaViT(nn.Module):
         return self.encode(batch).pooled
 
     def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
-        """Tokens and pooled vectors; `attend` replaces the attention chosen for the device."""
+        """Return tokens and pooled vectors; `attend` overrides the device's attention."""
         stream = self._stream(batch, attend)
-        x = self.encoder(*stream[:3])
-        return EncoderOutput(stream.patches_of(x), self.pool(x, stream.segments))
+        x = self.encoder(stream.x, stream.layout, stream.attend, stream.angles)
+        return EncoderOutput(stream.select_patches(x), self.pool(x, stream.layout.queries))
 
-    def layers(
+    def intermediate_features(
         self, batch: PackedBatch, names: Collection[str], attend: Attend | None = None
     ) -> dict[str, Float[Tensor, "token dim"]]:
-        """The tokens that some of the layers leave, by name: "embedding", "block 1" … in order,
-        "norm" (what `encode` gives). Raises ValueError for a name that there is none of."""
+        """Return the tokens after the named layers: "embedding", "block 1" …, "norm".
+
+        "norm" equals the tokens of `encode`. Raise ValueError for an unknown name.
+        """
         known = ("embedding", *(f"block {i + 1}" for i in range(self.config.depth)), "norm")
         if unknown := sorted(set(names) - set(known)):
-            raise ValueError(f"there are no layers {unknown}: choose among {', '.join(known)}")
+            raise ValueError(f"unknown layers {unknown}: choose among {', '.join(known)}")
         stream = self._stream(batch, attend)
-        everything = chain([stream.x], self.encoder.layers(*stream[:3]))
+        blocks = self.encoder.layer_outputs(stream.x, stream.layout, stream.attend, stream.angles)
         return {
-            name: stream.patches_of(x)
-            for name, x in zip(known, everything, strict=True)
+            name: stream.select_patches(x)
+            for name, x in zip(known, chain([stream.x], blocks), strict=True)
             if name in names
         }
 
     def _stream(self, batch: PackedBatch, attend: Attend | None = None) -> "TokenStream":
-        """What goes through the blocks, and with which attention."""
+        """Return the input of the blocks for a pack."""
         segments = batch.segments
         x, angles = self.embed(batch), self._angles(batch)
-        places = None
+        token_index = None
         if self.registers is not None:
-            x, places, _ = prepend_tokens(x, self.registers, segments)
-            segments = segments.prepend_tokens(len(self.registers))
-        attend = attend or select_attention(x.device)
-        if angles is not None:
-            attend = RotaryAttention(
-                attend, angles if places is None else _at(places, angles, len(x))
-            )
-        return TokenStream(x, segments, attend, places)
+            x, token_index, _ = prepend_tokens(x, self.registers, segments)
+            segments = segments.extended(len(self.registers))
+            if angles is not None:
+                zeros = angles.new_zeros(len(x), angles.shape[1])
+                angles = zeros.index_copy(0, token_index, angles)
+        layout = AttentionLayout.within(segments)
+        return TokenStream(x, layout, attend or select_attention(x.device), angles, token_index)
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
-        """Normalise pixels, project patches, add positions; in the precision of the norms, which
-        autocast leaves alone: what blocks add to is never rounded to that of their products."""
+        """Normalize pixels, project patches and add positions.
+
+        The result has the dtype of the norms, also under autocast, so that the residual stream is
+        never rounded to half precision.
+        """
         self._check(batch)
         patches = (batch.patches.float() - self.config.pixel_mean) / self.config.pixel_std
         tokens = self.embedding(patches) + self.positions(batch.coords, _grid_of_tokens(batch))
@@ -157,11 +165,11 @@ class NaViT(nn.Module):
 
     @property
     def uses_rotary(self) -> bool:
-        """Whether places turn queries and keys instead of adding to tokens."""
+        """Whether positions rotate queries and keys instead of being added to tokens."""
         return isinstance(self.config.positions, Rotary)
 
     def _angles(self, batch: PackedBatch) -> Float[Tensor, "token pair"] | None:
-        """What rotary positions turn queries and keys by; none where positions are added."""
+        """Return the angles of rotary positions; None for the other position types."""
         c = self.config
         if not isinstance(c.positions, Rotary):
             return None
@@ -172,21 +180,21 @@ class NaViT(nn.Module):
     def _check(self, batch: PackedBatch) -> None:
         if batch.patches.shape[-1] != self.config.patch_dim:
             raise ValueError(
-                f"patches of {batch.patches.shape[-1]} numbers, but this model takes "
+                f"patches of {batch.patches.shape[-1]} values, but this model takes "
                 f"{self.config.patch_dim} ({self.config.patch_size} px squares of "
                 f"{self.config.channels} channels): pack with patch_size={self.config.patch_size}"
             )
-        reach = self.config.positions.max_side
+        max_side = self.config.positions.max_side
         longest = int(batch.grids[:, -2:].max()) if batch.num_images else 0
-        if longest > reach:
+        if longest > max_side:
             raise ValueError(
-                f"a grid is {longest} patches long, but the learned positions end at {reach}: "
-                f"pack with max_side={reach}"
+                f"a grid is {longest} patches long, but the learned positions end at {max_side}: "
+                f"pack with max_side={max_side}"
             )
 
 
 def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
-    """Operations of one forward pass over images of these lengths.
+    """Return the operations of one forward pass over images of these lengths.
 
     Matrix products only, a multiply-add counted as two; attention's Σ nᵢ² included.
     """
@@ -195,41 +203,38 @@ def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
 
 
 def token_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
-    """Operations of a forward pass that ends with the tokens, and pools nothing."""
+    """Return the operations of a forward pass without pooling."""
     inner = [n + config.registers for n in lengths]
     return input_flops(config, lengths) + encoder_flops(config, inner)
 
 
 def input_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
-    """Operations on pixels and places, which need no gradient."""
+    """Return the operations of patch embedding and positions, whose inputs need no gradient."""
     return (2 * config.patch_dim * config.dim + config.positions.flops(config.dim)) * sum(lengths)
 
 
 def training_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
-    """Operations of a forward and a backward pass: three times the forward pass, but that pixels
-    and places need no gradient."""
+    """Return the operations of a forward and a backward pass: three times the forward pass, minus
+    one input_flops, since pixels and coordinates need no gradient."""
     return 3 * forward_flops(config, lengths) - input_flops(config, lengths)
 
 
 def _grid_of_tokens(batch: PackedBatch) -> Int[Tensor, "token 2"]:
-    """The grid of the image that each token belongs to."""
+    """Return the grid of each token's image."""
     return batch.grids.to(batch.coords.device, non_blocking=True)[batch.segments.ids]
-
-
-def _at(places: Tensor, angles: Tensor, tokens: int) -> Tensor:
-    """Angles of a longer stream: those given at their places, none elsewhere."""
-    return angles.new_zeros(tokens, angles.shape[1]).index_copy(0, places, angles)
 
 
 def prepend_tokens(
     x: Float[Tensor, "token dim"], prefix: Float[Tensor, "prefix dim"], segments: Segments
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Put the same tokens before each image; also the place in the new stream of every token that
-    was there before, and of every one that was put before them."""
+    """Insert the same prefix tokens before each image.
+
+    Return the new stream, the index in it of every token of x, and of every prefix token.
+    """
     count, device = len(prefix), x.device
-    places = torch.arange(len(x), device=device) + (segments.ids + 1) * count
+    token_index = torch.arange(len(x), device=device) + (segments.ids + 1) * count
     starts = segments.offsets[:-1] + torch.arange(segments.num_images, device=device) * count
-    before = (starts[:, None] + torch.arange(count, device=device)).flatten()
-    stream = x.new_empty(len(x) + len(before), x.shape[-1]).index_copy(0, places, x)
+    prefix_index = (starts[:, None] + torch.arange(count, device=device)).flatten()
+    stream = x.new_empty(len(x) + len(prefix_index), x.shape[-1]).index_copy(0, token_index, x)
     repeated = prefix.to(x.dtype).repeat(segments.num_images, 1)
-    return stream.index_copy(0, before, repeated), places, before
+    return stream.index_copy(0, prefix_index, repeated), token_index, prefix_index

@@ -1,14 +1,14 @@
-"""The same model on padded rows: what batching without packing would cost.
+"""The same model on padded rows: the cost of batching without packing.
 
     packed   a a a b c c            padded   a a a
                                              b . .
                                              c c .
 
 Every image takes as many slots as the longest of the batch, in every layer; attention masks the
-slots that hold nothing. Weights, tokens and answers are those of the packed model, so a comparison
-of the two differs in the layout only.
+padding. Weights, tokens and outputs equal those of the packed model, so a comparison of the two
+differs in the layout only.
 
-Axes: token, slot (of all rows, one after the other), image, dim.
+Axes: token, slot (row-major over all images), image, dim.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,17 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from patchpack.batch import PackedBatch, Segments
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.navit import EncoderOutput, NaViT
 
 
 @dataclass(frozen=True, eq=False)
 class PaddedAttention:
-    """Attention within rows of equal length, keys that hold nothing masked."""
+    """Attention within rows of equal length, with padding masked as keys."""
 
     used: Bool[Tensor, "image slot"]
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
         q, k, v = (x.unflatten(0, self.used.shape).transpose(1, 2) for x in (q, k, v))
         mask = self.used[:, None, None, :]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -36,9 +37,12 @@ class PaddedAttention:
 
 
 def encode_padded(model: NaViT, batch: PackedBatch) -> EncoderOutput:
-    """What `model.encode` answers, computed in padded rows; raises ValueError for what it lacks."""
+    """Return `model.encode(batch)`, computed in padded rows.
+
+    Raise ValueError for a model with registers or rotary positions.
+    """
     if model.registers is not None or model.uses_rotary:
-        raise ValueError("padded rows know neither registers nor rotary positions")
+        raise ValueError("padded mode supports neither registers nor rotary positions")
     if not batch.num_images:
         return model.encode(batch)
     lengths = torch.tensor(batch.lengths, device=batch.patches.device)
@@ -47,5 +51,6 @@ def encode_padded(model: NaViT, batch: PackedBatch) -> EncoderOutput:
     slots = used.flatten().nonzero()[:, 0]
     x = model.embed(batch)
     padded = x.new_zeros(rows.num_tokens, x.shape[-1]).index_copy(0, slots, x)
-    encoded = model.encoder(padded, rows, PaddedAttention(used)).index_select(0, slots)
+    encoded = model.encoder(padded, AttentionLayout.within(rows), PaddedAttention(used))
+    encoded = encoded.index_select(0, slots)
     return EncoderOutput(encoded, model.pool(encoded, batch.segments))

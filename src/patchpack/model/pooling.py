@@ -1,7 +1,7 @@
 """Pooling: from packed tokens to one vector per image.
 
-The stream holds many images back to back, so a plain mean over tokens would mix them. Both pools
-reduce over the tokens of one image and never look across a boundary.
+The stream has many images back to back, so a plain mean over tokens would mix them. All pools
+reduce over the tokens of one image only.
 
 Trap: the backward pass of `x[ids]` adds in no fixed order on CPUs; that of `index_select` does.
 
@@ -22,7 +22,7 @@ Pooling = Literal["map", "mean", "last"]
 
 
 def segment_mean(x: Float[Tensor, "token dim"], segments: Segments) -> Float[Tensor, "image dim"]:
-    """Average of the tokens of each image, in float32.
+    """Return the mean of the tokens of each image, in float32.
 
     ids   0 0 0 1 1 2
     x     a b c d e f   →    (a+b+c)/3  (d+e)/2  f
@@ -33,14 +33,14 @@ def segment_mean(x: Float[Tensor, "token dim"], segments: Segments) -> Float[Ten
 
 
 def segment_sum(x: Float[Tensor, "token ..."], segments: Segments) -> Float[Tensor, "image ..."]:
-    """Sum of the tokens of each image."""
+    """Return the sum of the tokens of each image."""
     return x.new_zeros(segments.num_images, *x.shape[1:]).index_add(0, segments.ids, x)
 
 
 def segment_softmax(
     scores: Float[Tensor, "token head"], segments: Segments
 ) -> Float[Tensor, "token head"]:
-    """Softmax over the tokens of each image, in float32."""
+    """Return the softmax over the tokens of each image, in float32."""
     scores = scores.float()
     ids = segments.ids[:, None].expand_as(scores)
     highest = scores.new_full((segments.num_images, scores.shape[1]), -torch.inf)
@@ -50,10 +50,10 @@ def segment_softmax(
 
 
 class MeanPool(nn.Module):
-    """The average token of each image."""
+    """The mean of the tokens of each image."""
 
     def init_weights(self) -> None:
-        """Nothing to learn."""
+        """No parameters."""
 
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments
@@ -62,10 +62,10 @@ class MeanPool(nn.Module):
 
 
 class LastPool(nn.Module):
-    """The last token of each segment: the one that has seen all others where they are causal."""
+    """The last token of each segment: under a causal mask, the only one that attends to all."""
 
     def init_weights(self) -> None:
-        """Nothing to learn."""
+        """No parameters."""
 
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments
@@ -83,7 +83,7 @@ class MapPool(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim, bias = config.dim, config.bias
-        self.heads = config.num_heads
+        self.num_heads = config.num_heads
         self.probe = nn.Parameter(torch.empty(dim))
         self.q = nn.Linear(dim, dim, bias=bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=bias)
@@ -92,13 +92,14 @@ class MapPool(nn.Module):
         self.mlp = Mlp(config)
 
     def init_weights(self) -> None:
+        """Initialize the probe; submodules are set by `init_submodules`."""
         nn.init.normal_(self.probe, std=len(self.probe) ** -0.5)
 
     def forward(
         self, x: Float[Tensor, "token dim"], segments: Segments
     ) -> Float[Tensor, "image dim"]:
-        q = self.q(self.probe).unflatten(-1, (self.heads, -1))
-        k, v = self.kv(x).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        q = self.q(self.probe).unflatten(-1, (self.num_heads, -1))
+        k, v = self.kv(x).unflatten(-1, (2, self.num_heads, -1)).unbind(1)
         scores = (k * q).sum(-1) * q.shape[-1] ** -0.5
         weights = segment_softmax(scores, segments)
         pooled = segment_sum((weights[..., None] * v).flatten(1), segments)
@@ -107,14 +108,14 @@ class MapPool(nn.Module):
 
 
 def build_pool(config: EncoderConfig, kind: Pooling) -> MapPool | MeanPool | LastPool:
-    """A pool with new weights for the tokens of this encoder."""
+    """Create a pool for the tokens of this encoder."""
     if kind == "map":
         return MapPool(config)
     return MeanPool() if kind == "mean" else LastPool()
 
 
 def pool_flops(config: EncoderConfig, kind: Pooling, lengths: Sequence[int]) -> int:
-    """Operations of pooling segments of these lengths; matrix products only."""
+    """Return the operations of pooling segments of these lengths; matrix products only."""
     if kind != "map":
         return 0
     dim = config.dim

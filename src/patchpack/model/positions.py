@@ -1,22 +1,22 @@
-"""Where a patch lies in its image: every way that the paper compares (arXiv 2307.06304, Table 3).
+"""Position embeddings of patches: all types that NaViT compares (arXiv 2307.06304, Table 3).
 
-Each kind is a config dataclass and a module. Most add a vector to the token:
-`forward(coords, grids) -> [token, dim]`. Rotary turns queries and keys instead (`model/rotary.py`).
-Positions come in with the batch, so any subset of an image's patches, in any order, gets the right
-ones, and no kind loops over images or waits for the device.
+Each type is a config dataclass and a module. Most add a vector to the token:
+`forward(coords, grids) -> [token, dim]`. Rotary rotates queries and keys (`model/rotary.py`).
+Coordinates come with the batch, so any subset of an image's patches, in any order, gets the right
+positions, and no type loops over images or syncs with the device.
 
-    kind          learned         combined             beyond the sizes of training
-    Factorized    two tables      sum, stack, product  up to its length; any size when fractional
-    Learned2D     one table       by index             up to its length
-    Interpolated  one table       by index             any: the table is resized
-    Sinusoidal    nothing         stack                any
-    Fourier       one layer       jointly              any
-    Rotary        nothing         in attention         any
+    type          parameters      combination           grids larger than in training
+    Factorized    two tables      sum, concat, product  up to table_size; any if fractional
+    Learned2D     one table       by index              up to table_size
+    Interpolated  one table       by index              any: the table is resized
+    Sinusoidal    none            concat                any
+    Fourier       one layer       joint                 any
+    Rotary        none            in attention          any
 
-Coordinates (Fig. 16) count patches; of a patch at p in a grid n long, for a table of `length` rows:
+Coordinates (Fig. 16) are in rows of a table of `length`, for a patch at p along a side of n:
 
     absolute      p
-    fractional    (p + ½) / n · length - ½                 the same span for every image
+    fractional    (p + ½) / n · length - ½                 the same range for every image
     aspect        (p + ½) / longer side · length - ½       the longer side spans the table
 
 Axes: token, dim. coords (y, x) in patches; grids (h, w) of the token's image.
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from patchpack.model.interpolation import Filter, resize_weights
 
-UNLIMITED = 2**31 - 1  # longest side of a grid where a method has no limit
+UNLIMITED = 2**31 - 1  # max_side of a type without a limit, in patches
 Coordinates = Literal["absolute", "fractional", "aspect"]
 
 
@@ -43,7 +43,7 @@ def table_coordinates(
     coordinates: Coordinates,
     length: int,
 ) -> Float[Tensor, "token axis"]:
-    """Coordinates in rows of a table of `length`; sides of grids need not be whole."""
+    """Return coordinates in rows of a table of `length`; sides of grids may be fractional."""
     if coordinates == "absolute":
         return coords.float()
     sides = grids if coordinates == "fractional" else grids.amax(-1, keepdim=True)
@@ -52,18 +52,20 @@ def table_coordinates(
 
 @dataclass(frozen=True, kw_only=True)
 class Factorized:
-    """φ_y(y) and φ_x(x), two learned tables; their sum is the paper's choice (§3.2)."""
+    """Two learned tables φ_y(y) and φ_x(x); NaViT takes their sum (§3.2)."""
 
-    table_size: int = 128  # rows of each table; absolute coordinates end there
-    combine: Literal["sum", "concat", "product"] = "sum"
-    coordinates: Coordinates = "absolute"  # the other two read between the rows
+    table_size: int = 128  # rows of each table; the maximum grid side with absolute coordinates
+    combine: Literal["sum", "concat", "product"] = "sum"  # combination of the y and x embeddings
+    # table row of a patch: absolute is its index, fractional relative to its own side of the grid,
+    # aspect relative to the longer side
+    coordinates: Coordinates = "absolute"
 
     @property
     def max_side(self) -> int:
         return self.table_size if self.coordinates == "absolute" else UNLIMITED
 
     def flops(self, dim: int) -> int:
-        """Operations of matrix products, for each token."""
+        """Return the operations of matrix products per token."""
         return 0
 
     def build(self, dim: int) -> nn.Module:
@@ -72,9 +74,9 @@ class Factorized:
 
 @dataclass(frozen=True, kw_only=True)
 class Learned2D:
-    """A learned vector for every place (Pix2Struct, arXiv 2210.03347)."""
+    """A learned vector for every (y, x) (Pix2Struct, arXiv 2210.03347)."""
 
-    table_size: int = 64  # rows and columns of the table
+    table_size: int = 64  # rows and columns of the table; the maximum grid side
 
     @property
     def max_side(self) -> int:
@@ -91,9 +93,9 @@ class Learned2D:
 class Interpolated:
     """The ViT's learned square table, resized to each image's grid as `F.interpolate` would."""
 
-    side: int = 16  # of the table, in patches
-    filter: Filter = "bilinear"
-    antialias: bool = True
+    side: int = 16  # side of the learned table, in patches
+    filter: Filter = "bilinear"  # interpolation filter of the resize
+    antialias: bool = True  # antialias when the table is downsampled
 
     @property
     def max_side(self) -> int:
@@ -108,11 +110,13 @@ class Interpolated:
 
 @dataclass(frozen=True, kw_only=True)
 class Sinusoidal:
-    """Sines and cosines of y and of x, stacked (Vaswani et al., arXiv 1706.03762, §3.5)."""
+    """Sines and cosines of y and of x, concatenated (Vaswani et al., arXiv 1706.03762, §3.5)."""
 
+    # coordinate of a patch: absolute is its index, fractional relative to its own side of the grid,
+    # aspect relative to the longer side
     coordinates: Coordinates = "absolute"
-    table_size: int = 128  # patches that fractional coordinates span
-    base: float = 10_000.0  # the longest wave is 2π · base patches
+    table_size: int = 128  # range of fractional and aspect coordinates, in patches
+    base: float = 10_000.0  # longest wavelength, in units of 2π patches
 
     @property
     def max_side(self) -> int:
@@ -129,9 +133,11 @@ class Sinusoidal:
 class Fourier:
     """Sines and cosines of a learned linear map of (y, x) (Tancik et al., arXiv 2006.10739, §5)."""
 
+    # coordinate of a patch: absolute is its index, fractional relative to its own side of the grid,
+    # aspect relative to the longer side
     coordinates: Coordinates = "absolute"
-    table_size: int = 128  # patches that fractional coordinates span
-    wavelength: float = 16.0  # patches, of the root mean square frequency at the start
+    table_size: int = 128  # range of fractional and aspect coordinates, in patches
+    wavelength: float = 16.0  # wavelength of the root-mean-square frequency at init, in patches
 
     @property
     def max_side(self) -> int:
@@ -146,15 +152,17 @@ class Fourier:
 
 @dataclass(frozen=True, kw_only=True)
 class Rotary:
-    """Queries and keys turned by angles that grow with y in one half of a head, x in the other.
+    """Queries and keys rotated by angles proportional to y in half of a head, x in the other half.
 
-    RoPE (Su et al., arXiv 2104.09864), axial in two dimensions: attention sees differences of
-    places only. Nothing is added to the tokens.
+    RoPE (Su et al., arXiv 2104.09864), axial in two dimensions: attention depends on differences of
+    coordinates only. Nothing is added to the tokens.
     """
 
+    # coordinate of a patch: absolute is its index, fractional relative to its own side of the grid,
+    # aspect relative to the longer side
     coordinates: Coordinates = "absolute"
-    table_size: int = 128  # patches that fractional coordinates span
-    base: float = 100.0  # the longest wave is 2π · base patches
+    table_size: int = 128  # range of fractional and aspect coordinates, in patches
+    base: float = 100.0  # longest wavelength, in units of 2π patches
 
     @property
     def max_side(self) -> int:
@@ -171,7 +179,7 @@ Positions = Factorized | Learned2D | Interpolated | Sinusoidal | Fourier | Rotar
 
 
 class FactorizedPositions(nn.Module):
-    """One learned table per axis, read at the patch's row and column."""
+    """One learned table per axis, indexed by the patch's row and column."""
 
     def __init__(self, config: Factorized, dim: int) -> None:
         super().__init__()
@@ -209,7 +217,7 @@ class FactorizedPositions(nn.Module):
 def interpolate_rows(
     rows: Float[Tensor, " token"], table: Float[Tensor, "row dim"]
 ) -> Float[Tensor, "token dim"]:
-    """Rows of a table at fractions, linearly from the two around; at its ends, the last one."""
+    """Return table rows at fractional indices, linearly interpolated and clamped to the table."""
     rows = rows.clamp(0, len(table) - 1)
     lower = rows.long().clamp(max=max(0, len(table) - 2))
     share = (rows - lower)[:, None]
@@ -222,7 +230,7 @@ class Learned2DPositions(nn.Module):
 
     def __init__(self, config: Learned2D, dim: int) -> None:
         super().__init__()
-        self.length = config.table_size
+        self.table_size = config.table_size
         self.table = nn.Parameter(torch.empty(config.table_size**2, dim))
 
     def init_weights(self) -> None:
@@ -232,13 +240,13 @@ class Learned2DPositions(nn.Module):
         self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         y, x = coords.long().unbind(-1)
-        return F.embedding(y * self.length + x, self.table)
+        return F.embedding(y * self.table_size + x, self.table)
 
 
 class InterpolatedPositions(nn.Module):
-    """A learned [side, side] table, read as if resized to each image's grid.
+    """A learned [side, side] table, resized to each image's grid.
 
-    The resize is separable, so a token needs only its row and its column of weights.
+    The resize is separable, so each token needs only one row and one column of weights.
     """
 
     def __init__(self, config: Interpolated, dim: int) -> None:
@@ -259,14 +267,14 @@ class InterpolatedPositions(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Half of the vector says y, half x; of each half, half are sines and half cosines."""
+    """Half of the channels encode y, half x; half of each are sines, half cosines."""
 
     def __init__(self, config: Sinusoidal, dim: int) -> None:
         super().__init__()
         self.config, self.waves = config, _half(_half(dim, config), config)
 
     def init_weights(self) -> None:
-        """Nothing to learn."""
+        """No parameters."""
 
     def forward(
         self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
@@ -276,24 +284,24 @@ class SinusoidalPositions(nn.Module):
             table_coordinates(coords, grids, c.coordinates, c.table_size), self.waves, c.base
         )
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
-        return waves * (2 * self.waves) ** -0.5  # as long as learned ones are at the start
+        return waves * (2 * self.waves) ** -0.5  # same norm as learned embeddings at init
 
 
 def wave_angles(
     rows: Float[Tensor, "token 2"], waves: int, base: float
 ) -> Float[Tensor, "token 2 wave"]:
-    """p · base^(-i / waves) for each axis and wave i."""
+    """Return p · base^(-i / waves) for each axis and wave i."""
     numbers = torch.arange(waves, device=rows.device, dtype=torch.float32)
     return rows[..., None] * torch.exp(numbers * (-log(base) / waves))
 
 
 class FourierPositions(nn.Module):
-    """A joint linear map of (y, x), then its sines and cosines."""
+    """Sines and cosines of a learned linear map of (y, x)."""
 
     def __init__(self, config: Fourier, dim: int) -> None:
         super().__init__()
         self.config = config
-        self.frequencies = nn.Parameter(torch.empty(2, _half(dim, config)))  # radians a patch
+        self.frequencies = nn.Parameter(torch.empty(2, _half(dim, config)))  # radians per patch
 
     def init_weights(self) -> None:
         nn.init.normal_(self.frequencies, std=2 * pi / self.config.wavelength)
@@ -303,16 +311,16 @@ class FourierPositions(nn.Module):
     ) -> Float[Tensor, "token dim"]:
         c = self.config
         rows = table_coordinates(coords, grids, c.coordinates, c.table_size)
-        # Written out: autocast would round a matrix product, and with it far away places.
+        # Not a matrix product: autocast would round it, and with it large coordinates.
         angles = rows[:, :1] * self.frequencies[0] + rows[:, 1:] * self.frequencies[1]
         return torch.cat([angles.sin(), angles.cos()], dim=-1) * angles.shape[-1] ** -0.5
 
 
 class NoPositions(nn.Module):
-    """Adds nothing."""
+    """Adds zero."""
 
     def init_weights(self) -> None:
-        """Nothing to learn."""
+        """No parameters."""
 
     def forward(
         self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
@@ -322,5 +330,5 @@ class NoPositions(nn.Module):
 
 def _half(dim: int, config: Positions) -> int:
     if dim % 2:
-        raise ValueError(f"{type(config).__name__} positions need a dim that divides: not {dim}")
+        raise ValueError(f"{type(config).__name__} positions cannot split dim {dim} evenly")
     return dim // 2

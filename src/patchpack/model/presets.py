@@ -1,8 +1,8 @@
-"""Names for the usual sizes: `navit_<size><patch>`, as `navit_s16`; of clips `navit_s16x2`.
+"""Named model configs: `navit_<size><patch>`, as `navit_s16`, and for video `navit_s16x2`.
 
-An x2 tells the frames of a tubelet, as in ViViT (arXiv 2103.15691).
-Widths and depths are those of ViT (arXiv 2010.11929), DeiT's Ti and S (arXiv 2012.12877), and
-SoViT-400m (arXiv 2305.13035); everything else is the paper's.
+x2 is the number of frames per tubelet, as in ViViT (arXiv 2103.15691). Widths and depths are those
+of ViT (arXiv 2010.11929), DeiT's Ti and S (arXiv 2012.12877), and SoViT-400m (arXiv 2305.13035);
+everything else follows NaViT (arXiv 2307.06304).
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ PATCH_SIZES = (8, 14, 16, 32)
 
 
 def _presets() -> dict[str, NaViTConfig]:
-    """Of images and then of clips, each smallest first."""
+    """Return image configs, then video configs, each from small to large."""
     shapes: dict[str, dict[str, Any]] = {
         f"navit_{size}{patch}": {**shape, "patch_size": patch}
         for size, shape in SIZES.items()
@@ -44,15 +44,15 @@ PRESETS = _presets()
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` takes: of images, then of clips, smallest first."""
+    """Return the names that `create_model` takes: image models, then video models, small first."""
     return list(PRESETS)
 
 
 def model_config(name: str, **changes: object) -> NaViTConfig:
-    """The config of a named model, some of its fields replaced.
+    """Return the config of a named model, with the given fields replaced.
 
-    Raises ValueError for a name or a field that does not exist, with the nearest one that does.
+    Raise ValueError for an unknown name or field; the message suggests the closest known one.
     """
     if name not in PRESETS:
-        raise ValueError(f"there is no model {name!r}{nearest(name, list_models())}")
+        raise ValueError(f"unknown model {name!r}{nearest(name, list_models())}")
     return with_fields(PRESETS[name], changes)

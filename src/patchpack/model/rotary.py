@@ -1,27 +1,23 @@
-"""Rotary positions: queries and keys turned by where their patches lie.
+"""Rotary positions: queries and keys rotated by the coordinates of their patches.
 
-A head's numbers are taken for pairs (i, i + half); each pair is turned by an angle, the first half
-of the pairs by y and the second by x. The product of a query and a key then depends on the
-difference of their places only (Su et al., arXiv 2104.09864, §3.2; axial).
+Channels i and i + head_dim / 2 of a head form a pair. Each pair is rotated by an angle: the first
+half of the pairs by y, the second by x. The product of a query and a key then depends only on the
+difference of their coordinates (RoPE, Su et al., arXiv 2104.09864, §3.2; axial).
 
 Axes: token, head, head_dim, pair (head_dim / 2).
 """
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchpack.batch import Segments
-from patchpack.model.attention import Attend
 from patchpack.model.positions import Rotary, table_coordinates, wave_angles
 
 
 def rotary_angles(
     config: Rotary, coords: Int[Tensor, "token 2"], grids: Int[Tensor, "token 2"], head_dim: int
 ) -> Float[Tensor, "token pair"]:
-    """Radians that each pair is turned by."""
+    """Return the rotation of each pair, in radians."""
     rows = table_coordinates(coords, grids, config.coordinates, config.table_size)
     return wave_angles(rows, head_dim // 4, config.base).flatten(1)
 
@@ -29,18 +25,7 @@ def rotary_angles(
 def apply_rotary(
     x: Float[Tensor, "token head head_dim"], angles: Float[Tensor, "token pair"]
 ) -> Float[Tensor, "token head head_dim"]:
-    """Every head's pairs turned, computed in float32."""
+    """Rotate the pairs of every head, in float32; return the dtype of x."""
     a, b = x.float().chunk(2, dim=-1)
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class RotaryAttention:
-    """An attention whose queries and keys are turned first."""
-
-    attend: Attend
-    angles: Float[Tensor, "token pair"]
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
-        return self.attend(apply_rotary(q, self.angles), apply_rotary(k, self.angles), v, segments)

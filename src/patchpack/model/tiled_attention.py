@@ -1,15 +1,15 @@
-"""Attention over tiles: images of nearly equal length, side by side in one dense batch.
+"""Attention over tiles: images of similar length, padded to one dense batch.
 
     lengths  7 7 6 3 3 1         tile  2 x 7   tile  1 x 6   …   or   tile  3 x 7   tile  3 x 3
                                                                             x x x x x x x    x x x
                                                                             x x x x x x x    x x x
                                                                             x x x x x x .    x . .
 
-A pack of small images has many different lengths. One product for each of them is mostly overhead;
-one product for all of them is mostly padding. `tile_lengths` finds the cheapest cut between the
-two. Tokens are moved into tiles and back by row numbers that are the same for every layer; what is
-padding is masked, takes its numbers from its own image, and gives no gradient. In causal segments
-it comes after all that is real, so that the mask of what comes after hides it too.
+A pack of small images has many different lengths. One product per image is mostly overhead; one
+product for all images is mostly padding. `tile_lengths` finds the cheapest partition. Tokens move
+into tiles and back by indices that are the same for every layer. Padding is masked, repeats a token
+of its own image, and gets no gradient. Under a causal or a prefix mask it comes after all real
+tokens, so the mask of later tokens hides it, too.
 
 Axes: token, head, head_dim; row (a slot of a tile, for one head), tile.
 """
@@ -26,20 +26,21 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from patchpack.batch import Segments
+from patchpack.model.attention_layout import AttentionLayout
 
-OVERHEAD = 10_000  # cells of an attention matrix that take as long as one more tile
+OVERHEAD = 10_000  # cost of one more tile, in cells of an attention matrix
 
 
 def tile_lengths(lengths: tuple[int, ...], overhead: int = OVERHEAD) -> list[tuple[int, int]]:
-    """Cut sorted lengths into ranges [shortest, longest], each a tile, longest tile first.
+    """Partition lengths into ranges [shortest, longest], one per tile, longest tile first.
 
-    The cut of least Σ over tiles of (images · longest² + overhead), by dynamic programming over
-    the distinct lengths.
+    Minimizes Σ over tiles of (images · longest² + overhead), by dynamic programming over the
+    distinct lengths.
     """
     distinct, counts = np.unique(np.asarray(lengths, dtype=np.int64), return_counts=True)
     before = np.concatenate(([0], np.cumsum(counts)))  # images shorter than each length
-    best = np.zeros(len(distinct) + 1, dtype=np.int64)  # cost of the tiles of all shorter ones
-    first = np.zeros(len(distinct), dtype=np.int64)  # where the tile that ends here begins
+    best = np.zeros(len(distinct) + 1, dtype=np.int64)  # minimum cost of all shorter images
+    first = np.zeros(len(distinct), dtype=np.int64)  # start of the tile that ends at each length
     for last, longest in enumerate(distinct):
         images = before[last + 1] - before[: last + 1]
         cost = best[: last + 1] + images * longest**2 + overhead
@@ -54,17 +55,17 @@ def tile_lengths(lengths: tuple[int, ...], overhead: int = OVERHEAD) -> list[tup
 
 @dataclass(frozen=True)
 class TileLayout:
-    """Where every row of a stream lies in its tiles, and back."""
+    """Indices from the tokens of a stream to the rows of its tiles, and back."""
 
     shapes: tuple[tuple[int, int], ...]  # (images · heads, slots) of each tile
-    # What to mask, [batch, 1, slot] or, in causal segments, [slot, slot]; None where all is seen.
-    masks: tuple[Bool[Tensor, "..."] | None, ...]
-    sources: Int[Tensor, " row"]  # token · heads + head that each row is filled from
-    token_rows: Int[Tensor, " token_head"]  # the row that holds each token and head
-    padding: Int[Tensor, " padded_row"]  # rows that hold nothing
+    # Hidden keys, broadcast over [image, head, query slot, key slot]; None where none is hidden.
+    masks: tuple[Bool[Tensor, "#image 1 #slot slot"] | None, ...]
+    sources: Int[Tensor, " row"]  # token · heads + head that each row is copied from
+    token_rows: Int[Tensor, " token_head"]  # row of each token and head
+    padding: Int[Tensor, " padded_row"]  # rows of padding
 
     def split(self, rows: Float[Tensor, "row dim"]) -> Iterator[Float[Tensor, "batch slot dim"]]:
-        """The tiles, as views."""
+        """Yield the tiles, as views."""
         sizes = [batch * slots for batch, slots in self.shapes]
         for tile, shape in zip(rows.split(sizes), self.shapes, strict=True):
             yield tile.view(*shape, -1)
@@ -79,8 +80,9 @@ class TileLayout:
 
 
 @lru_cache(maxsize=8)
-def tile_layout(segments: Segments, heads: int) -> TileLayout:
-    """The tiles of a pack; all layers share them."""
+def tile_layout(layout: AttentionLayout, heads: int) -> TileLayout:
+    """Return the tiles of a pack with as many keys as queries; all layers share them."""
+    segments = layout.queries
     lengths = np.asarray(segments.lengths, dtype=np.int64)
     starts = np.cumsum(lengths) - lengths
     head = np.arange(heads)[:, None]
@@ -93,9 +95,8 @@ def tile_layout(segments: Segments, heads: int) -> TileLayout:
         shapes.append((len(images) * heads, longest))
         sources.append((token * heads + head).ravel())
         unused.append(pad.ravel())
-        mask = np.triu(np.ones((longest, longest), bool), 1) if segments.causal else pad
-        shape = mask.shape if segments.causal else (-1, 1, longest)
-        masks.append(_tensor(mask.reshape(shape), segments) if mask.any() else None)
+        mask = _hidden(layout, images, longest)
+        masks.append(_tensor(mask[:, None], segments) if mask.any() else None)
     source, empty = np.concatenate(sources), np.concatenate(unused)
     token_rows = np.empty(segments.num_tokens * heads, dtype=np.int64)
     token_rows[source[~empty]] = np.flatnonzero(~empty)
@@ -106,31 +107,44 @@ def tile_layout(segments: Segments, heads: int) -> TileLayout:
     )
 
 
+def _hidden(
+    layout: AttentionLayout, images: Int[np.ndarray, " image"], slots: int
+) -> Bool[np.ndarray, "#image #slot slot"]:
+    """Return which keys are hidden from which queries, in a tile of these images."""
+    slot = np.arange(slots)
+    if layout.mask == "full":
+        return slot >= np.asarray(layout.queries.lengths)[images, None, None]
+    later = slot > slot[:, None]
+    if layout.mask == "causal":
+        return later[None]
+    return later & (slot >= np.asarray(layout.prefix_lengths)[images, None, None])
+
+
 def _tensor(array: np.ndarray, segments: Segments) -> Tensor:
     return torch.tensor(array, device=segments.device)
 
 
 class TiledAttention(torch.autograd.Function):
-    """softmax(q kᵀ / √head_dim) v inside each image, with its backward pass, in q's precision.
+    """softmax(q kᵀ / √head_dim) v inside each image, forward and backward, in the dtype of q.
 
-    One step of autograd for all tiles: taken apart into its products, bookkeeping alone would
-    take longer than the products of small images.
+    One autograd node for all tiles: with one node per product, the overhead of autograd would
+    exceed the products of small images.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
         heads, head_dim = q.shape[1:]
-        tiles = tile_layout(segments, heads)
+        tiles = tile_layout(layout, heads)
         queries, keys, values = (tiles.fill(x) for x in (q, k, v))
         queries *= head_dim**-0.5
         out = torch.empty_like(values)
         weights = []
         with torch.autocast(q.device.type, enabled=False):
             streams = zip(*map(tiles.split, (queries, keys, values, out)), strict=True)
-            for (query, key, value, mixed), masks in zip(streams, tiles.masks, strict=True):
+            for (query, key, value, mixed), mask in zip(streams, tiles.masks, strict=True):
                 scores = query @ key.mT
-                if masks is not None:
-                    scores.masked_fill_(masks, -torch.inf)
+                if mask is not None:
+                    scores.unflatten(0, (-1, heads)).masked_fill_(mask, -torch.inf)
                 weights.append(scores.softmax(-1))
                 torch.bmm(weights[-1], value, out=mixed)
         ctx.save_for_backward(queries, keys, values, *weights)

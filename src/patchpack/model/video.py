@@ -1,14 +1,14 @@
-"""Clips in the encoder of images: tubelets are embedded, places get a time, the rest is the same.
+"""Video models: the image encoder with tubelet embedding and a time embedding.
 
     token = Linear_shape(tubelet) + position(y, x) + time(t)
 
-Tubelets of several shapes lie side by side in one clip (TubeViT, Piergiovanni et al., arXiv
-2212.03229); each shape has a projection of its own, and since their grids differ, places are then
-told as fractions of the clip. The paper fine-tunes NaViT on video in this way (§5, App. I).
+A clip may have tubelets of several shapes (TubeViT, Piergiovanni et al., arXiv 2212.03229). Each
+shape has its own projection. Their grids differ, so coordinates are then fractions of the clip.
+The paper fine-tunes NaViT on video in this way (arXiv 2307.06304, §5, App. I).
 
-`inflate` makes the weights of an image model those of a clip model (ViViT, Arnab et al., arXiv
-2103.15691, §3.4). Time begins at zero there, so without registers, whose share of
-attention copies of patches would lessen, a clip that stands still is exactly what its image was.
+`inflate` converts image weights to video weights (ViViT, Arnab et al., arXiv 2103.15691, §3.4). The
+time embedding starts at zero, so a static clip gets exactly the features of its image. This does
+not hold with registers: copies of patches reduce the attention that registers get.
 
 Axes: token, dim.
 """
@@ -37,18 +37,20 @@ Inflation = Literal["central", "average"]
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(NaViTConfig):
-    """A vision transformer over clips."""
+    """A vision transformer over packed clips."""
 
-    tubelets: tuple[Tubelet, ...] = (Tubelet(2, 16, 16),)  # the first decides the grid in space
-    time_table_size: int = 32  # rows of the table of time; absolute coordinates end there
+    # tubelet shapes: frames, height and width in pixels; the first defines the spatial grid
+    tubelets: tuple[Tubelet, ...] = (Tubelet(2, 16, 16),)
+    time_table_size: int = 32  # rows of the time table; the maximum tubelets if absolute
+    # time of a tubelet: absolute is its index, fractional relative to the length of the clip
     time_coordinates: Coordinates = "absolute"
 
     def __post_init__(self) -> None:
         NaViTConfig.__post_init__(self)
         if not self.tubelets or self.time_table_size < 1:
-            raise ValueError("a model of clips needs a tubelet and a row of time")
+            raise ValueError("a video model needs at least 1 tubelet shape and 1 time_table_size")
         if self.time_coordinates == "aspect":
-            raise ValueError("time has no aspect: its coordinates are absolute or fractional")
+            raise ValueError("time_coordinates must be absolute or fractional, not aspect")
         if (self.tubelets[0].height, self.tubelets[0].width) != (self.patch_size,) * 2:
             raise ValueError(f"the first tubelet must be {self.patch_size} px square: patch_size")
         fractional = isinstance(self.positions, Factorized) and (
@@ -60,11 +62,13 @@ class VideoConfig(NaViTConfig):
                 "Factorized(coordinates='fractional') and time_coordinates to 'fractional'"
             )
         if isinstance(self.positions, Rotary):
-            raise ValueError("rotary positions know no time: choose another kind for clips")
+            raise ValueError(
+                "rotary positions are spatial only; choose another position type for video"
+            )
 
     @property
     def patch_dim(self) -> int:
-        """Numbers in the largest tubelet."""
+        """Values in the largest flattened tubelet."""
         return max(shape.pixels for shape in self.tubelets) * self.channels
 
 
@@ -88,7 +92,7 @@ class VideoNaViT(NaViT):
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
         if not isinstance(batch, PackedClips):
-            raise ValueError("this model takes clips: pack them with pack_clips")
+            raise ValueError("a video model takes clips: pack them with pack_clips")
         self._check(batch)
         config = self.config
         assert isinstance(config, VideoConfig)
@@ -105,11 +109,11 @@ class VideoNaViT(NaViT):
         layers = list(self.embedding.children())
         if len(layers) == 1:
             return layers[0](pixels)
-        rows = [batch.token_indices(kind) for kind in range(len(layers))]
-        parts = [layer(pixels.index_select(0, mine)[:, : layer.in_features])
-                 for layer, mine in zip(layers, rows, strict=True)]  # fmt: skip
+        token_indices = [batch.token_indices(tubelet) for tubelet in range(len(layers))]
+        parts = [layer(pixels.index_select(0, index)[:, : layer.in_features])
+                 for layer, index in zip(layers, token_indices, strict=True)]  # fmt: skip
         stream = torch.cat(parts)
-        return torch.empty_like(stream).index_copy(0, torch.cat(rows), stream)
+        return torch.empty_like(stream).index_copy(0, torch.cat(token_indices), stream)
 
     def _check(self, batch: PackedBatch) -> None:
         super()._check(batch)
@@ -118,7 +122,8 @@ class VideoNaViT(NaViT):
         longest = int(batch.grids[:, 0].max()) if batch.num_images else 0
         if config.time_coordinates == "absolute" and longest > config.time_table_size:
             raise ValueError(
-                f"a clip is {longest} tubelets long, but the learned times end at {config.time_table_size}"
+                f"a clip is {longest} tubelets long, but the time table ends at "
+                f"{config.time_table_size}"
             )
 
 
@@ -127,21 +132,21 @@ def inflate(
     config: VideoConfig,
     how: Inflation = "central",
 ) -> dict[str, Tensor]:
-    """An image trunk's tensors as those of a trunk of clips.
+    """Return the tensors of a video backbone from those of an image backbone.
 
-    how  "central": the middle frame, ⌊frames/2⌋, is embedded as the image was, the others not at
-         all; "average": every frame is, and counts for its share
+    how  "central": the patch weights go to the middle frame, ⌊frames/2⌋, zeros to the others;
+         "average": every frame gets the patch weights divided by the number of frames
 
-    Shapes that are higher, lower or wider than the patches embed what those would of the same
-    pixels resized (`_resized`). Raises ValueError where the first shape's are of another size.
+    For tubelets of another height or width than the patches, weights are resized so that resized
+    pixels keep their embedding (`_resized`). Raise ValueError if the patch size differs.
     """
     weight, p = tensors["embedding.weight"], config.patch_size
     if weight.shape[1] != p**2 * config.channels:
         raise ValueError(
-            f"patches of {weight.shape[1]} numbers cannot become tubelets {config.tubelets}"
+            f"patches of {weight.shape[1]} values cannot be inflated to tubelets {config.tubelets}"
         )
-    found = {name: t for name, t in tensors.items() if not name.startswith("embedding.")}
-    found["time"] = weight.new_zeros(config.time_table_size, config.dim)
+    inflated = {name: t for name, t in tensors.items() if not name.startswith("embedding.")}
+    inflated["time"] = weight.new_zeros(config.time_table_size, config.dim)
     kernel = weight.unflatten(1, (p, p, config.channels))
     for number, shape in enumerate(config.tubelets):
         frame = _resized(kernel, shape.height, shape.width).flatten(1)
@@ -150,18 +155,21 @@ def inflate(
             frames[:, shape.frames // 2] = frame
         else:
             frames += frame[:, None] / shape.frames
-        found[f"embedding.{number}.weight"] = frames.flatten(1)
+        inflated[f"embedding.{number}.weight"] = frames.flatten(1)
         if "embedding.bias" in tensors:
-            found[f"embedding.{number}.bias"] = tensors["embedding.bias"]
-    return found
+            inflated[f"embedding.{number}.bias"] = tensors["embedding.bias"]
+    return inflated
 
 
 def _resized(
     kernel: Float[Tensor, "dim p p channel"], height: int, width: int
 ) -> Float[Tensor, "dim height width channel"]:
-    """A projection of patches as one of patches of another size: of a patch that is enlarged
-    (bilinearly) it makes what it made of the patch, of one that is shrunk the nearest to that (the
-    pseudo-inverse of FlexiViT, Beyer et al., arXiv 2212.08013, §3.4)."""
+    """Return a patch projection resized to another patch size.
+
+    It embeds a bilinearly enlarged patch exactly as the original projection embeds the patch, and a
+    shrunk one as closely as possible (pseudo-inverse; FlexiViT, Beyer et al., arXiv 2212.08013,
+    §3.4).
+    """
     p = kernel.shape[1]
     if (height, width) == (p, p):
         return kernel

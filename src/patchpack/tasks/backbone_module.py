@@ -84,7 +84,7 @@ class DenseBackboneModule(BackboneModule):
         self, batch: PackedBatch, attend: Attend | None = None
     ) -> Float[Tensor, "token dim"]:
         """The backbone's tokens after the final norm."""
-        return self.backbone.layers(batch, ("norm",), attend)["norm"]
+        return self.backbone.intermediate_features(batch, ("norm",), attend)["norm"]
 
     def encode(self, batch: PackedBatch, attend: Attend | None = None) -> EncoderOutput:
         tokens = self.tokens(batch, attend)

@@ -102,8 +102,8 @@ class Trainer:
             objective,
             task,
             world,
-            checkpoint_blocks=train.activation_checkpointing,
-            compile_blocks=train.compile,
+            activation_checkpointing=train.activation_checkpointing,
+            compile=train.compile,
         )
 
     @property

@@ -19,6 +19,7 @@ from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
 from patchpack.model.attention import Attend
+from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Encoder, encoder_flops, init_submodules
 from patchpack.model.feature_maps import kept_map, to_maps
 from patchpack.model.navit import NaViTConfig, prepend_tokens
@@ -211,7 +212,8 @@ class MaskTransformerDecoder(nn.Module):
         stream, patch_rows, class_rows = prepend_tokens(
             self.patches(x), self.class_tokens, segments
         )
-        stream = self.encoder(stream, segments.prepend_tokens(self.num_classes))
+        extended = segments.extended(self.num_classes)
+        stream = self.encoder(stream, AttentionLayout.within(extended))
         patches = F.normalize(self.patch_proj(stream[patch_rows]), dim=-1)
         classes = F.normalize(self.class_proj(stream[class_rows]), dim=-1)
         per_image = classes.unflatten(0, (segments.num_images, self.num_classes))

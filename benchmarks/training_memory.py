@@ -19,7 +19,7 @@ from patchpack.data.loader import LoadedPack
 from patchpack.distributed import World
 from patchpack.model.presets import model_config
 from patchpack.tasks.classification.model import Classifier
-from patchpack.train.config import RunConfig
+from patchpack.config import RunConfig
 from patchpack.train.loop import Trainer
 from patchpack.train.precision import choose_dtype
 

@@ -15,7 +15,7 @@ from study import Contender, Finding, budgeted, compare, parser_of, recipe, smal
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.resolution import FixedArea, Resolution, SampledArea, SquareResize
 from patchpack.model.positions import Interpolated
-from patchpack.train.config import RunConfig
+from patchpack.config import RunConfig
 
 PRETRAINING, FINE_TUNING, STEP = 9e12, 4e12, 1.15e10  # operations; of a step, about
 SIDES = (64, 96, 128)  # px

@@ -28,12 +28,12 @@ from matplotlib.figure import Figure
 
 from patchpack.checkpoint import list_checkpoints
 from patchpack.data.index import build_index
-from patchpack.evaluation import classify_at, data_of
-from patchpack.loading import load_classifier
-from patchpack.recipe import load_recipe
+from patchpack.evaluation import data_of, evaluate
+from patchpack.loading import load
+from patchpack.config import load_recipe
 from patchpack.run import CHECKPOINTS, load_config, resume, start
 from patchpack.serialization import to_json
-from patchpack.train.config import RunConfig
+from patchpack.config import RunConfig
 from patchpack.visualize.figures import COLORS, png
 
 ROOT = Path(__file__).parents[1]
@@ -161,11 +161,11 @@ def _outcome(config: RunConfig, name: str, seed: int, tokens: tuple[int, ...]) -
     else:
         progress = start(config, live=False)
     data = data_of(config.out, split=TEST)
-    results = classify_at(load_classifier(config.out), data, tokens)
+    results = evaluate(load(config.out), data, tokens)
     outcome = Outcome(
         name=name,
         seed=seed,
-        top1={result.max_tokens: result.counts.top1 for result in results},
+        top1={cost.max_tokens: result.counts.top1 for cost, result in results},
         tflop=progress.flops / 1e12,
         seconds=progress.seconds,
         images=progress.images,

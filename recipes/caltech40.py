@@ -14,7 +14,8 @@ from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.config import RunConfig
+from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

@@ -19,7 +19,8 @@ from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.config import RunConfig
+from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

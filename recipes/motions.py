@@ -17,7 +17,8 @@ from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.video.frame_sampling import UniformFrames
 from patchpack.model.video import VideoConfig
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.config import RunConfig
+from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

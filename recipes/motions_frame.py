@@ -12,7 +12,7 @@ from pathlib import Path
 
 from patchpack.batch import Tubelet
 from patchpack.data.video.frame_sampling import UniformFrames
-from patchpack.recipe import load_recipe
+from patchpack.config import load_recipe
 
 clips = load_recipe(Path(__file__).with_name("motions.py"))
 

@@ -17,7 +17,8 @@ from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.model.presets import model_config
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.config import RunConfig
+from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

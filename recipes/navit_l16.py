@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpack.model.presets import model_config
-from patchpack.recipe import load_recipe
+from patchpack.config import load_recipe
 
 b16 = load_recipe(Path(__file__).with_name("navit_b16.py"))
 

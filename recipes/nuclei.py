@@ -16,7 +16,8 @@ from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.detection.model import DetectionConfig
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.config import RunConfig
+from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
 config = RunConfig(

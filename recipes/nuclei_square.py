@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpack.data.packing.resolution import SquareResize
-from patchpack.recipe import load_recipe
+from patchpack.config import load_recipe
 
 native = load_recipe(Path(__file__).with_name("nuclei.py"))
 

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from patchpack.batch import Tubelet
+from patchpack.config import RunConfig
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.video.frame_sampling import FixedFps
 from patchpack.model.video import VideoConfig
-from patchpack.train.config import RunConfig
 from runs import tiny
 
 CLASSES = ("left", "right")

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
 COLORS = {"red": (255, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 255), "gray": (128, 128, 128)}

@@ -6,13 +6,21 @@ from pathlib import Path
 import torch
 
 from patchpack.checkpoint import list_checkpoints, load
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
+from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
+from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.transforms.augment import Augment
+from patchpack.distributed import World
 from patchpack.model.navit import NaViTConfig
-from patchpack.run import resume, start
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.run import resume, start, task_context
+from patchpack.tasks.backbone_module import BackboneModule
+from patchpack.tasks.registry import prepare, task_of
+from patchpack.tasks.task import TaskRun
+from patchpack.train.config import TrainConfig
+from patchpack.train.loop import Trainer
 from patchpack.train.optim import OptimConfig
 
 
@@ -41,6 +49,28 @@ def tiny(root: Path, out: Path, steps: int = 12, **train: object) -> RunConfig:
 
 def with_loader(config: RunConfig, **loader: object) -> RunConfig:
     return replace(config, data=replace(config.data, loader=LoaderConfig(**loader)))
+
+
+def prepared(config: RunConfig, world: World | None = None) -> tuple[BackboneModule, TaskRun]:
+    """The module of a config's task with new weights, and the task on its data."""
+    task = task_of(config.task)
+    index = build_index(
+        config.data.root,
+        require_labels=task.needs_labels,
+        media_type=CLIPS if config.input.tubelets else IMAGES,
+    )
+    context = task_context(config, world or World())
+    task_run = prepare(index, context)
+    return task.build(task_run.model_spec(context, "float32")), task_run
+
+
+def trainer_of(
+    module: BackboneModule,
+    config: RunConfig,
+    world: World | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Trainer:
+    return Trainer(module, config.train, config.optim, world or World(), dtype)
 
 
 def final_tensors(out: Path) -> dict:

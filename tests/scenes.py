@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from patchpack.config import RunConfig
 from patchpack.data.transforms.augment import Augment
 from patchpack.tasks.segmentation.model import SegmentationConfig
-from patchpack.train.config import RunConfig
 from runs import tiny
 
 CLASSES = ("ground", "box", "disc")

@@ -116,10 +116,8 @@ def test_train_from_a_recipe(capsys, root, tmp_path):
     "recipe", sorted((Path(__file__).parents[1] / "recipes").glob("*.py")), ids=lambda p: p.name
 )
 def test_recipes_are_recipes(recipe):
-    from patchpack.recipe import load_recipe
-
+    from patchpack.config import RunConfig, load_recipe
     from patchpack.serialization import from_json, to_json
-    from patchpack.train.config import RunConfig
 
     config = load_recipe(recipe)
     assert from_json(RunConfig, json.loads(json.dumps(to_json(config)))) == config

@@ -25,12 +25,13 @@ from patchpack.data.records import BadDataset
 from patchpack.data.spec import Preprocessing, pack_spec
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.transforms.sample import Sample
-from patchpack.evaluation import data_of, detect_at
+from patchpack.evaluation import data_of, evaluate
 from patchpack.metrics.detection import Detections, average_precision
 from patchpack.run import start
 from patchpack.tasks.classification.model import ClassificationConfig
+from patchpack.tasks.detection.evaluator import DetectionEvaluator
 from patchpack.tasks.detection.model import DetectionConfig
-from patchpack.tasks.detection.report import draw_found
+from patchpack.tasks.detection.report import draw_detections
 from runs import assert_resumes_exactly, tiny
 from scenes import draw
 from test_cli import patchpack
@@ -356,7 +357,7 @@ def test_a_bad_partner_of_a_mosaic_costs_nothing_but_itself(source, tmp_path):
 def test_a_picture_of_hundreds_of_classes_is_drawn(source):
     index, _ = attach_boxes(build_index(source, require_labels=False), (), 0.0)
     boxes = Detections(np.array([[0, 0, 5, 5]], np.float32), np.array([0.9]), np.array([300]))
-    assert draw_found(index, dict.fromkeys(index.keys, boxes)).width > 500
+    assert draw_detections(DetectionEvaluator(index), dict.fromkeys(index.keys, boxes)).width > 500
 
 
 @pytest.mark.parametrize("missing", ["scipy", "faster_coco_eval"])
@@ -450,6 +451,6 @@ def test_what_is_not_for_detectors_is_refused(capsys, run, source):
     ):
         status, _, err = patchpack(capsys, *words)
         assert status == 2 and said in err
-    data = data_of(run, split="test", require_labels=False)
-    (result,) = detect_at(pp.load(run), data, (64,))
-    assert len(result.found) == 12
+    data = data_of(run, split="test")
+    ((_, result),) = evaluate(pp.load(run), data, (64,))
+    assert len(result.detections) == 12

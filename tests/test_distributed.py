@@ -15,18 +15,15 @@ import torch
 import patchpack as pp
 from conftest import randomise, write_folder
 from films import tiny_clips, write_films
-from patchpack.data.index import Index, build_index
+from patchpack.config import RunConfig
+from patchpack.data.index import Index
 from patchpack.data.loader import LoadedPack
 from patchpack.data.pipeline import training_batches
-from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import World
-from patchpack.evaluation import classify_at, data_of, detect_at, segment_at
+from patchpack.evaluation import data_of, evaluate
 from patchpack.run import resume
-from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.tasks.registry import prepare
-from patchpack.train.config import RunConfig
 from patchpack.train.loop import Trainer, TrainingError
-from runs import final_tensors, tiny
+from runs import final_tensors, prepared, tiny, trainer_of
 from scenes import tiny_segmenter, write_scenes
 from test_detecting import tiny_detector, write_coco
 
@@ -77,12 +74,8 @@ def still(what: str, root: Path, out: Path) -> RunConfig:
 
 def build_trainer(config: RunConfig, world: World) -> tuple[Trainer, Index]:
     """A trainer of random weights that takes no step, and what it is trained on."""
-    index = build_index(
-        config.data.root, require_labels=isinstance(config.task, ClassificationConfig),
-        media_type=CLIPS if config.clip_sampling else IMAGES,
-    )  # fmt: skip
-    task_run = prepare(index, config, world)
-    trainer = Trainer(randomise(task_run.build()), config, world, torch.float32)
+    module, task_run = prepared(config, world)
+    trainer = trainer_of(randomise(module), config, world)
     for optimizer in trainer.optimizers.values():
         optimizer.step = lambda: None
     return trainer, task_run.train
@@ -168,9 +161,8 @@ def test_two_processes_learn_and_judge_masks_boxes_and_clips(what, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     logged = [line for line in lines if line["kind"] == "eval"][-1]
     served = pp.load(tmp_path / "two")
-    data = data_of(tmp_path / "two", split="val", require_labels=what == "film")
-    judge = {"segment": segment_at, "detect": detect_at, "film": classify_at}[what]
-    (result,) = judge(served, data, (served.spec.eval_tokens,))
+    data = data_of(tmp_path / "two", split="val")
+    ((_, result),) = evaluate(served, data, (served.spec.eval_tokens,))
     if what == "film":
         assert result.counts.top1 == pytest.approx(logged["top1"])
         assert result.counts.mean_nll == pytest.approx(logged["nll"], abs=1e-4)

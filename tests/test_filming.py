@@ -17,9 +17,10 @@ from patchpack.data.images import BadImage, read_size
 from patchpack.data.records import BadDataset
 from patchpack.demo.motions import CLASSES as MOTIONS
 from patchpack.demo.motions import draw_video as motion
-from patchpack.evaluation import classify_at, data_of
+from patchpack.evaluation import data_of, evaluate
 from patchpack.model.positions import Factorized, Rotary
 from patchpack.run import start
+from patchpack.tasks.classification.options import ClassificationEvalOptions
 from patchpack.tasks.classification.task import Classification
 from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
 from patchpack.tasks.initialize import initialize_from_run
@@ -98,12 +99,13 @@ def test_views_are_places_in_time_whose_logits_are_averaged(run, root, tmp_path)
     assert found == pytest.approx(expected, abs=1e-5)
     assert one.probability != pytest.approx(three.probability, abs=1e-4)
     data = data_of(run, split="test")
-    (result,) = classify_at(model, data, [96], views=3)
+    options = ClassificationEvalOptions(views=3)
+    ((cost, result),) = evaluate(model, data, [96], options)
     found = model.predict(files(root), views=3, max_tokens=96)
     said = [f.label == path.parent.name for f, path in zip(found, files(root), strict=True)]
     assert result.counts.images == 16 and result.counts.top1 == pytest.approx(np.mean(said))
-    (once,) = classify_at(model, data, [96])
-    assert result.gflops_per_image == pytest.approx(3 * once.gflops_per_image)
+    ((once, _),) = evaluate(model, data, [96])
+    assert cost.gflops_per_image == pytest.approx(3 * once.gflops_per_image)
 
 
 def test_predict_and_embed_take_videos_folders_and_what_cannot_be_read(capsys, run, root, tmp_path):
@@ -225,7 +227,9 @@ def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp
     more = replace(
         clips, out=tmp_path / "more", init=run, model=replace(clips.model, time_table_size=64)
     )
-    with pytest.raises(CheckpointError, match=r"cannot be extended to 64.*give --model.time-table-size 32"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be extended to 64.*give --model.time-table-size 32"
+    ):
         start(more, live=False)
     rot90 = replace(
         config, out=tmp_path / "turned", model=replace(config.model, positions=Rotary())

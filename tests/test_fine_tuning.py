@@ -11,15 +11,13 @@ from patchpack.batch import Tubelet
 from patchpack.checkpoint import CheckpointError, list_checkpoints, load
 from patchpack.data.index import build_index
 from patchpack.data.pipeline import training_batches
-from patchpack.distributed import World
 from patchpack.model.position_resize import IncompatiblePositions, resize_positions, resize_time
 from patchpack.model.positions import UNLIMITED, Factorized, Interpolated, Learned2D, Rotary
 from patchpack.model.video import VideoConfig
 from patchpack.run import start
 from patchpack.tasks.classification.model import Classifier
-from patchpack.train.loop import Trainer
 from patchpack.train.optim import OptimConfig
-from runs import tiny
+from runs import tiny, trainer_of
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +78,7 @@ def test_layer_decay_lowers_the_rate_from_block_to_block(root, tmp_path):
     torch.manual_seed(0)
     task = randomise(Classifier(config.model, 3))
     before = {name: p.detach().clone() for name, p in task.named_parameters()}
-    trainer = Trainer(task, config, World(), torch.float32)
+    trainer = trainer_of(task, config)
     train = build_index(root).split("train")
     packs = training_batches(train, config.data, config.input, seed=config.train.seed)
     trainer.step([next(packs)], stop=False)

@@ -2,7 +2,6 @@
 agree: a temperature or threshold fitted by one verb is valid in all."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,15 @@ import torch
 from PIL import Image
 
 import patchpack as pp
-from clips_of_tests import tiny_clips, write_films
 from pairs import tiny_pairs
 from patchpack.data.annotations.boxes import attach_boxes
 from patchpack.data.annotations.masks import attach_masks
-from patchpack.data.index import build_index
-from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.evaluation.run_data import data_of
 from patchpack.inference.measure import view_batches, view_of
 from patchpack.run import start
 from patchpack.tasks.registry import task_of
 from runs import tiny
 from scenes import tiny_segmenter
-from test_cli import patchpack
 from test_detecting import tiny_detector
 
 BUDGETS = (4, 30, 100)

@@ -122,7 +122,7 @@ def test_a_detector_hands_its_reader_on(run, source, tmp_path):
     (tmp_path / "images").symlink_to(source.parent / "images")
     config = replace(config, data=replace(config.data, root=tmp_path / "boxes.json"))
     start(config, live=False)
-    assert pp.load(tmp_path / "next").names == ("box", "circle")
+    assert pp.load(tmp_path / "next").classes == ("box", "circle")
 
 
 def test_what_reads_no_names_is_refused(source, towers, run, tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from patchpack.config import load_recipe
 from patchpack.data.images import decode
 from patchpack.data.index import build_index
-from patchpack.recipe import load_recipe
 from patchpack.run import start
 
 DATA = os.environ.get("PATCHPACK_DATA", "")

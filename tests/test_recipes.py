@@ -6,20 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from patchpack.recipe import load_recipe
 
 from conftest import randomise
 from pairs import write_pairs
+from patchpack.config import RunConfig, load_recipe
 from patchpack.data.config import PackingConfig
 from patchpack.data.index import build_index
 from patchpack.data.packing.plan import ItemSizes, make_plan
 from patchpack.data.pipeline import training_batches
-from patchpack.distributed import World
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.classification.model import Classifier
-from patchpack.tasks.registry import prepare
-from patchpack.train.config import RunConfig
-from patchpack.train.loop import Trainer
+from runs import prepared, trainer_of
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))
 LARGE = {"navit_b32": 5.41, "navit_b16": 4.88, "navit_l16": 4.88}  # images a sequence (Table 2)
@@ -48,7 +45,7 @@ def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
     index = build_index(folder)
     packs = training_batches(index, config.data, config.input, seed=config.train.seed)
     task = randomise(Classifier(config.model, len(index.classes), config.task))
-    trainer = Trainer(task, config, World(), torch.bfloat16)
+    trainer = trainer_of(task, config, dtype=torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
     assert sums.count > 0 and torch.isfinite(sums.loss)
     assert trainer.learning_rate == pytest.approx(8e-4 / 10_000)
@@ -69,9 +66,9 @@ def test_the_full_scale_contrastive_recipe_takes_a_step_at_reduced_width(tmp_pat
         task=replace(full.task, text=replace(full.task.text, **shape), dim=8),
         train=replace(full.train, compile=False),
     )  # fmt: skip
-    task_run = prepare(build_index(config.data.root), config, World())
+    module, task_run = prepared(config)
     packs = training_batches(task_run.train, config.data, config.input, seed=config.train.seed)
-    trainer = Trainer(randomise(task_run.build()), config, World(), torch.bfloat16)
+    trainer = trainer_of(randomise(module), config, dtype=torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
     assert sums.count > 0 and torch.isfinite(sums.loss)
     assert trainer.learning_rate == pytest.approx(3e-3 / 10_000)

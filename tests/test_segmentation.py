@@ -92,7 +92,7 @@ def test_only_pixels_of_kept_patches_with_a_class_are_learned():
     rows, columns = (torch.arange(n) * g // n for n, g in ((7, 2), (5, 2)))
     known = kept[rows][:, columns] & (image.targets["mask"] != IGNORE_INDEX)
     loss = module.loss(batch)
-    (scores,) = module.pixels(batch, [(7, 5)])
+    (scores,) = module.upsampled_logits(batch, [(7, 5)])
     expected = F.cross_entropy(
         scores[None],
         image.targets["mask"].long()[None],
@@ -135,7 +135,7 @@ def test_dice_counts_for_every_pixel_of_its_image():
     expected = torch.zeros(())
     sizes = [tuple(image.targets["mask"].shape) for image in images]
     for scores, image, kept in zip(
-        module.pixels(batch, sizes), images, kept_map(batch), strict=True
+        module.upsampled_logits(batch, sizes), images, kept_map(batch), strict=True
     ):
         mask = image.targets["mask"].long()
         seen = F.interpolate(kept[None, None].float(), mask.shape)[0, 0] > 0

@@ -20,11 +20,12 @@ from patchpack.data.preprocess import read_sample
 from patchpack.data.records import BadDataset
 from patchpack.data.spec import ImageSource
 from patchpack.data.transforms.sample import Sample
-from patchpack.evaluation import data_of, segment_at
+from patchpack.evaluation import data_of, evaluate
 from patchpack.metrics.segmentation import ConfusionMatrix, count_pixels
 from patchpack.run import start
 from patchpack.tasks.detection.model import DetectionConfig
 from patchpack.tasks.segmentation.model import MaskTransformer, SegmentationConfig
+from patchpack.tasks.segmentation.options import SegmentationOptions
 from patchpack.tasks.segmentation.predictor import SegmentationPredictor
 from patchpack.tasks.segmentation.sliding_window import windows
 from runs import assert_resumes_exactly, final_tensors
@@ -109,12 +110,12 @@ def test_windows_cover_the_image_and_agree_with_one_pass_where_it_fits(capsys, r
 
 def by_hand(model: SegmentationPredictor, image: np.ndarray, tokens: int) -> np.ndarray:
     """The likeliest class by the sums of what every window says alone."""
-    total = torch.zeros(len(model.names), *image.shape[:2])
+    total = torch.zeros(len(model.classes), *image.shape[:2])
     for p in windows(image.shape[:2], model.spec.model.patch_size, tokens):
         place = np.s_[p.top : p.top + p.height, p.left : p.left + p.width]
         batch = pp.pack([image[place]], patch_size=model.spec.model.patch_size, max_tokens=tokens)
         with torch.inference_mode():
-            total[:, *place] += model.model.pixels(batch, [(p.height, p.width)])[0]
+            total[:, *place] += model.model.upsampled_logits(batch, [(p.height, p.width)])[0]
     return total.argmax(0).numpy()
 
 
@@ -139,7 +140,7 @@ def test_neighbouring_windows_share_a_quarter(size):
 
 
 def test_operations_of_judging_are_those_of_what_was_shown(run):
-    model, data = pp.load(run), data_of(run, split="test", require_labels=False)
+    model, data = pp.load(run), data_of(run, split="test")
     shown: list[int] = []
     forward = model.model.forward
 
@@ -150,8 +151,9 @@ def test_operations_of_judging_are_those_of_what_was_shown(run):
     model.model.forward = counting
     for sliding_window in (False, True):
         shown.clear()
-        (result,) = segment_at(model, data, [36], sliding_window=sliding_window)
-        assert result.gflops_per_image == pytest.approx(sum(shown) / 10 / 1e9)
+        options = SegmentationOptions(sliding_window=sliding_window)
+        ((cost, _),) = evaluate(model, data, [36], options)
+        assert cost.gflops_per_image == pytest.approx(sum(shown) / 10 / 1e9)
 
 
 def test_what_is_in_masks_is_seen_where_it_is_and_as_the_model_numbers_it(run, root, tmp_path):
@@ -168,11 +170,11 @@ def test_what_is_in_masks_is_seen_where_it_is_and_as_the_model_numbers_it(run, r
 
     copy = write_scenes(tmp_path / "some", {"train": 5, "test": 6})
     (copy / "masks" / "test" / "003.png").unlink()
-    data = data_of(run, data=copy, split="test", require_labels=False, max_bad_fraction=0.5)
-    (result,) = segment_at(pp.load(run), data, [36])
-    assert result.counts.images == 5 and result.unreadable == ("images/test/003.png: has no mask",)
+    data = data_of(run, data=copy, split="test", max_bad_fraction=0.5)
+    ((cost, result),) = evaluate(pp.load(run), data, [36])
+    assert result.counts.images == 5 and cost.unreadable == ("images/test/003.png: has no mask",)
     with pytest.raises(BadDataset, match="has no mask"):
-        segment_at(pp.load(run), replace(data, max_bad_fraction=0.01), [36])
+        evaluate(pp.load(run), replace(data, max_bad_fraction=0.01), [36])
 
 
 def test_masks_numbered_otherwise_are_refused(capsys, run, tmp_path):
@@ -362,7 +364,8 @@ def test_unreadable_images_are_left_out_and_named_when_judged(run, tmp_path):
     (copy / "images" / "test" / "003.png").write_bytes(
         (copy / "images" / "test" / "003.png").read_bytes()[:90]
     )
-    data = data_of(run, split="test", data=copy, max_bad_fraction=0.5, require_labels=False)
+    data = data_of(run, split="test", data=copy, max_bad_fraction=0.5)
     for sliding_window in (False, True):
-        (result,) = segment_at(pp.load(run), data, (64,), sliding_window=sliding_window)
-        assert result.counts.images == 5 and "003.png" in result.unreadable[0]
+        options = SegmentationOptions(sliding_window=sliding_window)
+        ((cost, result),) = evaluate(pp.load(run), data, (64,), options)
+        assert result.counts.images == 5 and "003.png" in cost.unreadable[0]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchpack.config import RunConfig
 from patchpack.serialization import ConfigError, from_json, nearest, to_json, with_fields
-from patchpack.train.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

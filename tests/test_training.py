@@ -15,16 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import write_folder
 from patchpack.checkpoint import CheckpointError, list_checkpoints, load
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.packing.resolution import SquareResize
 from patchpack.data.records import BadDataset
 from patchpack.run import load_config, resume, start
 from patchpack.serialization import to_json
 from patchpack.train import loop
-from patchpack.train.config import RunConfig
 from patchpack.train.log import read_log
 from patchpack.train.loop import TrainingError
-from runs import final_tensors, tiny, with_loader
+from runs import final_tensors, tiny, trainer_of, with_loader
 
 
 def same_weights(a: Path, b: Path) -> bool:
@@ -367,9 +367,7 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     """Two packs a step, against their gradients added up by hand."""
     from patchpack.data.index import build_index
     from patchpack.data.pipeline import training_batches
-    from patchpack.distributed import World
     from patchpack.tasks.classification.model import Classifier
-    from patchpack.train.loop import Trainer
 
     config = tiny(root, tmp_path / "run", grad_accumulation=2, ema=0.0)
     config = replace(config, model=replace(config.model, dropout=0.0, drop_path=0.0))
@@ -382,7 +380,7 @@ def test_accumulation_takes_the_step_of_one_large_pack(root, tmp_path):
     losses = [task.loss(pack.batch) for pack in loaded]
     mean = sum(loss.sum for loss in losses) / sum(loss.count for loss in losses)
     expected = torch.autograd.grad(mean, list(task.parameters()))
-    trainer = Trainer(task, config, World(), torch.float32)
+    trainer = trainer_of(task, config)
     for optimizer in trainer.optimizers.values():
         optimizer.step = lambda: None
     trainer.config = replace(config, optim=replace(config.optim, grad_clip_norm=0.0))
@@ -399,9 +397,9 @@ def test_the_configuration_of_a_run_is_kept(undisturbed):
 
 def test_models_are_judged_at_the_size_they_learn_at():
     square = DataConfig(resolution=SquareResize(grid=8))
-    assert RunConfig(data=square).evaluation_tokens == 64
-    assert RunConfig(data=DataConfig(max_tokens=512)).evaluation_tokens == 512
-    assert RunConfig(data=replace(square, eval_tokens=9)).evaluation_tokens == 9
+    assert square.evaluation_tokens(RunConfig().input) == 64
+    assert DataConfig(max_tokens=512).evaluation_tokens(RunConfig().input) == 512
+    assert replace(square, eval_tokens=9).evaluation_tokens(RunConfig().input) == 9
 
 
 def test_images_without_a_label_are_left_out_of_training(tmp_path, capsys):

@@ -24,7 +24,7 @@ from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.pipeline import EvalView, evaluation_batches, training_batches
 from patchpack.data.records import CLIPS, IMAGES
-from patchpack.distributed import all_gather_objects, init_distributed
+from patchpack.distributed import World, all_gather_objects, init_distributed
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.initialize import initialize_from_run
@@ -81,10 +81,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         media_type=CLIPS if config.input.tubelets else IMAGES,
     ).where(data.where)
     with init_distributed() as world:
-        context = TaskContext(
-            data=data, model=config.model, task=config.task, out=config.out, init=config.init,
-            resumed=resumed, world=world,
-        )  # fmt: skip
+        context = task_context(config, world, resumed=resumed)
         task_run = prepare(index, context)
         dtype = choose_dtype(config.train.precision, world.device)
         spec = task_run.model_spec(context, str(dtype).removeprefix("torch."))
@@ -120,6 +117,19 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
             if world.is_main:
                 _draw(config.out)
         return trainer.progress
+
+
+def task_context(config: RunConfig, world: World, *, resumed: bool = False) -> TaskContext:
+    """What a task gets of a run's config."""
+    return TaskContext(
+        data=config.data,
+        model=config.model,
+        task=config.task,
+        out=config.out,
+        init=config.init,
+        resumed=resumed,
+        world=world,
+    )
 
 
 def _log_data(log: RunLog, index: Index, task_run: TaskRun) -> None:

@@ -1,16 +1,16 @@
-"""The command `patchpack`: one verb a function.
+"""The command `patchpack`: one verb per file.
 
-    patchpack inspect DIR                    what packing makes of a folder of images
-    patchpack train DIR|RECIPE.py [--…]      train; --resume RUN continues
-    patchpack eval RUN                       accuracy or recall, at token budgets
-    patchpack compare RUN RUN…               the same of several runs, side by side
-    patchpack predict RUN IMAGE…             labels with probabilities
-    patchpack embed RUN IMAGE… -o FILE.npz   vectors, of texts too
-    patchpack search RUN DIR "a red heart"   the images that are nearest to a text
-    patchpack demo                           everything on generated images, and a report
+    patchpack inspect DIR                    sizes, tokens and packs of a folder of images
+    patchpack train DIR|RECIPE.py [--…]      train; --resume RUN continues a run
+    patchpack eval RUN                       metrics at token budgets; evaluation suites
+    patchpack compare RUN RUN…               several runs side by side
+    patchpack predict RUN IMAGE…             labels, masks or boxes
+    patchpack embed RUN IMAGE… -o FILE.npz   feature vectors of images, and of texts
+    patchpack search RUN DIR "a red heart"   the images nearest to a text
+    patchpack demo                           train two models on generated images, with a report
 
-Every verb takes --help, and --json for output that programs read. What a user can get wrong ends
-in one line on stderr and exit status 2.
+Every verb takes --help, and --json for output that programs read. A recipe (RECIPE.py) is code that
+runs. Wrong input gives one line on stderr and exit status 2.
 """
 
 import io

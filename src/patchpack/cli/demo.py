@@ -1,4 +1,4 @@
-"""`patchpack demo`: everything on generated images, and a report."""
+"""`patchpack demo`: train and compare two models on generated images."""
 
 import json
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train a small NaViT and a square ViT on generated images, compare them, write a report."""
+    """Train a small NaViT and a square ViT on generated images, compare them, and write a report."""
 
-    out: Path = Path("demo")  # images, runs and report.html go here
-    steps: int = 400  # of training the NaViT; the square ViT gets the same compute
+    out: Path = Path("demo")  # folder for the images, the runs and report.html
+    steps: int = 400  # optimizer steps of the NaViT; the square ViT gets the same compute
     json: bool = False  # print JSON
 
 
@@ -20,4 +20,4 @@ def run_demo(options: Demo) -> None:
     except ImportError as error:
         raise ImportError("the demo draws pictures: pip install 'patchpack[report]'") from error
     summary = show(options.out, options.steps)
-    print(json.dumps(summary) if options.json else f"look at {summary['report']}")
+    print(json.dumps(summary) if options.json else summary["report"])

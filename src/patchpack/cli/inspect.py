@@ -23,15 +23,18 @@ from patchpack.model.presets import model_config
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Sizes, aspects, tokens, fill of the packing plan, and compute saved, from headers alone."""
+    """Report sizes, aspect ratios, tokens, the fill of packs and the compute that packing saves,
+    from file headers alone."""
 
-    source: Positional[Path]  # a folder of images or clips, or a .csv or .jsonl manifest
-    patch_size: int = 16  # pixels
-    frames: FrameSampling | None = None  # of clips: which of their frames are shown, two a tubelet
-    max_tokens: int = 8192  # of a pack
+    source: Positional[Path]  # image or clip folder, COCO file, or .csv or .jsonl manifest
+    patch_size: int = 16  # side of a patch in pixels
+    # Rule that selects the frames of each clip, two per tubelet; without it, images are inspected.
+    frames: FrameSampling | None = None
+    max_tokens: int = 8192  # maximum tokens per pack
+    # Rule that sets the size of each image or frame.
     resolution: Resolution = dataclasses.field(default_factory=Native)
-    picture: Path | None = None  # draws the first pack into this PNG (needs patchpack[report])
-    max_bad_fraction: float = 0.01  # share of unreadable images that is an error
+    picture: Path | None = None  # PNG file for a picture of the first pack; needs patchpack[report]
+    max_bad_fraction: float = 0.01  # share of unreadable images above which it stops, 0 to 1
     json: bool = False  # print JSON
 
 

@@ -19,11 +19,13 @@ from patchpack.data.packing.resolution import Native, Resolution, SquareResize
 from patchpack.data.spec import Preprocessing
 from patchpack.data.statistics import plan_all, survey
 from patchpack.demo.shapes import CLASSES, write_images
-from patchpack.evaluation import BudgetResult, classify_at, data_of
-from patchpack.loading import load_classifier
+from patchpack.evaluation import data_of, evaluate
+from patchpack.loading import load
 from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
 from patchpack.run import start
-from patchpack.train.config import RunConfig, TrainConfig
+from patchpack.tasks.task import Evaluation
+from patchpack.config import RunConfig
+from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 from patchpack.train.progress import Progress
 from patchpack.visualize.figures import draw_confusion, draw_pack
@@ -81,7 +83,7 @@ def show(out: Path, steps: int) -> dict:
 
     console.print("evaluating both at several token budgets")
     results = {
-        name: classify_at(load_classifier(out / name), data_of(out / name, split="test"), BUDGETS)
+        name: evaluate(load(out / name), data_of(out / name, split="test"), BUDGETS)
         for name in ("navit", "square")
     }
     progress = {"navit": navit, "square": square}
@@ -92,7 +94,7 @@ def show(out: Path, steps: int) -> dict:
         name: {
             "train_tflop": progress[name].flops / 1e12,
             "train_seconds": progress[name].seconds,
-            "top1": {str(r.max_tokens): r.counts.top1 for r in results[name]},
+            "top1": {str(r.cost.max_tokens): r.result.counts.top1 for r in results[name]},
         }
         for name in progress
     }
@@ -114,7 +116,7 @@ def _page(
     out: Path,
     images: Path,
     progress: dict[str, Progress],
-    results: dict[str, list[BudgetResult]],
+    results: dict[str, list[Evaluation]],
     seconds: float,
 ) -> str:
     """Return the report as HTML."""
@@ -146,22 +148,22 @@ def _page(
     )
 
 
-def _accuracy(results: dict[str, list[BudgetResult]]) -> str:
+def _accuracy(results: dict[str, list[Evaluation]]) -> str:
     header = ["model", "maximum tokens", "top-1", "NLL", "MFLOP/image", "images/s"]
     cells = [
         [
             TITLES[name],
-            str(r.max_tokens),
-            f"{r.counts.top1:.1%}",
-            f"{r.counts.mean_nll:.3f}",
-            f"{r.gflops_per_image * 1000:.1f}",
-            f"{r.images_per_s:,.0f}",
+            str(r.cost.max_tokens),
+            f"{r.result.counts.top1:.1%}",
+            f"{r.result.counts.mean_nll:.3f}",
+            f"{r.cost.gflops_per_image * 1000:.1f}",
+            f"{r.cost.images_per_s:,.0f}",
         ]
         for name, budgets in results.items()
         for r in budgets
     ]
     curves = {
-        TITLES[name]: [(r.max_tokens, r.counts.top1) for r in budgets]
+        TITLES[name]: [(r.cost.max_tokens, r.result.counts.top1) for r in budgets]
         for name, budgets in results.items()
     }
     picture = draw_accuracy_over_cost(
@@ -190,14 +192,14 @@ def _pack(index: Index) -> str:
     return paragraph(text) + pictures(Picture(drawn, caption))
 
 
-def _confusions(results: dict[str, list[BudgetResult]]) -> str:
-    best = {name: max(rs, key=lambda r: r.counts.top1) for name, rs in results.items()}
+def _confusions(results: dict[str, list[Evaluation]]) -> str:
+    best = {name: max(rs, key=lambda r: r.result.counts.top1) for name, rs in results.items()}
     return pictures(
         *(
             Picture(
-                draw_confusion(result.counts.confusion.numpy(), CLASSES),
-                f"{TITLES[name]}, at most {result.max_tokens} tokens per image",
+                draw_confusion(evaluation.result.counts.confusion.numpy(), CLASSES),
+                f"{TITLES[name]}, at most {evaluation.cost.max_tokens} tokens per image",
             )
-            for name, result in best.items()
+            for name, evaluation in best.items()
         )
     )

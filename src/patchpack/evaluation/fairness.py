@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from patchpack.data.records import BadDataset
-from patchpack.inference.measure import EvalData
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
+from patchpack.inference.measure import EvalData
 from patchpack.metrics.fairness import MIN_GROUP_SIZE, gap, groups, probe
 from patchpack.metrics.outputs import Predictions
 from patchpack.visualize.plots import draw_intervals
@@ -24,7 +24,11 @@ LIMITS = (
 
 
 def fairness(
-    cache: OutputCache, train: EvalData, test: EvalData, attributes: Sequence[str], budgets: Sequence[int]
+    cache: OutputCache,
+    train: EvalData,
+    test: EvalData,
+    attributes: Sequence[str],
+    budgets: Sequence[int],
 ) -> Section:
     """Probe each attribute at each token budget; groups and gaps at the largest budget.
 

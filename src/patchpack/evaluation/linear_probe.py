@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from patchpack.inference.measure import EvalData
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
+from patchpack.inference.measure import EvalData
 from patchpack.metrics.linear_probe import few_shot
 from patchpack.visualize.section import Section, Table
 

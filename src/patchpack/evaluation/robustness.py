@@ -16,8 +16,8 @@ from patchpack.data.transforms.perturbations import (
     Downsample,
     Perturbation,
 )
-from patchpack.inference.measure import EvalData
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
+from patchpack.inference.measure import EvalData
 from patchpack.visualize.plots import draw_bars
 from patchpack.visualize.section import Section, Table
 

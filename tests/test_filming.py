@@ -138,7 +138,7 @@ def test_what_a_model_of_clips_cannot_do_is_said(capsys, run, root, tmp_path):
         model.predict(str(tmp_path))
     with pytest.raises(BadImage, match="there is no such file"):
         model.predict([tmp_path / "away.mp4"])
-    with pytest.raises(ValueError, match="no room in 1 tokens"):
+    with pytest.raises(ValueError, match="do not fit in 1 tokens"):
         model.predict(files(root)[:1], max_tokens=1)
 
 

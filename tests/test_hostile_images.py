@@ -1,4 +1,4 @@
-"""Damaged and malicious image files raise BadImage, whatever is wrong with them."""
+"""Damaged and malicious image files raise BadImage."""
 
 import os
 import pickle
@@ -74,11 +74,11 @@ def test_paths_without_a_readable_file_raise(
         with pytest.raises(BadImage, match=reason):
             decode(tmp_path / name, key=name)
 
-    def refuse(*_: object, **__: object) -> None:
+    def deny(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "secret").touch()
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("builtins.open", deny)
     with pytest.raises(BadImage, match="permission denied"):
         decode(tmp_path / "secret", key="secret")
 

@@ -62,7 +62,7 @@ def test_corruptions_are_deterministic_and_grow_with_severity(kind):
     assert (repeated == results[2]).all()
     errors = [float(np.abs(result.astype(float) - image).mean()) for result in results]
     assert errors[0] > 0.3
-    if kind != "elastic transform":  # its first two severities use another smoothness
+    if kind != "elastic transform":  # its first two severities use other parameters
         assert errors[4] > errors[0]
 
 

@@ -1,0 +1,1 @@
+"""Datasets to packed batches: sources, annotations, transforms, packing plans, loading."""

@@ -51,8 +51,8 @@ class BadImage(ValueError):
 
     def __str__(self) -> str:
         """Return one line, with unprintable characters of the key escaped."""
-        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.key)
-        return f"{''.join(shown)}: {self.reason}"
+        escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.key)
+        return f"{''.join(escaped)}: {self.reason}"
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:

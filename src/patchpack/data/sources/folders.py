@@ -116,9 +116,7 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     if entry.is_symlink():
-        return os.path.isdir(
-            entry.path
-        )  # unlike entry.is_dir, it raises no error for a link to itself
+        return os.path.isdir(entry.path)  # entry.is_dir raises OSError for a link to itself
     return entry.is_dir()
 
 

@@ -65,7 +65,7 @@ def _hint(source: Path, media_type: MediaType) -> str:
     videos = replace(CLIPS, folders=False)
     if media_type == IMAGES and source.is_dir() and (clips := len(scan_folder(source, videos))):
         return (
-            f"but it has {clips:,} clips, which a video model reads, such as --preset navit_s16x2 "
-            "(and inspect, with frames:uniform-frames)"
+            f"but {clips:,} clips, which need a video model, such as --preset navit_s16x2 "
+            "(inspect needs frames:uniform-frames)"
         )
     return media_type.expected

@@ -173,25 +173,25 @@ def _bytes(x: Picture) -> np.ndarray:
     return np.rint(x.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _planes(x: np.ndarray) -> Float[Tensor, "channel 1 height width"]:
+def _to_planes(x: np.ndarray) -> Float[Tensor, "channel 1 height width"]:
     return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1), np.float32))[:, None]
 
 
-def _picture(planes: Float[Tensor, "channel 1 height width"]) -> np.ndarray:
+def _from_planes(planes: Float[Tensor, "channel 1 height width"]) -> np.ndarray:
     return planes[:, 0].numpy().transpose(1, 2, 0)
 
 
 def _convolve(x: np.ndarray, kernel: Field) -> np.ndarray:
     """Convolve each channel with a kernel of odd sides, with replicated edges."""
     ry, rx = kernel.shape[0] // 2, kernel.shape[1] // 2
-    planes = F.pad(_planes(x), (rx, rx, ry, ry), mode="replicate")
+    planes = F.pad(_to_planes(x), (rx, rx, ry, ry), mode="replicate")
     weight = torch.from_numpy(np.ascontiguousarray(kernel, np.float32))
     if weight.numel() < MIN_FFT_SIZE:
-        return _picture(F.conv2d(planes, weight[None, None]))
+        return _from_planes(F.conv2d(planes, weight[None, None]))
     size = planes.shape[-2:]
     spectrum = torch.fft.rfft2(planes) * torch.fft.rfft2(weight, size).conj()
     height, width = x.shape[:2]
-    return _picture(torch.fft.irfft2(spectrum, size)[..., :height, :width])
+    return _from_planes(torch.fft.irfft2(spectrum, size)[..., :height, :width])
 
 
 def _gaussian(x: np.ndarray, sigma: float) -> np.ndarray:
@@ -229,8 +229,10 @@ def _zoom(x: np.ndarray, factor: float) -> np.ndarray:
     height, width = x.shape[:2]
     h, w = max(1, ceil(height / factor)), max(1, ceil(width / factor))
     top, left = (height - h) // 2, (width - w) // 2
-    center = _planes(x[top : top + h, left : left + w])
-    return _picture(F.interpolate(center, (height, width), mode="bilinear", align_corners=False))
+    center = _to_planes(x[top : top + h, left : left + w])
+    return _from_planes(
+        F.interpolate(center, (height, width), mode="bilinear", align_corners=False)
+    )
 
 
 def _sample(x: Picture, coordinates: Float[np.ndarray, "height width 2"]) -> Picture:
@@ -238,7 +240,7 @@ def _sample(x: Picture, coordinates: Float[np.ndarray, "height width 2"]) -> Pic
     height, width = x.shape[:2]
     scaled = (coordinates[..., ::-1] + 0.5) / np.array([width, height], np.float32) * 2 - 1
     grid = torch.from_numpy(np.ascontiguousarray(scaled, np.float32))[None]
-    planes = _planes(x)[:, 0][None]
+    planes = _to_planes(x)[:, 0][None]
     sampled = F.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
     return sampled[0].numpy().transpose(1, 2, 0)
 

@@ -170,11 +170,11 @@ def _count_packets(
 ) -> tuple[int, Fraction]:
     """Count the frames of a video without a stored count, and correct its rate by their times."""
     times = list(_packet_times(container, stream))
-    known = [time for time in times if time is not None]
-    duration = max(known, default=0) - min(known, default=0)
+    present = [time for time in times if time is not None]
+    duration = max(present, default=0) - min(present, default=0)
     if not duration or not stream.time_base:
         return len(times), rate
-    measured = Fraction(len(known) - 1) / (duration * stream.time_base)
+    measured = Fraction(len(present) - 1) / (duration * stream.time_base)
     if abs(measured / rate - 1) < SAME_RATE:
         return len(times), rate
     return len(times), measured.limit_denominator(10_000)

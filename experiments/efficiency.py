@@ -1,15 +1,15 @@
-"""Accuracy against training compute: NaViT beside the square ViT (Fig. 1).
+"""Efficiency: accuracy over training compute of a NaViT and of square ViTs (Fig. 1).
 
     python experiments/efficiency.py --data caltech40
 
-All are the recipe `caltech40.py`, but for how they see an image: at its own aspect and a sampled
-size of 64 to 160 px, half of the tokens dropped on average, as in the paper's main runs; or as a
-square of one size. Squares of 144 px stand to NaViT's largest size as the paper's 224 px do to its
-256; squares of 96 px were the best that was found for a square ViT of this budget.
+All models use the recipe `caltech40.py`; only the resizing and token dropping differ. The NaViT
+keeps the aspect ratio at a sampled size of 64 to 160 px and drops half of the tokens on average, as
+in the paper's main runs. The ViTs resize to squares: 144 px has the same ratio to NaViT's maximum
+size as the paper's 224 px to 256 px; 96 px was the best size for a square ViT at this budget.
 
-Four compute budgets each, the schedule fitted to each. The ratio is of the compute that two need
-for the same accuracy: the best that both reach, read off straight lines between budgets, compute
-on a logarithmic scale.
+Each model is trained with four compute budgets, with a schedule for each. The compute ratio is that
+of the compute two models need for the same accuracy, the best that both reach, from linear
+interpolation between budgets on a logarithmic compute axis.
 """
 
 from dataclasses import replace
@@ -31,11 +31,11 @@ from study import (
 
 from patchpack.data.packing.dropping import BetaDrop, NoDrop
 from patchpack.data.packing.resolution import SquareResize
-from patchpack.visualize.figures import COLORS, png
+from patchpack.visualize.style import COLORS, figure_to_png, style_axes
 
-BUDGETS = (4e12, 8e12, 16e12, 32e12)  # operations
-STEP = 3.6e10  # operations of a step, about
-TOKENS = {"navit": (64, 100), "square": (36,), "square144": (81,)}  # an image, in evaluation
+BUDGETS = (4e12, 8e12, 16e12, 32e12)  # training operations
+STEP = 3.6e10  # operations per step, approximately
+TOKENS = {"navit": (64, 100), "square": (36,), "square144": (81,)}  # per image in evaluation
 TITLES = {"navit": "NaViT", "square": "square ViT, 96 px", "square144": "square ViT, 144 px"}
 FINDING = Finding(
     name="efficiency",
@@ -43,17 +43,18 @@ FINDING = Finding(
     claim="NaViT reaches the accuracy of the best ViT with a quarter of the compute (Fig. 1).",
     paper={"compute_ratio": 4.0},
     remarks=(
-        "Squares that stand to NaViT's largest size as in the paper need 3.0 times its compute, "
-        "not 4: for the same compute a NaViT sees 4.2 times as many images here, in the paper "
-        "about five. Squares of 96 px, beside which it sees 1.8 times as many, need 1.5 times "
-        "its compute: most of the gain is in seeing more, smaller images, which a square ViT can "
-        "have too, at that one size alone. Twelve hundred photographs are few, and worth less "
-        "each time they are seen again."
+        "A ViT at 144 px, the paper's ratio to NaViT's maximum size, needs 3.0 times NaViT's "
+        "compute, not 4: at equal compute a NaViT trains on 4.2 times as many images here, and on "
+        "about five times as many in the paper. A ViT at 96 px, which trains on 1/1.8 as many "
+        "images as a NaViT, needs 1.5 times its compute: most of the gain comes from more, "
+        "smaller images, which a square ViT can have too, at that one size. The dataset has only "
+        "1,200 training photographs, and repeated epochs add less and less."
     ),
 )
 
 
 def contenders() -> list[Contender]:
+    """Return each model with each compute budget."""
     native, square = recipe("caltech40"), recipe("caltech40_square")
     dropping = BetaDrop(mean=0.5, max=0.9)
     configs = {
@@ -63,21 +64,19 @@ def contenders() -> list[Contender]:
             square, data=replace(square.data, resolution=SquareResize(grid=9), dropping=NoDrop())
         ),
     }
-    found = []
-    for name, config in configs.items():
-        for budget in BUDGETS:
-            found.append(
-                Contender(
-                    name=f"{name}-{budget / 1e12:g}",
-                    config=budgeted(config, budget, STEP),
-                    tokens=TOKENS[name],
-                )
-            )
-    return found
+    return [
+        Contender(
+            name=f"{name}-{budget / 1e12:g}",
+            config=budgeted(config, budget, STEP),
+            tokens=TOKENS[name],
+        )
+        for name, config in configs.items()
+        for budget in BUDGETS
+    ]
 
 
 def compute_for(accuracy: float, budgets: np.ndarray, reached: np.ndarray) -> float:
-    """Operations that a curve first reaches an accuracy with."""
+    """Return the minimum operations at which a curve reaches an accuracy."""
     best = np.maximum.accumulate(reached)
     return float(np.exp(np.interp(accuracy, best, np.log(budgets))))
 
@@ -93,8 +92,8 @@ def main() -> None:
         for name in TOKENS
     }
     means = {
-        name: np.array([mean_and_spread(values)[0] for values in found])
-        for name, found in by_budget.items()
+        name: np.array([mean_and_spread(values)[0] for values in rows])
+        for name, rows in by_budget.items()
     }
     budgets = options.scale * np.array(BUDGETS)
     ratios, accuracies = {}, {}
@@ -106,8 +105,8 @@ def main() -> None:
     table = [["training TFLOP", *(f"{TITLES[name]}, {TOKENS[name][0]} tokens" for name in TOKENS)]]
     for i, budget in enumerate(budgets):
         table.append([f"{budget / 1e12:g}", *(percent(by_budget[name][i]) for name in TOKENS)])
-    table.append(["compute, times NaViT's", "1", *(f"{ratio:.1f}" for ratio in ratios.values())])
-    table.append(["height and width alone", f"{100 * baseline:.1f}", "", ""])
+    table.append(["compute relative to NaViT", "1", *(f"{ratio:.1f}" for ratio in ratios.values())])
+    table.append(["image size only", f"{100 * baseline:.1f}", "", ""])
     publish(
         FINDING,
         options,
@@ -117,7 +116,7 @@ def main() -> None:
             "compute_ratio_of_squares_of_96_px": ratios["square"],
             "at_accuracy_of_squares_of_96_px": accuracies["square"],
             "tflop": (budgets / 1e12).tolist(),
-            **{name: found.tolist() for name, found in means.items()},
+            **{name: mean.tolist() for name, mean in means.items()},
             "size_baseline": baseline,
         },
         agrees=bool(ratios["square144"] >= FINDING.paper["compute_ratio"]),
@@ -127,23 +126,21 @@ def main() -> None:
 
 
 def draw(budgets: np.ndarray, by_budget: dict[str, list[list[float]]], baseline: float) -> bytes:
+    """Draw test accuracy over training compute; returns a PNG."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, found) in zip(COLORS, by_budget.items(), strict=False):
-        means, spreads = zip(*(mean_and_spread(values) for values in found), strict=True)
+    for color, (name, rows) in zip(COLORS, by_budget.items(), strict=False):
+        means, spreads = zip(*(mean_and_spread(values) for values in rows), strict=True)
         axes.errorbar(
-            budgets / 1e12, 100 * np.array(means), 100 * np.array(spreads), color=colour,
+            budgets / 1e12, 100 * np.array(means), 100 * np.array(spreads), color=color,
             marker="o", capsize=3, label=TITLES[name],
         )  # fmt: skip
-    axes.axhline(100 * baseline, color="#888", lw=1, ls=":", label="height and width alone")
+    axes.axhline(100 * baseline, color="#888", lw=1, ls=":", label="image size only")
     axes.set_xscale("log", base=2)
     axes.set_xticks(budgets / 1e12, [f"{b / 1e12:g}" for b in budgets])
-    axes.set_xlabel("training compute (TFLOP)")
-    axes.set_ylabel("test accuracy (%)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    style_axes(axes, "training compute (TFLOP)", "test accuracy (%)")
     axes.legend(frameon=False)
-    return png(figure)
+    return figure_to_png(figure)
 
 
 if __name__ == "__main__":

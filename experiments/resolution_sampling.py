@@ -1,10 +1,10 @@
-"""How sizes are drawn: in side or in area, uniform or with a bias (Fig. 7).
+"""Resolution sampling: by side or by area, uniform or normal with a bias (Fig. 7).
 
     python experiments/resolution_sampling.py --data caltech40
 
-A small model by the recipe `caltech40.py`, sizes in 64 to 160 px: the draw is uniform, or a
-truncated normal around the middle, below or above it, in side or in area; and images at their
-native size.
+A small model with the recipe `caltech40.py` is trained at sizes of 64 to 160 px. Side or area is
+uniform or truncated normal with its mean at, below or above the middle of the range. The last
+contender trains at native size.
 """
 
 from dataclasses import replace
@@ -13,21 +13,21 @@ from study import Contender, Finding, budgeted, compare, parse, recipe, small
 
 from patchpack.data.packing.resolution import Native, Resolution, SampledArea
 
-BUDGET, STEP = 4e12, 1.15e10  # operations of a run, and of a step, about
+BUDGET, STEP = 4e12, 1.15e10  # operations per run; per step, approximately
 TOKENS = (16, 36, 64, 100)
 DRAWS = {"uniform": None, "normal 0": 0.0, "normal -0.5": -0.5, "normal +0.5": 0.5}
 FINDING = Finding(
     name="resolution_sampling",
-    title="How sizes are drawn",
+    title="Resolution sampling",
     claim=(
-        "drawing the side beats drawing the area in each of four distributions, and a normal with "
-        "a bias to small sizes is best (Fig. 7, ImageNet zero-shot)."
+        "sampling the side beats sampling the area in each of four distributions, and a normal "
+        "with a bias to small sizes is best (Fig. 7, ImageNet zero-shot)."
     ),
     remarks=(
-        "Drawing the side is one to three points ahead in three of the four distributions and even "
-        "in the fourth, and a bias to small sizes is best in both: it sees more images for its "
-        "compute. Training at the native size alone, which here is most often the largest budget, "
-        "is as good at 100 tokens and of little use below."
+        "Sampling the side is one to three points ahead in three of the four distributions and "
+        "equal in the fourth. A bias to small sizes is best for both, since it trains on more "
+        "images at equal compute. Training at native size, which here mostly means the maximum of "
+        "100 tokens, is equal at 100 tokens and much worse below."
     ),
     paper={
         "area": {"uniform": 63.1, "normal 0": 63.3, "normal -0.5": 63.6, "normal +0.5": 62.6},
@@ -56,8 +56,8 @@ def contenders() -> list[Contender]:
     ]
 
 
-def summarise(mean: dict[str, dict[int, float]]) -> tuple[dict, bool]:
-    average = {name: sum(at.values()) / len(at) for name, at in mean.items()}
+def summarize(mean: dict[str, dict[int, float]]) -> tuple[dict, bool]:
+    average = {name: sum(top1.values()) / len(top1) for name, top1 in mean.items()}
     wins = {name: average[f"side, {name}"] - average[f"area, {name}"] for name in DRAWS}
     best = max((name for name in average if name != "native"), key=average.__getitem__)
     agrees = sum(gain > 0 for gain in wins.values()) >= 3 and best == "side, normal -0.5"
@@ -65,4 +65,4 @@ def summarise(mean: dict[str, dict[int, float]]) -> tuple[dict, bool]:
 
 
 if __name__ == "__main__":
-    compare(FINDING, contenders(), parse(__doc__), summarise=summarise)
+    compare(FINDING, contenders(), parse(__doc__), summarize=summarize)

@@ -1,13 +1,13 @@
-"""What the findings share: contenders that train once, seeds, spreads, and where results are kept.
+"""Shared code of the experiments: training with several seeds, evaluation, and published results.
 
-A finding is a few contenders, each a RunConfig with a compute budget, trained with every seed and
-judged on the test split. Each run lies in a folder of its own: a finished one is read, one that
-was stopped is resumed, so the command can be stopped and given again at any time. Runs go side by
-side, each on one core, which on few cores does more than one run on all of them.
+A finding compares a few contenders. Each is a RunConfig with a compute budget, trained with every
+seed and evaluated on the test split. Each run has its own folder: finished runs are read, stopped
+runs are resumed, so the command can be interrupted and repeated. Runs are trained in parallel, one
+core each, which has a higher throughput than one run on all cores.
 
     docs/findings.json          {finding: {command, data, seeds, hardware, ours, paper, agrees, …}}
-    docs/findings.md            the same to read, written anew from it by every finding
-    docs/findings/<name>.png    its figure
+    docs/findings.md            the same as text; every experiment rewrites it
+    docs/findings/<name>.png    the figure
 """
 
 import argparse
@@ -30,11 +30,10 @@ from patchpack.checkpoint import list_checkpoints
 from patchpack.data.index import build_index
 from patchpack.evaluation import data_of, evaluate
 from patchpack.loading import load
-from patchpack.config import load_recipe
+from patchpack.config import RunConfig, load_recipe
 from patchpack.run import CHECKPOINTS, load_config, resume, start
 from patchpack.serialization import to_json
-from patchpack.config import RunConfig
-from patchpack.visualize.figures import COLORS, png
+from patchpack.visualize.style import COLORS, figure_to_png, style_axes
 
 ROOT = Path(__file__).parents[1]
 TEST = "test"
@@ -42,71 +41,74 @@ TEST = "test"
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What the paper says, and what is to be said about how it went here."""
+    """A claim of the paper, and remarks on how far it is reproduced."""
 
-    name: str  # of its file, of its figure, of its part of findings.json
+    name: str  # name of its script, its figure and its key in findings.json
     title: str
-    claim: str  # the paper's
+    claim: str  # of the paper
     paper: dict[str, Any]  # the paper's numbers
     remarks: str = ""  # what agrees, what does not at this scale, and why
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A model and how it is trained; `config.train.flops` is its budget."""
+    """A model with its training config; `config.train.flops` is its compute budget."""
 
     name: str
     config: RunConfig
-    tokens: tuple[int, ...]  # most tokens of an image that it is judged at
+    tokens: tuple[int, ...]  # token budgets of the evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one contender came to with one seed."""
+    """The result of one contender with one seed."""
 
     name: str
     seed: int
-    top1: dict[int, float]  # by tokens
+    top1: dict[int, float]  # by token budget
     tflop: float
     seconds: float
     images: int
 
 
 def recipe(name: str) -> RunConfig:
+    """Load a config from recipes/."""
     return load_recipe(ROOT / "recipes" / f"{name}.py")
 
 
 def small(config: RunConfig) -> RunConfig:
-    """The same with a model of a quarter of the weights: many contenders in an hour."""
+    """Return the config with a model of a quarter of the parameters, for faster experiments."""
     model = replace(config.model, dim=128, depth=4, num_heads=4, mlp_dim=512)
     return replace(config, model=model)
 
 
 def parse(description: str) -> argparse.Namespace:
-    """The options of a finding that has no others."""
+    """Parse the common options of an experiment."""
     return parser_of(description).parse_args()
 
 
 def parser_of(description: str) -> argparse.ArgumentParser:
-    """The options that every finding takes."""
+    """Return a parser with the common options of all experiments."""
     parser = argparse.ArgumentParser(
         description=description.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with train/, val/, test/")
-    parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="runs' folder")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where results are kept")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--scale", type=float, default=1.0, help="of every compute budget")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/experiments"), help="folder for runs"
+    )
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder for results")
+    parser.add_argument("--seeds", type=int, default=2, help="number of seeds per contender")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on all compute budgets")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--jobs", type=int, default=cores, help="runs side by side on CPUs")
+    parser.add_argument("--jobs", type=int, default=cores, help="parallel runs on CPUs")
     return parser
 
 
 def train_all(
     finding: Finding, contenders: Sequence[Contender], options: argparse.Namespace
 ) -> list[Outcome]:
-    """Every contender with every seed, the cheap ones first."""
+    """Train and evaluate each contender with each seed, in ascending order of compute."""
     cheap_first = sorted(contenders, key=lambda contender: contender.config.train.flops or 0)
     tasks = [
         (_prepared(contender, seed, finding, options), contender.name, seed, contender.tokens)
@@ -116,10 +118,10 @@ def train_all(
     jobs = 1 if torch.cuda.is_available() else options.jobs
     outcomes = []
     with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_one_of, initargs=(jobs,)
+        jobs, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(jobs,)
     ) as pool:
-        for done in as_completed([pool.submit(_outcome, *task) for task in tasks]):
-            outcome = done.result()
+        for future in as_completed([pool.submit(_outcome, *task) for task in tasks]):
+            outcome = future.result()
             outcomes.append(outcome)
             shown = "  ".join(f"{t} tokens {top1:.1%}" for t, top1 in outcome.top1.items())
             print(
@@ -130,7 +132,8 @@ def train_all(
     return outcomes
 
 
-def _one_of(jobs: int) -> None:
+def _limit_threads(jobs: int) -> None:
+    """Share the cores among parallel jobs."""
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
 
 
@@ -146,17 +149,20 @@ def _prepared(
 
 
 def _outcome(config: RunConfig, name: str, seed: int, tokens: tuple[int, ...]) -> Outcome:
-    """Train, resume or read a run, and judge it."""
-    kept = config.out / "outcome.json"
-    if kept.exists():
-        found = json.loads(kept.read_text())
-        if found["config"] == to_json(config) and found["tokens"] == list(tokens):
-            top1 = {int(t): value for t, value in found["outcome"].pop("top1").items()}
-            return Outcome(**found["outcome"], top1=top1)
-        raise SystemExit(f"{kept} is of another configuration: remove {config.out} or change --out")
+    """Train, resume or read a run, and evaluate it.
+
+    Raise SystemExit if the folder has a run with another config.
+    """
+    path = config.out / "outcome.json"
+    if path.exists():
+        record = json.loads(path.read_text())
+        if record["config"] == to_json(config) and record["tokens"] == list(tokens):
+            top1 = {int(t): value for t, value in record["outcome"].pop("top1").items()}
+            return Outcome(**record["outcome"], top1=top1)
+        raise SystemExit(f"{path} has another config: remove {config.out} or change --out")
     if list_checkpoints(config.out / CHECKPOINTS, "last"):
         if to_json(load_config(config.out)) != to_json(config):
-            raise SystemExit(f"{config.out} is a run of another configuration: remove it")
+            raise SystemExit(f"{config.out} is a run with another config: remove it")
         progress = resume(config.out, live=False)
     else:
         progress = start(config, live=False)
@@ -171,25 +177,26 @@ def _outcome(config: RunConfig, name: str, seed: int, tokens: tuple[int, ...]) -
         images=progress.images,
     )
     record = {"config": to_json(config), "tokens": list(tokens), "outcome": vars(outcome)}
-    kept.write_text(json.dumps(record, indent=1))
+    path.write_text(json.dumps(record, indent=1))
     return outcome
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and the standard deviation over seeds (0 of a single one)."""
+    """Return the mean and the standard deviation over seeds (0 for a single seed)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def percent(values: Sequence[float]) -> str:
+    """Format accuracies in [0, 1] as "mean ± standard deviation" in percent."""
     mean, spread = mean_and_spread(values)
     return f"{100 * mean:.1f} ± {100 * spread:.1f}"
 
 
-Found = dict[str, dict[int, list[float]]]  # top-1 by contender, tokens and seed
+Top1 = dict[str, dict[int, list[float]]]  # top-1 by contender, token budget and seed
 
 
-def by_tokens(outcomes: Sequence[Outcome], contenders: Sequence[Contender]) -> Found:
-    """In the contenders' order."""
+def by_tokens(outcomes: Sequence[Outcome], contenders: Sequence[Contender]) -> Top1:
+    """Group top-1 by contender, in the order of the contenders."""
     return {
         contender.name: {
             tokens: [o.top1[tokens] for o in outcomes if o.name == contender.name]
@@ -199,10 +206,11 @@ def by_tokens(outcomes: Sequence[Outcome], contenders: Sequence[Contender]) -> F
     }
 
 
-def means(found: Found) -> dict[str, dict[int, float]]:
+def means(top1: Top1) -> dict[str, dict[int, float]]:
+    """Return mean top-1 over seeds by contender and token budget."""
     return {
-        name: {tokens: statistics.fmean(values) for tokens, values in at.items()}
-        for name, at in found.items()
+        name: {tokens: statistics.fmean(values) for tokens, values in by_budget.items()}
+        for name, by_budget in top1.items()
     }
 
 
@@ -211,74 +219,79 @@ def compare(
     contenders: Sequence[Contender],
     options: argparse.Namespace,
     *,
-    summarise: Callable[[dict[str, dict[int, float]]], tuple[dict[str, Any], bool]],
-    words: str | None = None,
+    summarize: Callable[[dict[str, dict[int, float]]], tuple[dict[str, Any], bool]],
+    arguments: str | None = None,
 ) -> None:
-    """Train contenders that share a budget, judge all at the same tokens, and publish.
+    """Train contenders with equal compute, evaluate them at the same token budgets, and publish.
 
-    words      of the command that does so again; that it was given these data, when None
-    summarise  from mean top-1 by contender and tokens to this finding's own numbers, and whether
-               they agree with the paper
+    summarize  from mean top-1 by contender and token budget to the numbers of this finding, and
+               whether they agree with the paper
+    arguments  command line arguments to print in the results; None: only --data
     """
-    found = by_tokens(train_all(finding, contenders, options), contenders)
-    mean = means(found)
-    ours, agrees = summarise(mean)
+    top1 = by_tokens(train_all(finding, contenders, options), contenders)
+    mean = means(top1)
+    ours, agrees = summarize(mean)
     baseline = size_baseline(options.data)
     tokens = contenders[0].tokens
     table = [["top-1, %", *(f"{t} tokens" for t in tokens)]]
-    table += [[name, *(percent(at[t]) for t in tokens)] for name, at in found.items()]
-    table.append(["height and width alone", *[f"{100 * baseline:.1f}"] * len(tokens)])
+    table += [[name, *(percent(by_budget[t]) for t in tokens)] for name, by_budget in top1.items()]
+    table.append(["image size only", *[f"{100 * baseline:.1f}"] * len(tokens)])
     publish(
         finding,
         options,
         ours={**ours, "top1": mean, "size_baseline": baseline},
         agrees=agrees,
         table=table,
-        figure=draw_lines(found, baseline),
-        words=words,
+        figure=draw_lines(top1, baseline),
+        arguments=arguments,
     )
 
 
-def draw_lines(found: Found, baseline: float) -> bytes:
-    """Accuracy over tokens, a line for each contender."""
+def draw_lines(top1: Top1, baseline: float) -> bytes:
+    """Draw test accuracy over tokens, one line per contender; returns a PNG."""
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.subplots()
-    for number, (name, at) in enumerate(found.items()):
-        mean, spread = zip(*(mean_and_spread(values) for values in at.values()), strict=True)
+    for number, (name, by_budget) in enumerate(top1.items()):
+        mean, spread = zip(*(mean_and_spread(values) for values in by_budget.values()), strict=True)
         axes.errorbar(
-            list(at), 100 * np.array(mean), 100 * np.array(spread), capsize=2, marker="o", ms=4,
+            list(by_budget), 100 * np.array(mean), 100 * np.array(spread), capsize=2, marker="o",
+            ms=4,
             color=COLORS[number % len(COLORS)], ls=("-", "--", ":")[number // len(COLORS)],
             label=name,
         )  # fmt: skip
-    axes.axhline(100 * baseline, color="#888", lw=1, ls="-.", label="height and width alone")
-    tokens = list(next(iter(found.values())))
+    axes.axhline(100 * baseline, color="#888", lw=1, ls="-.", label="image size only")
+    tokens = list(next(iter(top1.values())))
     axes.set_xscale("log", base=2)
     axes.set_xticks(tokens, map(str, tokens))
-    axes.set_xlabel("most tokens of an image")
-    axes.set_ylabel("test accuracy (%)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    style_axes(axes, "maximum tokens per image", "test accuracy (%)")
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, handlelength=3.5,
                   loc="outside right upper")  # fmt: skip
-    return png(figure)
+    return figure_to_png(figure)
 
 
 def budgeted(config: RunConfig, flops: float, step_flops: float) -> RunConfig:
-    """A run that ends with its budget, is judged at its end, and warms up for a tenth of it."""
+    """Return the config with a compute budget: one evaluation at the end, 10 % of it as warmup.
+
+    flops       training operations of the run
+    step_flops  training operations of a step, approximately
+    """
     train = replace(config.train, flops=flops, eval_every=10**9, save_every=100)
     optim = replace(config.optim, warmup=max(1, round(0.1 * flops / step_flops)))
     return replace(config, train=train, optim=optim)
 
 
-def size_baseline(data: Path, neighbours: int = 15) -> float:
-    """Top-1 of the test images' nearest neighbours in log height and log width alone."""
+def size_baseline(data: Path, neighbors: int = 15) -> float:
+    """Return the test top-1 of k nearest neighbors on log height and log width only.
+
+    It measures how much image size alone reveals the class.
+    """
     index = build_index(data)
     train, test = index.split("train"), index.split(TEST)
-    known, asked = (np.log(np.stack([s.heights, s.widths], axis=1)) for s in (train, test))
-    distance = ((asked[:, None] - known[None]) ** 2).sum(-1)
-    votes = train.labels[np.argsort(distance, axis=1, kind="stable")[:, :neighbours]]
-    said = [np.bincount(row, minlength=len(index.classes)).argmax() for row in votes]
-    return float((np.array(said) == test.labels).mean())
+    fit, queries = (np.log(np.stack([s.heights, s.widths], axis=1)) for s in (train, test))
+    distance = ((queries[:, None] - fit[None]) ** 2).sum(-1)
+    votes = train.labels[np.argsort(distance, axis=1, kind="stable")[:, :neighbors]]
+    predicted = [np.bincount(row, minlength=len(index.classes)).argmax() for row in votes]
+    return float((np.array(predicted) == test.labels).mean())
 
 
 def publish(
@@ -289,15 +302,15 @@ def publish(
     agrees: bool,
     table: Sequence[Sequence[str]],
     figure: bytes,
-    words: str | None = None,
+    arguments: str | None = None,
 ) -> None:
-    """Keep a finding's numbers and figure, and write the page of all findings anew."""
+    """Write the numbers and the figure of a finding, and rewrite the page of all findings."""
     docs: Path = options.docs
     (docs / "findings").mkdir(parents=True, exist_ok=True)
     (docs / "findings" / f"{finding.name}.png").write_bytes(figure)
     path = docs / "findings.json"
     findings = json.loads(path.read_text()) if path.exists() else {}
-    command = f"python experiments/{finding.name}.py {words or f'--data {options.data.name}'}"
+    command = f"python experiments/{finding.name}.py {arguments or f'--data {options.data.name}'}"
     if options.scale != 1:
         command += f" --scale {options.scale:g}"
     findings[finding.name] = {
@@ -320,6 +333,7 @@ def publish(
 
 
 def hardware() -> str:
+    """Return the GPU's name, or the number of CPU cores and the architecture."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{len(os.sched_getaffinity(0))} CPU cores, {platform.machine()}"
@@ -329,25 +343,25 @@ def _page(findings: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Findings",
         "",
-        "What the paper (arXiv 2307.06304) found, run again with this library at a scale that fits",
-        "its hardware: small models, short runs, little data. Every number comes from the command",
-        "beside it; `findings.json` holds them all. ± is the standard deviation over seeds.",
+        "Experiments of the paper (arXiv 2307.06304), reproduced with this library at a small",
+        "scale: small models, short runs, small datasets. The command in each section computes its",
+        "numbers; `findings.json` has all of them. ± is the standard deviation over seeds.",
     ]
-    for name, found in findings.items():
+    for name, record in findings.items():
         lines += [
             "",
-            f"## {found['title']}",
+            f"## {record['title']}",
             "",
-            f"The paper: {found['claim']}",
+            f"The paper: {record['claim']}",
             "",
-            f"    {found['command']}",
+            f"    {record['command']}",
             "",
-            f"{found['data']}, {found['seeds']} seeds, {found['hardware']}. "
-            f"**{'Agrees' if found['agrees'] else 'Does not agree'}.** {found['remarks']}".strip(),
+            f"{record['data']}, {record['seeds']} seeds, {record['hardware']}. **"
+            f"{'Agrees' if record['agrees'] else 'Does not agree'}.** {record['remarks']}".strip(),
             "",
-            *_markdown(found["table"]),
+            *_markdown(record["table"]),
             "",
-            f"![{found['title']}](findings/{name}.png)",
+            f"![{record['title']}](findings/{name}.png)",
         ]
     return "\n".join(lines) + "\n"
 

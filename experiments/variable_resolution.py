@@ -1,9 +1,9 @@
-"""Variable against fixed resolution in training, at equal compute (Fig. 5).
+"""Variable and fixed training resolution at equal compute (Fig. 5).
 
     python experiments/variable_resolution.py --data caltech40
 
-A small model by the recipe `caltech40.py` without token dropping, at one size R, or at sizes
-uniform in 64 px to R; each is judged at the sizes 64, 96, 128 and 160 px (16, 36, 64 and 100 tokens
+A small model with the recipe `caltech40.py` without token dropping is trained at one size R or at
+sizes uniform in 64 px to R. Each is evaluated at 64, 96, 128 and 160 px (16, 36, 64 and 100 tokens
 of 16 px).
 """
 
@@ -14,21 +14,21 @@ from study import Contender, Finding, budgeted, compare, parse, recipe, small
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.resolution import FixedArea, Resolution, SampledArea
 
-BUDGET, STEP = 3e12, 1.15e10  # operations of a run, and of a step, about
+BUDGET, STEP = 3e12, 1.15e10  # operations per run; per step, approximately
 SIDES = (96, 128, 160)  # px
 TOKENS = (16, 36, 64, 100)
 FINDING = Finding(
     name="variable_resolution",
-    title="Variable against fixed resolution",
+    title="Variable and fixed resolution",
     claim=(
         "at equal compute, training at sizes drawn from 64 px to R beats training at R alone, and "
-        "matches or beats it even when judged at R (Fig. 5)."
+        "matches or beats it even when evaluated at R (Fig. 5)."
     ),
     paper={"variable_beats_fixed": True},
     remarks=(
-        "At the size of training itself, sizes drawn up to 128 and 160 px are ahead of one size by "
-        "2 and 6 points, up to 96 px they are even; over all four sizes they are ahead by 1 to 9. "
-        "Where a run never saw a size, up or down, it loses it: 64 to 96 px is the worst at 160 px."
+        "Evaluated at R, variable sizes are ahead by 2 points for R = 128 px and by 6 for "
+        "R = 160 px, and equal for R = 96 px; over all four sizes they are ahead by 1 to 9 points. "
+        "Accuracy is low at sizes outside the training range: 64 to 96 px is the worst at 160 px."
     ),
 )
 
@@ -53,17 +53,17 @@ def contenders() -> list[Contender]:
     ]
 
 
-def summarise(mean: dict[str, dict[int, float]]) -> tuple[dict, bool]:
+def summarize(mean: dict[str, dict[int, float]]) -> tuple[dict, bool]:
     gains = {}
     for side in SIDES:
         fixed, variable = mean[f"fixed {side} px"], mean[f"64 to {side} px"]
-        own = (side // 16) ** 2
+        tokens = (side // 16) ** 2
         gains[str(side)] = {
-            "at_its_own_size": variable[own] - fixed[own],
+            "at_its_own_size": variable[tokens] - fixed[tokens],
             "over_all_sizes": sum(variable[t] - fixed[t] for t in TOKENS) / len(TOKENS),
         }
     return {"gain": gains}, all(gain["over_all_sizes"] > 0 for gain in gains.values())
 
 
 if __name__ == "__main__":
-    compare(FINDING, contenders(), parse(__doc__), summarise=summarise)
+    compare(FINDING, contenders(), parse(__doc__), summarize=summarize)

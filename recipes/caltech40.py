@@ -1,9 +1,9 @@
-"""Photographs of 40 kinds of things, of many shapes: sides of 64 to 160 px, patches of 16 px.
+"""Classify photographs in 40 classes: sampled sides of 64 to 160 px, 16 px patches.
 
-    patchpack train recipes/caltech40.py --data.root DIR       (the folder with train/, val/, test/)
+    patchpack train recipes/caltech40.py --data.root DIR       (DIR has train/, val/ and test/)
     patchpack eval runs/caltech40 --split test --budgets 36 64 100
 
-Twelve hundred photographs are few for a transformer from scratch, hence the augmentation.
+The training split has only 1,200 photographs, hence the strong augmentation.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""The square ViT that `caltech40.py` is compared with: one thing differs, how it sees an image.
+"""The square ViT baseline of `caltech40.py`; only the resizing differs.
 
     patchpack train recipes/caltech40_square.py --data.root DIR
     patchpack eval runs/caltech40_square --split test --budgets 36 64 100
 
-Every image becomes 96 x 96 px, 36 tokens: about the mean of the sampled sizes. Packs hold as many
-tokens, so that a step costs the same compute within a percent.
+Images are resized to 96 x 96 px: 36 tokens, about the mean of the sampled sizes. Packs have the
+same number of tokens, so a training step costs the same compute within 1 %.
 """
 
 from dataclasses import replace

@@ -1,10 +1,10 @@
-"""The square towers that `contrastive_emoji.py` is compared with: one thing differs.
+"""The square ViT baseline of `contrastive_emoji.py`; only the resizing differs.
 
     patchpack train recipes/contrastive_emoji_square.py --data.root DIR/captions.jsonl
     patchpack eval runs/contrastive_emoji_square --split test --budgets 16 36 64
 
-Every image becomes 96 x 96 px, 36 tokens: about the mean of the sampled sizes. Packs hold as many
-tokens, so that a step costs the same compute within a percent.
+Images are resized to 96 x 96 px: 36 tokens, about the mean of the sampled sizes. Packs have the
+same number of tokens, so a training step costs the same compute within 1 %.
 """
 
 from dataclasses import replace

@@ -1,11 +1,11 @@
-"""Rendered formulas and their LaTeX, trained together: images up to 26 times as wide as high.
+"""Train an image and a text tower on rendered formulas and their LaTeX; aspect ratios up to 26.
 
     patchpack train recipes/contrastive_formulas.py --data.root DIR/captions.jsonl
     patchpack eval runs/contrastive_formulas --split test --budgets 64 256
-    patchpack inspect DIR/captions.jsonl --max-tokens 8192        (sizes, and how full packs are)
+    patchpack inspect DIR/captions.jsonl --max-tokens 8192        (image sizes and pack fill)
 
-Every image keeps its aspect ratio and, up to 256 tokens, its pixels: black strokes of one or two.
-Three minutes; half of 100 formulas find their LaTeX among the ten nearest.
+Images keep their aspect ratio and, up to 256 tokens, their native size, since strokes are 1 to 2 px
+wide. 3 minutes; image-to-text recall@10 is 50 % on 100 formulas.
 """
 
 from pathlib import Path

@@ -1,13 +1,13 @@
-"""NaViT-L/16 and a text tower, as the paper trained on pairs (arXiv 2307.06304, §2.2, App. A.2).
+"""NaViT-L/16 and a text tower, as trained in the paper (arXiv 2307.06304, §2.2, App. A.2).
 
     torchrun --nproc-per-node 64 -m patchpack train recipes/contrastive_l16.py \\
         --data.root DIR/captions.jsonl --data.tokenizer spiece.model        (T5's 32,000 tokens)
 
 From the paper: softmax loss over all pairs of a step, learning rate 3e-3 with the schedule of the
-classifiers, weight decay 1e-6 on all matrices, sides √area uniform from 64 px, nothing augmented,
-texts cut to 24 tokens and never dropped. What it leaves open: sides up to 256 px and a mean half of
-the image's tokens dropped, as for its classifiers; steps; a text tower as wide as the image's and
-half as deep; an initial temperature of 0.07, as CLIP.
+classifiers, weight decay 1e-6 on all matrices, sides √area uniform from 64 px, no augmentation,
+texts truncated to 24 tokens without token dropping. Not in the paper, chosen here: sides up to
+256 px and a mean drop rate of 0.5, as for the classifiers; the number of steps; a text tower with
+the image tower's width and half its depth; an initial temperature of 0.07, as in CLIP.
 """
 
 from pathlib import Path

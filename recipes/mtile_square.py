@@ -1,10 +1,9 @@
-"""The same tiles in squares of 152 px: what a ViT does with them.
+"""The square ViT baseline of `mtile.py`: 152 x 152 px; only the resizing differs.
 
     patchpack train recipes/mtile_square.py --data.root DIR/labels.csv
     patchpack eval runs/mtile_square --split test --budgets 256 361
 
-Everything but the shape is as in `mtile.py`: packs hold as many tokens, so that a step costs about
-the same.
+Packs have the same number of tokens, so a training step costs about the same compute.
 """
 
 from dataclasses import replace

@@ -1,12 +1,12 @@
-"""NaViT-B/16 as the paper trained it (arXiv 2307.06304, §4.1, App. B.1 and Table 2).
+"""NaViT-B/16 as trained in the paper (arXiv 2307.06304, §4.1, App. B.1 and Table 2).
 
     torchrun --nproc-per-node 8 -m patchpack train recipes/navit_b16.py --data.root DIR
 
-For billions of labelled images: 9.2e5 steps of 1,048,576 tokens, 1.9e4 images each, on eight GPUs
-here; `--train.steps 93000 --optim.cooldown 0.108` is the paper's smallest run. Sides √area are
-uniform in 64 to 256 px, a mean half of the tokens is dropped (which the printed 4.88 images a
-sequence follow from), nothing else is augmented. What the paper leaves open (AdamW for Adafactor,
-warm-up, timescale, clipping) is as in big_vision's configuration of the same group.
+For billions of labeled images: 9.2e5 steps of 1,048,576 tokens, 1.9e4 images per step, here on
+eight GPUs; `--train.steps 93000 --optim.cooldown 0.108` is the paper's shortest run. Sides √area
+are uniform in 64 to 256 px and the mean drop rate is 0.5 (the printed 4.88 images per sequence
+follow from it); no other augmentation. Details that the paper omits (AdamW for Adafactor, warmup,
+timescale, gradient clipping) follow big_vision's configuration of the same group.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""NaViT-B/32 as the paper trained it: `navit_b16.py` with patches of 32 px (Table 2).
+"""NaViT-B/32 as trained in the paper: `navit_b16.py` with 32 px patches (Table 2).
 
     torchrun --nproc-per-node 8 -m patchpack train recipes/navit_b32.py --data.root DIR
 
-9.7e5 steps of 262,144 tokens, 2.2e4 images each; `--train.steps 98000` is the smallest run.
+9.7e5 steps of 262,144 tokens, 2.2e4 images per step; `--train.steps 98000` is the shortest run.
 """
 
 from dataclasses import replace

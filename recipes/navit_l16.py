@@ -1,8 +1,8 @@
-"""NaViT-L/16 as the paper trained it: `navit_b16.py` with the larger model (Table 2).
+"""NaViT-L/16 as trained in the paper: `navit_b16.py` with the larger model (Table 2).
 
     torchrun --nproc-per-node 8 -m patchpack train recipes/navit_l16.py --data.root DIR
 
-9.6e5 steps of 1,048,576 tokens, 1.9e4 images each; `--train.steps 97000` is the smallest run.
+9.6e5 steps of 1,048,576 tokens, 1.9e4 images per step; `--train.steps 97000` is the shortest run.
 """
 
 from dataclasses import replace

@@ -1,10 +1,9 @@
-"""The same masks of nuclei in squares of 192 px: what a ViT does with them.
+"""The square ViT baseline of `nuclei_masks.py`: 192 x 192 px; only the resizing differs.
 
     patchpack train recipes/nuclei_masks_square.py --data.root DIR/labels.csv
     patchpack eval runs/nuclei_masks_square --split test --budgets 256 576 1024
 
-Everything but the shape is as in `nuclei_masks.py`: packs hold as many tokens, so that a step costs
-about the same.
+Packs have about the same number of tokens, so a training step costs about the same compute.
 """
 
 from dataclasses import replace

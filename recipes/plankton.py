@@ -1,11 +1,10 @@
-"""Plankton at native size: 33 classes of in-situ images, 20 to 400 px, patches of 8 px.
+"""Classify plankton at native size: 33 classes of in-situ images, 20 to 400 px, 8 px patches.
 
-    patchpack train recipes/plankton.py --data.root DIR        (the folder with train/, val/, test/)
+    patchpack train recipes/plankton.py --data.root DIR        (DIR has train/, val/ and test/)
     patchpack eval runs/plankton --split test
 
-How large an organism is tells classes apart, so images keep their size: an image never has more
-pixels in a pack than on disk. Organisms have no up or down, hence all eight symmetries. The water
-behind them is white: pixels are centred there, so that it becomes zeros.
+Size distinguishes classes, so images are never enlarged. Organisms have no canonical orientation,
+hence flips and 90° rotations. The water is white; pixel_mean 255 maps it to zero.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""The square ViT that `plankton.py` is compared with: one thing differs, how it sees an image.
+"""The square ViT baseline of `plankton.py`; only the resizing differs.
 
     patchpack train recipes/plankton_square.py --data.root DIR
     patchpack eval runs/plankton_square --split test
 
-Every image becomes 64 x 64 px, 64 tokens: about the mean of the images as they are. Packs hold as
-many tokens, so that a step costs the same compute within a percent.
+Images are resized to 64 x 64 px: 64 tokens, about the mean at native size. Packs have the
+same number of tokens, so a training step costs the same compute within 1 %.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every recipe loads; those too large for a test take one step at reduced width."""
+"""Every recipe loads; full-scale recipes take one step at reduced width."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,11 @@ from patchpack.tasks.classification.model import Classifier
 from runs import prepared, trainer_of
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.py"))
-LARGE = {"navit_b32": 5.41, "navit_b16": 4.88, "navit_l16": 4.88}  # images a sequence (Table 2)
+LARGE = {"navit_b32": 5.41, "navit_b16": 4.88, "navit_l16": 4.88}  # images per sequence (Table 2)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_load_and_survive_being_saved(path):
+def test_recipes_load_and_round_trip_through_json(path):
     config = load_recipe(path)
     assert from_json(RunConfig, to_json(config)) == config
     assert f"recipes/{path.name}" in path.read_text().split('"""')[1]
@@ -31,7 +31,7 @@ def test_recipes_load_and_survive_being_saved(path):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
-    """Everything as told but the width, the depth and the pack, which memory bounds."""
+    """Only the width, the depth and the pack size differ from the recipe."""
     full = load_recipe(next(path for path in RECIPES if path.stem == name))
     shape = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
     config = replace(
@@ -77,8 +77,8 @@ def test_the_full_scale_contrastive_recipe_takes_a_step_at_reduced_width(tmp_pat
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_full_scale_steps_hold_the_images_that_the_paper_printed(name):
-    """Within what rounding grids to the nearest aspect, instead of down, changes: a tenth."""
+def test_full_scale_steps_have_the_image_count_of_the_paper(name):
+    """Within 10 %, since grids are rounded to the nearest aspect ratio, not down."""
     config = load_recipe(next(path for path in RECIPES if path.stem == name))
     rng = np.random.default_rng(0)
     aspect = np.exp(rng.normal(0, 0.35, 60_000))

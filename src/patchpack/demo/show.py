@@ -134,9 +134,9 @@ def _page(
     curves = [Picture((out / name / "curves.png").read_bytes(), TITLES[name]) for name in progress]
     return page(
         "patchpack demo",
-        f"Two models trained with equal compute on {len(index):,} generated images of "
-        f"{len(CLASSES)} classes, {seconds:.0f} s in total. They differ only in resizing: the "
-        "NaViT keeps native size and aspect ratio, the square ViT resizes images to "
+        f"Two models trained with equal compute, {seconds:.0f} s in total. The dataset has "
+        f"{len(index):,} generated images (train, val, test) of {len(CLASSES)} classes. The models "
+        "differ only in resizing: the NaViT keeps native size and aspect ratio, the square ViT resizes images to "
         f"{SQUARE * MODEL.patch_size} x {SQUARE * MODEL.patch_size} px.",
         [
             ("Training", table(["model", "TFLOP", "images", "tokens", "seconds"], trained)),

@@ -189,25 +189,15 @@ def _restore(trainer: Trainer, folder: Path, task_run: TaskRun) -> dict[str, str
 
 
 def fingerprint(index: Index) -> str:
-    """Tells whether two indexes hold the same images, sizes, labels, captions, masks and boxes."""
+    """Return a hash of the keys, sizes, labels and annotations of an index."""
     digest = hashlib.sha256("\0".join(index.keys).encode("utf-8", "surrogatepass"))
     for array in (index.heights, index.widths, index.labels):
         digest.update(array.astype("<i8").tobytes())
-    if index.captions is not None:
-        for array in (
-            index.captions.tokens,
-            index.captions.token_offsets,
-            index.captions.image_offsets,
-        ):
-            digest.update(array.astype("<i8").tobytes())
     if index.clips is not None:
         for array in (index.clips.lengths, index.clips.rates):
             digest.update(array.astype("<f8").tobytes())
-    if index.masks is not None:
-        digest.update("\0".join(index.masks.keys).encode("utf-8", "surrogatepass"))
-    if index.boxes is not None:
-        for there in index.boxes.images:
-            digest.update(there.boxes.astype("<f4").tobytes() + there.labels.tobytes())
+    for name in sorted(index.annotations):
+        index.annotations[name].digest(digest)
     return digest.hexdigest()
 
 

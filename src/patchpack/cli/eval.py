@@ -10,8 +10,8 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from patchpack.cli.options import refuse_others
-from patchpack.data.annotations.mask_files import check_classes
-from patchpack.data.annotations.pairs import NoTexts
+from patchpack.data.annotations.captions import NoTexts
+from patchpack.data.annotations.masks import check_classes
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation import (
     BudgetResult,

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from patchpack.batch import PackedBatch
-from patchpack.data.annotations.box_columns import COLUMN as OBJECTS
-from patchpack.data.annotations.mask_files import COLUMN as MASK
-from patchpack.data.annotations.pairs import COLUMNS as TEXTS
+from patchpack.data.annotations.boxes import COLUMN as OBJECTS
+from patchpack.data.annotations.captions import COLUMNS as TEXTS
+from patchpack.data.annotations.masks import COLUMN as MASK
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.records import CLIPS, IMAGES, BadDataset
@@ -42,7 +42,7 @@ class Classification:
             hints = [
                 f"; to learn from its {what}, add task:{task}"
                 for what, task, columns in TASK_HINTS
-                if any(name in index.columns for name in columns)
+                if any(name in index.columns or name in index.parsed for name in columns)
             ]
             expected = (CLIPS if config.clip_sampling else IMAGES).expected
             raise BadDataset(f"{index.root} has no labels to learn: {expected}{''.join(hints)}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
-from patchpack.data.annotations.pairs import Pairs, attach_captions, read_captions
+from patchpack.data.annotations.captions import Captions, Pairs, attach_captions, read_captions
 from patchpack.data.bad_images import BadImages
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.run_data import Cost, Data, judged
@@ -30,7 +30,7 @@ def pairs_of(model: ImageTextPredictor, data: Data) -> Pairs:
     most = model.model.config.text.max_length
     pairs = attach_captions(data.index, read_captions(data.index), model.spec.tokenizer, most)
     keys = dict.fromkeys(data.index.keys)  # of no class: a class may have no texts
-    BadImages(data.index.root, keys, data.max_bad_fraction, pairs.alone).check()
+    BadImages(data.index.root, keys, data.max_bad_fraction, pairs.without_text).check()
     return pairs
 
 
@@ -38,9 +38,8 @@ def retrieve_at(
     model: ImageTextPredictor, data: Data, pairs: Pairs, budgets: Sequence[int]
 ) -> list[RetrievalResult]:
     """Recall in both directions at each budget, over all texts of all images."""
-    assert pairs.index.captions is not None
     with torch.inference_mode(), model.precision():
-        texts, owned = encode_captions(model.model, pairs.index.captions, model.device)
+        texts, owned = encode_captions(model.model, pairs.index.annotation(Captions), model.device)
     numbers = {key: number for number, key in enumerate(pairs.index.keys)}
     data = replace(data, index=pairs.index)
     bad = data.bad_images()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchpack.data.annotations.pairs import attach_captions, read_captions
+from patchpack.data.annotations.captions import Captions, attach_captions, read_captions
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
@@ -57,10 +57,11 @@ class ContrastivePretraining:
                 f"set task.text.vocab_size to {size}"
             )
         pairs = attach_captions(index, texts, self.tokenizer, task.text.max_length)
-        self.skipped = [BadImage(key, reason) for key, reason in pairs.alone.items()]
+        self.skipped = [BadImage(key, reason) for key, reason in pairs.without_text.items()]
         bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
         bad.add(self.skipped)
-        longest, room = int(pairs.index.captions.lengths.max()), config.data.max_text_tokens  # pyrefly: ignore
+        lengths = pairs.index.annotation(Captions).lengths
+        longest, room = int(lengths.max()), config.data.max_text_tokens
         if room is not None and longest > room:
             raise BadDataset(
                 f"a text has {longest} tokens, but a pack may hold {room} of texts: raise "
@@ -69,9 +70,9 @@ class ContrastivePretraining:
         self.train = pairs.index.split(config.data.train_split)
         self.val = pairs.index.split(config.data.val_split)
         self.messages = []
-        if pairs.cut:
+        if pairs.truncated:
             self.messages.append(
-                f"{pairs.cut:,} of {len(pairs.index.captions.lengths):,} texts were "  # pyrefly: ignore
+                f"{pairs.truncated:,} of {len(lengths):,} texts were "
                 f"longer than {task.text.max_length} tokens, and are cut"
             )
 
@@ -107,8 +108,7 @@ class ContrastivePretraining:
                 bad.extend(pack.unreadable)
                 encoded.append(module(pack.batch.to(world.device)))
                 numbered += [numbers[key] for key in pack.batch.keys]
-            assert self.val.captions is not None
-            texts, pairs = encode_captions(module, self.val.captions, world.device)
+            texts, pairs = encode_captions(module, self.val.annotation(Captions), world.device)
         mine = torch.cat(encoded) if encoded else texts.new_empty(0, texts.shape[1])
         vectors, _ = all_gather_rows(mine)
         images = all_gather_objects(numbered, world)

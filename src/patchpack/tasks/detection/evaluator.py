@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from patchpack.batch import PackedBatch
-from patchpack.data.annotations.box_columns import attach_boxes
+from patchpack.data.annotations.boxes import attach_boxes
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.run_data import Cost, Data, judged

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 from rich.console import Console
 
+from patchpack.data.annotations.boxes import BoxAnnotations
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.data.index import Index
-from patchpack.data.sources.coco import SUFFIX
+from patchpack.data.sources.coco import SUFFIX, CocoImage, to_coco
 from patchpack.evaluation import Data, detect_at
 from patchpack.inference.image_files import image_files, read_groups
 from patchpack.inference.output_files import check_new, make_folder
-from patchpack.metrics.detection import STATS, Detections, annotation
+from patchpack.metrics.detection import STATS, Detections
 from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, DetectionPredictor
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import palette
@@ -85,24 +86,25 @@ def predict_boxes(
             raise ValueError(f"{output} does not end in {SUFFIX}: name the COCO file to write")
         check_new([output])
         make_folder(output.parent)
-    names = {name: number + 1 for number, name in enumerate(labels or model.names)}
-    coco = {"images": [], "annotations": [],
-            "categories": [{"id": i, "name": name} for name, i in names.items()]}  # fmt: skip
+    names = list(labels or model.names)
+    coco: list[CocoImage] = []
     for paths, pixels in read_groups(image_files(images), bad):
         answers = model.predict(
             pixels, labels, max_tokens=max_tokens, score_threshold=score_threshold
         )
         for path, image, boxes in zip(paths, pixels, answers, strict=True):
-            number = len(coco["images"]) + 1
             height, width = image.shape[:2]
-            coco["images"].append(
-                {"id": number, "file_name": _seen_from(output, path), "height": height,
-                 "width": width}
-            )  # fmt: skip
-            for box in boxes:
-                sides = box.top, box.left, box.bottom, box.right
-                told = {"id": len(coco["annotations"]) + 1, "score": box.score}
-                coco["annotations"].append(annotation(number, names[box.label], sides) | told)
+            corners = [(box.top, box.left, box.bottom, box.right) for box in boxes]
+            coco.append(
+                CocoImage(
+                    _seen_from(output, path),
+                    height,
+                    width,
+                    np.array(corners).reshape(-1, 4),
+                    np.array([names.index(box.label) for box in boxes], np.int64),
+                    scores=np.array([box.score for box in boxes]),
+                )
+            )
             if as_json:
                 print(json.dumps({"image": str(path), "boxes": [asdict(box) for box in boxes]}))
                 continue
@@ -111,7 +113,7 @@ def predict_boxes(
                 print(f"  {box.label} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
                       f"{box.right - box.left:.0f} x {box.bottom - box.top:.0f} px")  # fmt: skip
     if output:
-        output.write_text(json.dumps(coco) + "\n")
+        output.write_text(json.dumps(to_coco(coco, names)) + "\n")
         if not as_json:
             print(output)
 
@@ -122,11 +124,11 @@ def _seen_from(output: Path | None, path: Path) -> str:
 
 def draw_found(index: Index, found: Mapping[str, Detections]) -> Image.Image:
     """Images with their objects in green, and below with what was found, a colour a class."""
-    assert index.boxes is not None
+    annotations = index.annotation(BoxAnnotations)
     truths, answers = [], []
     numbers = [number for number in range(len(index)) if index.keys[number] in found]
     for number in (numbers[place] for place in evenly_spaced(len(numbers))):
-        key, there = index.keys[number], index.boxes.images[number]
+        key, there = index.keys[number], annotations.images[number]
         pixels = decode(index.path(number), key=key)
         mine = found[key]
         sure = mine.scores >= SCORE_THRESHOLD

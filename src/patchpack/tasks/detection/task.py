@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from patchpack.checkpoint import load_newest
-from patchpack.data.annotations.box_columns import attach_boxes
+from patchpack.data.annotations.boxes import BoxAnnotations, attach_boxes
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
@@ -51,11 +51,10 @@ class Detection:
         self.config = config
         self.reader = _reader(config, resumed) if task.open_vocabulary else None
         found, faults = attach_boxes(index, task.classes, config.data.max_bad_fraction)
-        assert found.boxes is not None
         self.messages, self.skipped = faults.messages(), list(faults.images)
         bad = BadImages(index.root, dict.fromkeys(index.keys), config.data.max_bad_fraction)
         bad.add(self.skipped)
-        self.classes = found.boxes.classes
+        self.classes = found.annotation(BoxAnnotations).classes
         self.task = replace(task, classes=self.classes)
         self.train = found.split(config.data.train_split)
         self.val = found.split(config.data.val_split)
@@ -120,8 +119,8 @@ class Detection:
 
 def _labels(split: Index) -> set[int]:
     """The numbers of the classes that have a box."""
-    assert split.boxes is not None
-    return {int(label) for there in split.boxes.images for label in there.labels}
+    images = split.annotation(BoxAnnotations).images
+    return {int(label) for boxes in images for label in boxes.labels}
 
 
 class Reader(NamedTuple):

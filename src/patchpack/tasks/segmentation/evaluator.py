@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from patchpack.batch import IGNORE_INDEX
-from patchpack.data.annotations.mask_files import attach_masks
-from patchpack.data.annotations.masks import read_mask
+from patchpack.data.annotations.masks import Masks, attach_masks, read_mask
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, decode
 from patchpack.data.packing.resolution import Native
@@ -85,8 +84,7 @@ def _windowed(
     model: SegmentationPredictor, data: Data, bad: BadImages, tokens: int
 ) -> Iterator[Judgement]:
     index, p = data.index, model.spec.model.patch_size
-    masks = index.masks
-    assert masks is not None
+    masks = index.annotation(Masks)
     for number, key in enumerate(index.keys):
         try:
             pixels = decode(index.path(number), key=key)

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from patchpack.data.annotations.mask_files import attach_masks
-from patchpack.data.annotations.masks import read_mask
+from patchpack.data.annotations.masks import Masks, attach_masks, read_mask
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.evaluation import Data, PixelResult, segment_at
 from patchpack.inference.image_files import image_files, read_groups
@@ -110,8 +109,7 @@ def draw_masks(
     """Images, their masks, and what was said of them."""
     task = model.spec.task
     index, _ = attach_masks(data.index, len(model.names), task.ignore_index)  # pyrefly: ignore
-    masks = index.masks
-    assert masks is not None
+    masks = index.annotation(Masks)
     shown: list[tuple[str, Pixels, np.ndarray]] = []
     for number in evenly_spaced(len(index)):
         key = index.keys[number]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from patchpack.batch import IGNORE_INDEX
-from patchpack.data.annotations.mask_files import attach_masks, check_masks, read_classes
+from patchpack.data.annotations.masks import attach_masks, check_masks, read_classes
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index

@@ -5,6 +5,7 @@ import pytest
 
 from patchpack.batch import IGNORE_INDEX
 from patchpack.data.annotations.boxes import Boxes
+from patchpack.data.annotations.masks import Mask
 from patchpack.data.transforms.augment import (
     GEOMETRIC_OPS,
     PHOTOMETRIC_OPS,
@@ -119,16 +120,17 @@ def test_a_mask_moves_with_its_pixels(name, monkeypatch):
     )
     monkeypatch.setattr("patchpack.data.transforms.augment.PHOTOMETRIC_OPS", {})
     mask = np.kron(np.arange(12).reshape(3, 4) % 5, np.ones((20, 15))).astype(np.uint8)
-    before = Sample(np.repeat(40 * mask[..., None], 3, 2), mask)
+    before = Sample(np.repeat(40 * mask[..., None], 3, 2), {"masks": Mask(mask)})
     config = Augment(
         flip="dihedral", min_crop_area=0.5, randaugment_ops=1, randaugment_magnitude=1.0
     )
     for seed in range(12):
-        after = augment(random_crop(before, config, rng(seed)).resized((48, 64)), config, rng(seed))
-        assert after.mask.shape == after.size
-        inside = after.mask != IGNORE_INDEX
+        after = augment(random_crop(before, config, rng(seed)).resize((48, 64)), config, rng(seed))
+        values = after.annotations["masks"].values
+        assert values.shape == after.size
+        inside = values != IGNORE_INDEX
         colors = after.pixels[..., 0].astype(float)
-        same = np.abs(colors - 40.0 * after.mask)[inside] < 20
+        same = np.abs(colors - 40.0 * values)[inside] < 20
         assert inside.mean() > 0.15 and same.mean() > 0.9  # only the pixels have smooth edges
 
 
@@ -154,18 +156,19 @@ def test_a_mosaic_shows_four_images_with_masks_and_boxes():
         pixels = np.full((h, w, 3), 40 * label, np.uint8)
         pixels[h // 2 - 3 : h // 2 + 3, w // 2 - 3 : w // 2 + 3] = 255
         box = np.array([[h // 2 - 3, w // 2 - 3, h // 2 + 3, w // 2 + 3]], np.float32)
-        mask = np.full((h, w), label, np.uint8)
-        samples.append(Sample(pixels, mask, Boxes(box, np.array([label]))))
+        mask = Mask(np.full((h, w), label, np.uint8))
+        samples.append(Sample(pixels, {"masks": mask, "boxes": Boxes(box, np.array([label]))}))
     for seed in range(8):
         canvas = mosaic(samples, (64, 48), rng(seed))
-        assert canvas.size == (64, 48) and set(np.unique(canvas.mask)) == {0, 1, 2, 3}
-        matching = np.abs(canvas.pixels[..., 0].astype(int) - 40 * canvas.mask) < 12
+        mask, boxes = canvas.annotations["masks"].values, canvas.annotations["boxes"]
+        assert canvas.size == (64, 48) and set(np.unique(mask)) == {0, 1, 2, 3}
+        matching = np.abs(canvas.pixels[..., 0].astype(int) - 40 * mask) < 12
         assert matching.mean() > 0.7
         for (top, left, bottom, right), label in zip(
-            canvas.objects.boxes.round().astype(int), canvas.objects.labels, strict=True
+            boxes.boxes.round().astype(int), boxes.labels, strict=True
         ):
             inside = canvas.pixels[top:bottom, left:right, 0]
             assert (inside > 140).mean() > 0.5
-            assert (canvas.mask[top:bottom, left:right] == label).all()
+            assert (mask[top:bottom, left:right] == label).all()
     plain = mosaic([Sample(s.pixels) for s in samples], (64, 48), rng(0))
-    assert plain.mask is None and plain.objects is None
+    assert not plain.annotations

@@ -8,8 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from patchpack.data.annotations.captions import build_captions
-from patchpack.data.annotations.pairs import attach_captions, read_captions
+from patchpack.data.annotations.captions import (
+    Captions,
+    attach_captions,
+    build_captions,
+    read_captions,
+)
 from patchpack.data.config import PackingConfig
 from patchpack.data.index import build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
@@ -89,7 +93,7 @@ def test_texts_cut_to_the_same_tokens_stay_different_texts(tmp_path):
     index = build_index(manifest(tmp_path, rows))
     texts = read_captions(index)
     tokenizer = train_tokenizer([text for many in texts for text in many], 300)
-    captions = attach_captions(index, texts, tokenizer, 4).index.captions
+    captions = attach_captions(index, texts, tokenizer, 4).index.annotation(Captions)
     assert captions.text(0).tolist() == captions.text(2).tolist()  # cut
     assert captions.text_ids.tolist() == [0, 1, 2, 1]
     assert captions.select(np.array([1])).text_ids.tolist() == [2, 1]
@@ -113,13 +117,13 @@ def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):
     texts = read_captions(index)
     tokenizer = train_tokenizer([text for many in texts for text in many], 300)
     pairs = attach_captions(index, texts, tokenizer, 8)
-    assert pairs.index.keys == ("a.png", "c.png") and pairs.alone == {"b.png": "has no text"}
-    captions = pairs.index.captions
+    assert pairs.index.keys == ("a.png", "c.png") and pairs.without_text == {"b.png": "has no text"}
+    captions = pairs.index.annotation(Captions)
     assert captions.image_offsets.tolist() == [0, 2, 3] and captions.image_ids.tolist() == [0, 0, 1]
     whole = tokenizer.encode(["red", rows[2]["captions"][0]], 1000).tokens
     assert captions.text(1).tolist() == whole[0]
-    assert pairs.cut >= 1 and captions.text(2).tolist() == [*whole[1][:7], whole[1][-1]]
-    only = pairs.index.select([1]).captions
+    assert pairs.truncated >= 1 and captions.text(2).tolist() == [*whole[1][:7], whole[1][-1]]
+    only = pairs.index.select([1]).annotation(Captions)
     assert only.text(0).tolist() == captions.text(2).tolist() and len(only) == 1
 
 
@@ -137,7 +141,7 @@ def test_texts_of_a_pack_are_those_of_its_images(tmp_path):
     index = build_index(manifest(tmp_path, rows))
     texts = read_captions(index)
     index = attach_captions(index, texts, train_tokenizer(["0 1 2"], 300), 16).index
-    captions = index.captions
+    captions = index.annotation(Captions)
     chosen = captions.sample(7, 0)
     sizes = ItemSizes(index.heights, index.widths, captions.lengths[chosen])
     packing = PackingConfig(patch_size=4, max_tokens=40, resolution=Native(), max_text_tokens=12)
@@ -151,6 +155,18 @@ def test_texts_of_a_pack_are_those_of_its_images(tmp_path):
     assert sorted(seen) == sorted(index.keys)
     for number, key in enumerate(index.keys):
         assert seen[key].tolist() == captions.text(chosen[number]).tolist()
+
+
+def test_an_item_has_the_caption_whose_length_is_planned():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 6, 50)
+    captions = build_captions([rng.integers(9, size=n + 1) for n in range(counts.sum())], counts)
+    for seed, epoch in ((0, 0), (7, 0), (7, 3)):
+        sampled, lengths = captions.sample(seed, epoch), captions.stream_lengths(seed, epoch)
+        for row in range(50):
+            tokens = captions.item(row, seed, epoch, Path()).tokens
+            assert tokens.tolist() == captions.text(sampled[row]).tolist()
+            assert len(tokens) == lengths[row]
 
 
 @pytest.mark.parametrize("budget", [20, 33, 1000])

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 import patchpack as pp
-from patchpack.data.annotations.box_columns import attach_boxes
-from patchpack.data.annotations.boxes import Boxes
+from patchpack.data.annotations.boxes import BoxAnnotations, Boxes, attach_boxes
 from patchpack.data.config import PackingConfig
 from patchpack.data.images import read_size
 from patchpack.data.index import build_index
@@ -114,7 +113,7 @@ def test_predict_writes_a_coco_file_that_can_be_read_again(capsys, run, source, 
     again, faults = attach_boxes(index, (), 0.0)
     shown = pp.load(run).predict(images, score_threshold=0.2)
     assert not faults.counts and len(again) == 3
-    for located, boxes in zip(again.boxes.images, shown, strict=True):
+    for located, boxes in zip(again.annotation(BoxAnnotations).images, shown, strict=True):
         to_corners = [[b.top, b.left, b.bottom, b.right] for b in boxes]
         np.testing.assert_allclose(located.boxes, to_corners, atol=1e-3)
     status, _, err = patchpack(capsys, *words)
@@ -143,8 +142,9 @@ def test_average_precision_is_that_of_pycocotools(source, tmp_path, seed, most):
     index, _ = attach_boxes(build_index(path, require_labels=False), (), 0.0)
     numbers = {f"images/{image['file_name']}": image["id"] for image in content["images"]}
     found, results = {}, []
+    annotations = index.annotation(BoxAnnotations)
     for number, key in enumerate(index.keys):
-        there, crowd = index.boxes.images[number], index.boxes.crowds[number]
+        there, crowd = annotations.images[number], annotations.crowds[number]
         truth, labels = (np.concatenate([getattr(there, name), getattr(crowd, name)])
                          for name in ("boxes", "labels"))  # fmt: skip
         boxes = np.repeat(truth, 3, 0) + rng.normal(0, 2, (3 * len(truth), 4)).astype(np.float32)
@@ -186,10 +186,11 @@ def test_average_precision_of_nothing(source):
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     found = average_precision(index, dict.fromkeys(index.keys, nothing))
     assert found.ap == 0 and found.per_class == {"box": 0, "disc": 0}
-    blank = replace(index, boxes=replace(
-        index.boxes, images=(Boxes(np.zeros((0, 4)), np.zeros(0, int)),) * len(index),
-        areas=(np.zeros(0),) * len(index),
-    ))  # fmt: skip
+    blank = replace(
+        index.annotation(BoxAnnotations), areas=(np.zeros(0),) * len(index),
+        images=(Boxes(np.zeros((0, 4)), np.zeros(0, int)),) * len(index),
+    )  # fmt: skip
+    blank = index.with_annotation(blank)
     assert average_precision(blank, dict.fromkeys(index.keys, nothing)).ap is None
 
 
@@ -197,23 +198,25 @@ def test_boxes_move_with_their_pixels():
     """A bright rectangle on black: wherever the image goes, its box is around it."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[10:20, 30:50] = 255
-    sample = Sample(pixels, None, Boxes(np.array([[10, 30, 20, 50]], np.float32), np.array([3])))
+    boxes = Boxes(np.array([[10, 30, 20, 50]], np.float32), np.array([3]))
+    sample = Sample(pixels, {"boxes": boxes})
 
     def around(sample: Sample) -> list[float]:
         y, x = np.nonzero(sample.pixels[..., 0] > 127)
         return [y.min(), x.min(), y.max() + 1, x.max() + 1]
 
     for moved in (
-        sample.crop(5, 20, 30, 35), sample.resized((80, 30)), sample.hflip(), sample.rot90(1),
-        sample.rot90(2), sample.rot90(3), sample.rot90(1).hflip().resized((64, 64)),
+        sample.crop(5, 20, 30, 35), sample.resize((80, 30)), sample.hflip(), sample.rot90(1),
+        sample.rot90(2), sample.rot90(3), sample.rot90(1).hflip().resize((64, 64)),
         sample.affine((0.5, 0, 12, 0, 0.5, 5), (0,) * 3),
         sample.affine((1, 0, 8, 0, 1, -6), (0,) * 3),
     ):  # fmt: skip
-        assert moved.objects.boxes[0].tolist() == pytest.approx(around(moved), abs=1.01)
-        assert moved.objects.labels.tolist() == [3]
-    assert len(sample.crop(0, 0, 9, 60).objects.labels) == 0  # out of sight
-    assert len(sample.crop(0, 0, 12, 60).objects.labels) == 0  # too little is left
-    assert sample.crop(0, 0, 15, 60).objects.boxes.tolist() == [[10, 30, 15, 50]]
+        boxes = moved.annotations["boxes"]
+        assert boxes.boxes[0].tolist() == pytest.approx(around(moved), abs=1.01)
+        assert boxes.labels.tolist() == [3]
+    assert len(sample.crop(0, 0, 9, 60).annotations["boxes"].labels) == 0  # out of sight
+    assert len(sample.crop(0, 0, 12, 60).annotations["boxes"].labels) == 0  # too little is left
+    assert sample.crop(0, 0, 15, 60).annotations["boxes"].boxes.tolist() == [[10, 30, 15, 50]]
 
 
 def plan_of(index, max_tokens: int, epoch: int = 0):
@@ -252,9 +255,10 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
     assert sorted(faults.counts.values()) == [1, 2, 2, 3] and faults.left_out == 7
     (note,) = faults.messages()
     assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
-    total = sum(len(there.labels) for there in index.boxes.images)
-    assert [len(crowd.labels) for crowd in index.boxes.crowds].count(1) == 1
-    assert total == faults.boxes - 7 - 1 and all((o.boxes >= 0).all() for o in index.boxes.images)
+    annotations = index.annotation(BoxAnnotations)
+    total = sum(len(boxes.labels) for boxes in annotations.images)
+    assert [len(crowd.labels) for crowd in annotations.crowds].count(1) == 1
+    assert total == faults.boxes - 7 - 1 and all((o.boxes >= 0).all() for o in annotations.images)
     with pytest.raises(BadDataset, match=r"7 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
         attach_boxes(read, (), 0.01)
     config = tiny_detector(path, tmp_path / "out", steps=2)
@@ -283,8 +287,9 @@ def test_what_a_coco_file_lists_twice_or_not_at_all_is_left_out(source, tmp_path
     assert len(set(index.keys)) == len(index) == 83 - 5
     found, _ = attach_boxes(index, (), 0.0)
     truth, _ = attach_boxes(build_index(source, require_labels=False), (), 0.0)
-    boxes = {Path(k).name: o.boxes for k, o in zip(truth.keys, truth.boxes.images, strict=True)}
-    for key, there in zip(found.keys, found.boxes.images, strict=True):
+    truth_images, images = (i.annotation(BoxAnnotations).images for i in (truth, found))
+    boxes = {Path(k).name: o.boxes for k, o in zip(truth.keys, truth_images, strict=True)}
+    for key, there in zip(found.keys, images, strict=True):
         if Path(key).name != "train003.png":  # listed first with the id of another
             assert np.array_equal(there.boxes, boxes[Path(key).name])
 
@@ -405,14 +410,14 @@ def test_folders_of_coco_files_and_manifests_with_objects(source, folder, tmp_pa
     (root / "train.json").write_text("{}")  # of something else
     index, _ = attach_boxes(build_index(root, require_labels=False), (), 0.0)
     assert (index.splits.count("train"), index.splits.count("val")) == (60, 10)
-    assert index.boxes.classes == ("box", "disc")
+    assert index.annotation(BoxAnnotations).classes == ("box", "disc")
     name = next((folder / "train").rglob("*.png")).relative_to(folder)
     cell = '[{"bbox": [1, 2, 5, 4], "category": "thing"}]'
     (folder / "m.jsonl").write_text(
         json.dumps({"path": str(name), "objects": json.loads(cell)}) + "\n"
     )
     index, _ = attach_boxes(build_index(folder / "m.jsonl", require_labels=False), (), 0.0)
-    assert index.boxes.images[0].boxes.tolist() == [[2, 1, 6, 6]]
+    assert index.annotation(BoxAnnotations).images[0].boxes.tolist() == [[2, 1, 6, 6]]
     with pytest.raises(BadDataset, match="no box for any image: expected a COCO file"):
         start(tiny_detector(folder, tmp_path / "out"), live=False)
 

@@ -378,7 +378,7 @@ def test_a_split_that_is_not_there(root: Path) -> None:
     there = r"test \(1\), train \(2\), val \(1\)"
     with pytest.raises(BadDataset, match=rf"no split 'tset'.*{there}.*'test'\?"):
         index.split("tset")
-    with pytest.raises(ValueError, match=rf"no split '9'; it has {there}; data\.train"):
+    with pytest.raises(ValueError, match=rf"no split '9'; it has {there}; set data\.train"):
         index.split("9")
 
 

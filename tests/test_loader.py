@@ -125,12 +125,12 @@ def test_a_small_crop_disables_scaled_decoding(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
     Image.fromarray(noise).save(path := tmp_path / "a.jpg", quality=95)
     source = ImageSource(path=path, key="a.jpg")
-    image = ImageSpec(source=source, number=0, grid=(16, 16), kept=256)
+    image = ImageSpec(source=source, row=0, grid=(16, 16), kept=256)
     preprocessing = Preprocessing(patch_size=4, augment=Augment(min_crop_area=0.01))
     spec = PackSpec(images=(image,), preprocessing=preprocessing, epoch=0, step=0)
     rng = np.random.default_rng([0, 0, 0, 1])
     crop = random_crop(Sample(decode(path, key="a.jpg")), preprocessing.augment, rng)
-    expected = patchify(crop.resized((64, 64)).pixels, 4).patches
+    expected = patchify(crop.resize((64, 64)).pixels, 4).patches
     assert torch.equal(load_image(image, spec).patches, expected)
 
 

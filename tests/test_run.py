@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from films import write_films
-from patchpack.data.annotations.box_columns import attach_boxes
-from patchpack.data.annotations.boxes import Boxes
-from patchpack.data.annotations.mask_files import attach_masks
+from patchpack.data.annotations.boxes import BoxAnnotations, Boxes, attach_boxes
+from patchpack.data.annotations.masks import Masks, attach_masks
 from patchpack.data.index import Index, build_index
 from patchpack.data.records import CLIPS
 from patchpack.run import fingerprint
@@ -21,17 +20,19 @@ def masked(root: Path) -> tuple[Index, Index]:
     index, _ = attach_masks(
         build_index(write_scenes(root, {"train": 4}), require_labels=False), 3, None
     )
-    keys = index.masks.keys
-    return index, replace(index, masks=replace(index.masks, keys=(keys[1], keys[0], *keys[2:])))
+    masks = index.annotation(Masks)
+    first, second, *others = masks.keys
+    return index, index.with_annotation(replace(masks, keys=(second, first, *others)))
 
 
 def boxed(root: Path) -> tuple[Index, Index]:
     index, _ = attach_boxes(
         build_index(write_coco(root, {"train": 4}), require_labels=False), (), 0.0
     )
-    first, *others = index.boxes.images
+    boxes = index.annotation(BoxAnnotations)
+    first, *others = boxes.images
     moved = Boxes(first.boxes + 1, first.labels)
-    return index, replace(index, boxes=replace(index.boxes, images=(moved, *others)))
+    return index, index.with_annotation(replace(boxes, images=(moved, *others)))
 
 
 def filmed(root: Path) -> tuple[Index, Index]:
@@ -41,7 +42,7 @@ def filmed(root: Path) -> tuple[Index, Index]:
 
 
 @pytest.mark.parametrize("change", [masked, boxed, filmed])
-def test_another_mask_box_or_length_is_another_set_of_images(tmp_path, change):
-    """So that a run does not go on with data that it did not begin with."""
+def test_fingerprint_changes_with_masks_boxes_and_clip_lengths(tmp_path, change):
+    """So that a run is not resumed with other data."""
     before, after = change(tmp_path / "data")
     assert fingerprint(before) == fingerprint(before) != fingerprint(after)

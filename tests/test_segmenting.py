@@ -12,8 +12,15 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.batch import IGNORE_INDEX
-from patchpack.data.annotations.mask_files import attach_masks, read_classes
-from patchpack.data.annotations.masks import MaskSpec, read_mask
+from patchpack.data.annotations.masks import (
+    UNREAD,
+    Mask,
+    Masks,
+    MaskSpec,
+    attach_masks,
+    read_classes,
+    read_mask,
+)
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.index import build_index
 from patchpack.data.preprocess import read_sample
@@ -161,12 +168,14 @@ def test_what_is_in_masks_is_seen_where_it_is_and_as_the_model_numbers_it(run, r
     classes.json is refused."""
     path = save(tmp_path / "a.jpg", np.zeros((640, 480, 3), np.uint8))
     mask = save(tmp_path / "a.png", np.zeros((640, 480), np.uint8))
-    source = ImageSource(path=path, key="a", mask=MaskSpec(mask, 3, None))
+    annotations = {"masks": Mask(UNREAD, MaskSpec(mask, 3, None))}
+    source = ImageSource(path=path, key="a", annotations=annotations)
     assert read_sample(source, (16, 12)).size == (640, 480)
-    assert read_sample(replace(source, mask=None), (16, 12)).size < (640, 480)
+    assert read_sample(replace(source, annotations={}), (16, 12)).size < (640, 480)
     pixels = np.arange(35, dtype=np.uint8).reshape(5, 7)
-    sample = Sample(np.repeat(pixels[..., None], 3, 2), pixels).crop(1, 2, 3, 4)
-    assert np.array_equal(sample.mask, sample.pixels[..., 0]) and sample.mask[0, 0] == 9
+    sample = Sample(np.repeat(pixels[..., None], 3, 2), {"masks": Mask(pixels)}).crop(1, 2, 3, 4)
+    values = sample.annotations["masks"].values
+    assert np.array_equal(values, sample.pixels[..., 0]) and values[0, 0] == 9
 
     copy = write_scenes(tmp_path / "some", {"train": 5, "test": 6})
     (copy / "masks" / "test" / "003.png").unlink()
@@ -290,7 +299,8 @@ def test_masks_of_every_kind_of_file_hold_the_same_numbers(tmp_path):
 def test_images_without_masks_are_named_and_limited(root, tmp_path):
     index = build_index(root, require_labels=False)
     found, alone = attach_masks(index, 3, None)
-    assert len(found) == 58 and not alone and found.masks.keys[0].startswith("masks/")
+    assert len(found) == 58 and not alone
+    assert found.annotation(Masks).keys[0].startswith("masks/")
     assert {"train", "val", "test"} == set(index.splits)
     copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
     (copy / "masks" / "train" / "002.png").unlink()

@@ -87,10 +87,8 @@ def load_forever(
 def _specs(
     index: Index, plan: Plan, preprocessing: Preprocessing, epoch: int, start: int, rank: int
 ) -> Iterator[PackSpec]:
-    captions = index.captions
-    texts = None if captions is None else captions.sample(preprocessing.seed, epoch)
     for step in range(start, plan.num_steps):
-        yield pack_spec(index, plan, preprocessing, epoch=epoch, step=step, rank=rank, texts=texts)
+        yield pack_spec(index, plan, preprocessing, epoch=epoch, step=step, rank=rank)
 
 
 def _prefetch(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[LoadedPack]:

@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from jaxtyping import Int
+
+from patchpack.data.annotations.annotation import Annotation
 from patchpack.data.config import DataConfig, InputSpec, LoaderConfig, PackingConfig
 from patchpack.data.index import Index
 from patchpack.data.loader import LoadedPack, load_epoch, load_forever
@@ -42,7 +46,7 @@ def training_batches(
     shard  (rank, number of ranks)
     """
     rank, world_size = shard
-    clip_sampling, captions = data.clip_sampling(input), index.captions
+    clip_sampling = data.clip_sampling(input)
     if clip_sampling is not None:
         clip_sampling = replace(clip_sampling, start_fraction=None)
     packing = PackingConfig(
@@ -60,7 +64,7 @@ def training_batches(
         sizes = ItemSizes(
             index.heights,
             index.widths,
-            None if captions is None else captions.lengths[captions.sample(seed, epoch)],
+            _text_tokens(index, seed, epoch),
             clip_sampling.sample(index.clips) if clip_sampling else None,
         )
         return make_plan(sizes, packing, seed=seed, epoch=epoch, world_size=world_size)
@@ -82,7 +86,8 @@ def evaluation_batches(
 ) -> Iterator[LoadedPack]:
     """The packs of one rank in one pass over an index: every image, or clip, once and untrimmed.
 
-    Masks keep the size of their files. Captions are left out: texts are encoded apart from images.
+    Targets are those of the original images. Texts are left out: they are encoded apart from
+    images.
 
     max_tokens  maximum tokens per pack; raised to `view.tokens` if it is lower
     shard       (rank, number of ranks)
@@ -111,8 +116,28 @@ def evaluation_batches(
     preprocessing = Preprocessing(
         patch_size=input.patch_size,
         perturbation=perturbation,
-        keep_original_masks=True,
+        keep_originals=True,
         clip_sampling=clip_sampling,
     )
-    index = replace(index, captions=None)
+    index = replace(index, annotations=_without_texts(index))
     return load_epoch(index, plan, preprocessing, loader or LoaderConfig(), rank=rank)
+
+
+def _text_tokens(index: Index, seed: int, epoch: int) -> Int[np.ndarray, " image"] | None:
+    """Text tokens of each image in an epoch; None without texts."""
+    streams = {
+        name: lengths
+        for name, annotation in index.annotations.items()
+        if (lengths := annotation.stream_lengths(seed, epoch)) is not None
+    }
+    if len(streams) > 1:
+        raise ValueError(f"a pack has one text stream, not those of {' and '.join(streams)}")
+    return next(iter(streams.values()), None)
+
+
+def _without_texts(index: Index) -> dict[str, Annotation]:
+    return {
+        name: annotation
+        for name, annotation in index.annotations.items()
+        if annotation.stream_lengths(0, 0) is None
+    }

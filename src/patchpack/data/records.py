@@ -52,6 +52,8 @@ class Record:
     split: str = ""  # split name; empty if the layout defines none
     label: str | None = None  # class name; None without a label
     columns: dict[str, str] = field(default_factory=dict)  # further manifest columns
+    # Annotations that the source parses itself, such as the boxes of a COCO file.
+    parsed: dict[str, object] = field(default_factory=dict, compare=False)
     held_out: bool = False  # moved from train to val, because the dataset has no val split
     error: str = ""  # reason the item cannot be used; empty if none
 

@@ -1,18 +1,16 @@
-"""What is to be loaded: everything about a pack of images or clips but its pixels.
+"""Specs: everything about a pack of images or clips except pixels.
 
-A plan says which images are in which pack; `pack_spec` adds where each lies and what belongs to it,
-so that any thread or process can load the pack, and the same one comes out.
+The plan has the rows of a pack; `pack_spec` adds files, annotations and sizes. Any thread or
+process loads the same pack from its spec.
 """
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
 from patchpack.batch import Target
-from patchpack.data.annotations.boxes import Boxes
-from patchpack.data.annotations.masks import MaskSpec
+from patchpack.data.annotations.annotation import ItemAnnotation
 from patchpack.data.index import Index
 from patchpack.data.packing.plan import Pack, Plan
 from patchpack.data.transforms.augment import Augment
@@ -22,98 +20,98 @@ from patchpack.data.video.frame_sampling import ClipSampling, frame_numbers
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """One image on disk, and what is known of places in it."""
+    """An image file and its annotations."""
 
     path: Path
     key: str
-    mask: MaskSpec | None = None
-    objects: Boxes | None = None
+    annotations: dict[str, ItemAnnotation] = field(default_factory=dict)  # by Annotation.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """One image of a pack: where it lies and what is to be kept of it."""
+    """One image of a pack."""
 
     source: ImageSource
-    number: int  # in its index: its random numbers follow from it
-    grid: tuple[int, int]
-    kept: int
-    mosaic_sources: tuple[ImageSource, ...] = ()  # three that share its canvas
-    text: Int[np.ndarray, " text_token"] | None = None
+    row: int  # in the index; its random numbers follow from it
+    grid: tuple[int, int]  # (h, w) in patches
+    kept: int  # tokens
+    mosaic_sources: tuple[ImageSource, ...] = ()  # three images that share its canvas
     targets: dict[str, Target] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """One clip of a pack: where it lies, which of its frames, and what is to be kept of them."""
+    """One clip of a pack."""
 
     path: Path
     key: str
-    number: int  # in its index: its random numbers follow from it
-    frames: tuple[int, ...]
-    rate: float  # frames a second of the file
-    grid: tuple[int, int]  # of each frame, in tubelets of the first shape
-    kept: int
+    row: int  # in the index; its random numbers follow from it
+    frames: tuple[int, ...]  # frame numbers in the file
+    rate: float  # frames per second of the file
+    grid: tuple[int, int]  # (h, w) of each frame, in tubelets of the first shape
+    kept: int  # tokens
     targets: dict[str, Target] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What happens to every image, or frame, on its way into a pack."""
+    """Preprocessing of every image, or frame, of a pack."""
 
-    patch_size: int  # pixels
+    patch_size: int  # px
     augment: Augment = field(default_factory=Augment)
-    perturbation: Perturbation | None = None  # before all else, and to images as they are on disk
+    perturbation: Perturbation | None = None  # applied first, at the size of the file
     seed: int = 0
-    clip_sampling: ClipSampling | None = None  # of clips
-    keep_original_masks: bool = (
-        False  # masks stay as they are in their files, however images are resized
-    )
+    clip_sampling: ClipSampling | None = None  # None: images
+    keep_originals: bool = False  # attach annotations as before all transforms, for evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackSpec:
-    """Everything about a pack but its pixels."""
+    """Everything about a pack except pixels."""
 
     images: tuple[ImageSpec, ...] | tuple[ClipSpec, ...]
     preprocessing: Preprocessing
     epoch: int
-    step: int  # of the epoch
+    step: int  # within the epoch
 
 
 def pack_spec(
-    index: Index,
-    plan: Plan,
-    preprocessing: Preprocessing,
-    *,
-    epoch: int,
-    step: int,
-    rank: int,
-    texts: Int[np.ndarray, " image"] | None = None,
+    index: Index, plan: Plan, preprocessing: Preprocessing, *, epoch: int, step: int, rank: int
 ) -> PackSpec:
-    """What to load for one step of one rank; `texts` says which caption goes with each image."""
+    """Return the spec of one step of one rank."""
     pack = plan.pack(step, rank)
-    if index.clips is not None:
-        clips = _clip_specs(index, pack, preprocessing, epoch)
-        return PackSpec(images=clips, preprocessing=preprocessing, epoch=epoch, step=step)
-    images = []
-    for i, (h, w), kept in zip(pack.images, pack.grids, pack.kept, strict=True):
+    make = _image_specs if index.clips is None else _clip_specs
+    images = make(index, pack, preprocessing, epoch)
+    return PackSpec(images=images, preprocessing=preprocessing, epoch=epoch, step=step)
+
+
+def _image_specs(
+    index: Index, pack: Pack, preprocessing: Preprocessing, epoch: int
+) -> tuple[ImageSpec, ...]:
+    def source(row: int) -> ImageSource:
+        annotations = {
+            name: annotation.item(row, preprocessing.seed, epoch, index.root)
+            for name, annotation in index.annotations.items()
+        }
+        return ImageSource(path=index.path(row), key=index.keys[row], annotations=annotations)
+
+    specs = []
+    for row, (h, w), kept in zip(
+        pack.images.tolist(), pack.grids.tolist(), pack.kept.tolist(), strict=True
+    ):
         image = ImageSpec(
-            source=_source(index, int(i)),
-            number=int(i),
-            grid=(int(h), int(w)),
-            kept=int(kept),
-            text=None if texts is None else index.captions.text(texts[i]),  # pyrefly: ignore
-            targets={"label": int(index.labels[i])},
+            source=source(row),
+            row=row,
+            grid=(h, w),
+            kept=kept,
+            targets={"label": int(index.labels[row])},
         )
-        rng = np.random.default_rng([preprocessing.seed, epoch, int(i), 7])
+        rng = np.random.default_rng([preprocessing.seed, epoch, row, 7])
         if preprocessing.augment.mosaic and rng.uniform() < preprocessing.augment.mosaic:
-            mosaic_sources = rng.integers(len(index), size=3)
-            image = replace(
-                image, mosaic_sources=tuple(_source(index, int(other)) for other in mosaic_sources)
-            )
-        images.append(image)
-    return PackSpec(images=tuple(images), preprocessing=preprocessing, epoch=epoch, step=step)
+            others = rng.integers(len(index), size=3).tolist()
+            image = replace(image, mosaic_sources=tuple(source(other) for other in others))
+        specs.append(image)
+    return tuple(specs)
 
 
 def _clip_specs(
@@ -121,36 +119,26 @@ def _clip_specs(
 ) -> tuple[ClipSpec, ...]:
     clips, clip_sampling = index.clips, preprocessing.clip_sampling
     if clips is None or clip_sampling is None:
-        raise ValueError("clips need a treatment that says which of their frames are shown")
-    shown, specs = clip_sampling.sample(clips.select(pack.images)), []
-    for j, (i, (h, w), kept) in enumerate(zip(pack.images, pack.grids, pack.kept, strict=True)):
+        raise ValueError("Preprocessing.clip_sampling must be set to load clips")
+    sampled, specs = clip_sampling.sample(clips.select(pack.images)), []
+    for j, (row, (h, w), kept) in enumerate(
+        zip(pack.images.tolist(), pack.grids.tolist(), pack.kept.tolist(), strict=True)
+    ):
         start_fraction = clip_sampling.start_fraction
         if start_fraction is None:
-            start_fraction = np.random.default_rng([preprocessing.seed, epoch, int(i), 8]).random()
-        count, step = int(shown.counts[j]), float(shown.steps[j])
+            start_fraction = np.random.default_rng([preprocessing.seed, epoch, row, 8]).random()
+        count, step = int(sampled.counts[j]), float(sampled.steps[j])
+        frames = frame_numbers(int(clips.lengths[row]), count, step, start_fraction)
         specs.append(
             ClipSpec(
-                path=index.path(i),
-                key=index.keys[i],
-                number=int(i),
-                frames=tuple(
-                    frame_numbers(int(clips.lengths[i]), count, step, start_fraction).tolist()
-                ),
-                rate=float(clips.rates[i]),
-                grid=(int(h), int(w)),
-                kept=int(kept),
-                targets={"label": int(index.labels[i])},
+                path=index.path(row),
+                key=index.keys[row],
+                row=row,
+                frames=tuple(frames.tolist()),
+                rate=float(clips.rates[row]),
+                grid=(h, w),
+                kept=kept,
+                targets={"label": int(index.labels[row])},
             )
         )
     return tuple(specs)
-
-
-def _source(index: Index, number: int) -> ImageSource:
-    """What there is on disk, and known, of one image."""
-    masks, objects = index.masks, index.boxes
-    return ImageSource(
-        path=index.path(number),
-        key=index.keys[number],
-        mask=None if masks is None else masks.spec(index.root, number),
-        objects=None if objects is None else objects.images[number],
-    )

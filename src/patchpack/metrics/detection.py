@@ -9,14 +9,15 @@ Axes: box.
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from patchpack.data.annotations.boxes import BoxAnnotations
 from patchpack.data.index import Index
+from patchpack.data.sources.coco import CocoImage, to_coco
 
 MAX_DETECTIONS = 100  # boxes per image that count, highest scores first
 STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -76,12 +77,15 @@ def average_precision(
 
     if max_detections < 1:
         raise ValueError(f"max_detections must be at least 1, not {max_detections}")
-    assert index.boxes is not None
-    truth = coco_truth(index, predictions)
-    classes = index.boxes.classes
+    rows = [row for row, key in enumerate(index.keys) if key in predictions]
+    if len(rows) < len(predictions):
+        raise ValueError(f"predictions for images that are not in the index of {index.root}")
+    boxes = index.annotation(BoxAnnotations)
+    classes = boxes.classes
+    truth = to_coco([_truth(index, boxes, row) for row in rows], classes)
     objects = sum(not annotation["iscrowd"] for annotation in truth["annotations"])
-    image_ids = {image["file_name"]: image["id"] for image in truth["images"]}
-    results = coco_results(predictions, image_ids)
+    images = [_prediction(index, row, predictions[index.keys[row]]) for row in rows]
+    results = to_coco(images, classes)["annotations"]
     if not results or not objects:
         value = None if not objects else 0.0
         return DetectionMetrics(
@@ -109,62 +113,28 @@ def average_precision(
     )  # fmt: skip
 
 
+def _truth(index: Index, annotations: BoxAnnotations, row: int) -> CocoImage:
+    boxes, crowd = annotations.images[row], annotations.crowds[row]
+    no_areas = np.full(len(crowd.labels), np.nan)
+    return CocoImage(
+        index.keys[row],
+        int(index.heights[row]),
+        int(index.widths[row]),
+        np.concatenate([boxes.boxes, crowd.boxes]),
+        np.concatenate([boxes.labels, crowd.labels]),
+        areas=np.concatenate([annotations.areas[row], no_areas]),
+        crowd=np.arange(len(boxes.labels) + len(crowd.labels)) >= len(boxes.labels),
+    )
+
+
+def _prediction(index: Index, row: int, pred: Detections) -> CocoImage:
+    size = int(index.heights[row]), int(index.widths[row])
+    return CocoImage(index.keys[row], *size, pred.boxes, pred.labels, scores=pred.scores)
+
+
 def _silent(*words: object, **options: object) -> None: ...
 
 
 def _mean(values: np.ndarray) -> float | None:
     defined = values[values > -1]  # COCO marks undefined precision with -1
     return float(defined.mean()) if defined.size else None
-
-
-def coco_truth(index: Index, keys: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """Return the ground truth of the images with these keys as a COCO dataset dictionary.
-
-    Image ids are the index positions + 1; category ids are the class indices + 1.
-    """
-    assert index.boxes is not None
-    images, annotations = [], []
-    for number, key in enumerate(index.keys):
-        if key not in keys:
-            continue
-        size = {"height": int(index.heights[number]), "width": int(index.widths[number])}
-        images.append({"id": number + 1, "file_name": key, **size})
-        objects, crowds = index.boxes.images[number], index.boxes.crowds[number]
-        areas = [{"area": area} for area in index.boxes.areas[number].tolist()]
-        for boxes, extras in ((objects, areas), (crowds, [{"iscrowd": 1}] * len(crowds.labels))):
-            annotations += [
-                annotation(number + 1, label + 1, box) | extra
-                for box, label, extra in zip(
-                    boxes.boxes.tolist(), boxes.labels.tolist(), extras, strict=True
-                )
-            ]
-    for number, item in enumerate(annotations, 1):
-        item["id"] = number
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(index.boxes.classes)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-
-
-def coco_results(
-    predictions: Mapping[str, Detections], image_ids: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """Return predictions as a COCO results list. Category ids are the class indices + 1."""
-    return [
-        annotation(image_ids[key], label + 1, box) | {"score": score}
-        for key, pred in predictions.items()
-        for box, score, label in zip(
-            pred.boxes.tolist(), pred.scores.tolist(), pred.labels.tolist(), strict=True
-        )
-    ]
-
-
-def annotation(image: int, category: int, box: Sequence[float]) -> dict[str, Any]:
-    """Return one box (top, left, bottom, right) as a COCO annotation, bbox (x, y, w, h).
-
-    image and category are COCO ids.
-    """
-    top, left, bottom, right = box
-    width, height = right - left, bottom - top
-    return {
-        "image_id": image, "category_id": category, "bbox": [left, top, width, height],
-        "area": width * height, "iscrowd": 0,
-    }  # fmt: skip

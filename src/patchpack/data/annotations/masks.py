@@ -1,54 +1,134 @@
-"""Masks: the class of every pixel, in a file of its own for each image.
+"""Masks: the class of every pixel, in a separate file for each image.
 
-A mask is a picture of one channel (gray, or a palette, whose numbers count), of its image's size;
-both are turned upright by their own EXIF.
-What is wrong with one is wrong with its image: a BadImage that names it.
+manifest.csv               a column `mask`: a path, relative to the manifest like the images' paths
+root/images/x.jpg          mask in root/masks/x.png (or root/annotations/x.png)
+root/images/<split>/x.jpg  mask in root/masks/<split>/x.png
+classes.json               names of the class indices: ["background", …] or {"0": "background", …}
+
+A mask has one channel (gray, or palette indices) and the size of its image; the EXIF orientation of
+both is applied. A bad mask makes its image a BadImage.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Int
+import torch
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
-from patchpack.batch import IGNORE_INDEX
+from patchpack.batch import IGNORE_INDEX, Patches
+from patchpack.data.annotations.annotation import Affine, Hash, Size
 from patchpack.data.images import FORMATS, BadImage, explain_error, read_file
-from patchpack.data.transforms.sample import Mask
+from patchpack.data.index import Index
+from patchpack.data.records import BadDataset
+from patchpack.data.sources.folders import MASK_FOLDERS
+from patchpack.data.transforms.sample import warp
 
+COLUMN = "mask"
+CLASSES_FILE = "classes.json"
 MODES = ("1", "L", "P", "I", "I;16")
+EXPECTED = (
+    "expected a manifest with a column mask, or folders images/ and "
+    f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names"
+)
+MaskValues = UInt8[np.ndarray, "height width"]
+UNREAD: MaskValues = np.empty((0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
 class MaskSpec:
-    """One mask to read."""
+    """A mask file and its class indices."""
 
     path: Path
     num_classes: int
-    ignore_index: int | None
+    ignore_index: int | None  # value of pixels without a class
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The mask of one image."""
+
+    values: MaskValues  # class indices, IGNORE_INDEX for pixels without a class; empty before read
+    file: MaskSpec | None = None  # file to read; None: values are given
+
+    in_pixels: ClassVar[bool] = True
+
+    def read(self, size: Size, key: str) -> "Mask":
+        return Mask(read_mask(self.file, size, key)) if self.file else self
+
+    def crop(self, top: int, left: int, height: int, width: int) -> "Mask":
+        return Mask(self.values[top : top + height, left : left + width])
+
+    def resize(self, before: Size, after: Size) -> "Mask":
+        """Resize with nearest-neighbor interpolation."""
+        if self.values.shape == after:
+            return self
+        image = Image.fromarray(self.values).resize(after[::-1], Image.Resampling.NEAREST)
+        return Mask(np.asarray(image))
+
+    def hflip(self, size: Size) -> "Mask":
+        return Mask(self.values[:, ::-1])
+
+    def rot90(self, k: int, size: Size) -> "Mask":
+        return Mask(np.rot90(self.values, k))
+
+    def affine(self, matrix: Affine, inverse: Affine, size: Size) -> "Mask":
+        """Warp with nearest-neighbor interpolation; pixels from outside are IGNORE_INDEX."""
+        values = np.ascontiguousarray(self.values)
+        return Mask(warp(values, matrix, (IGNORE_INDEX,), Image.Resampling.NEAREST))
+
+    def merge(
+        self, parts: Sequence["Mask"], offsets: Sequence[tuple[int, int]], size: Size
+    ) -> "Mask":
+        canvas = np.full(size, IGNORE_INDEX, np.uint8)
+        for part, (top, left) in zip(parts, offsets, strict=True):
+            height, width = part.values.shape
+            canvas[top : top + height, left : left + width] = part.values
+        return Mask(canvas)
+
+    def attach(self, patches: Patches, size: Size, original: "Mask | None") -> Patches:
+        """Add the target `mask`, at the original size in evaluation."""
+        values = np.require((original or self).values, requirements=["C", "W"])
+        return replace(patches, targets=patches.targets | {"mask": torch.from_numpy(values)})
 
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Where the masks of an index's images lie, and what their numbers mean."""
+    """The mask files of all images of an index."""
 
-    keys: tuple[str, ...]  # paths relative to the index's root
+    keys: tuple[str, ...]  # paths relative to the root of the index
     num_classes: int
-    ignore_index: int | None  # the number of pixels that have no class
+    ignore_index: int | None  # value of pixels without a class
 
-    def spec(self, root: Path, number: int) -> MaskSpec:
-        """What is to be read for one image of the index, which lies in `root`."""
-        return MaskSpec(root / self.keys[number], self.num_classes, self.ignore_index)
+    name: ClassVar[str] = "masks"
 
-    def select(self, numbers: Int[np.ndarray, " image"]) -> "Masks":
-        return replace(self, keys=tuple(self.keys[i] for i in numbers))
+    def spec(self, root: Path, row: int) -> MaskSpec:
+        """Return the mask file of one image of an index with this root."""
+        return MaskSpec(root / self.keys[row], self.num_classes, self.ignore_index)
+
+    def select(self, rows: Int[np.ndarray, " row"]) -> "Masks":
+        return replace(self, keys=tuple(self.keys[row] for row in rows))
+
+    def item(self, row: int, seed: int, epoch: int, root: Path) -> Mask:
+        return Mask(UNREAD, self.spec(root, row))
+
+    def stream_lengths(self, seed: int, epoch: int) -> None:
+        return None
+
+    def digest(self, hash: Hash) -> None:
+        """Update a hash with the paths; files are not read."""
+        hash.update("\0".join(self.keys).encode("utf-8", "surrogatepass"))
 
 
-def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
-    """The class of every pixel of an image of (height, width), IGNORED where it has none.
+def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
+    """Return the class of every pixel of an image of this size, IGNORE_INDEX for none.
 
-    Raises BadImage, which names the image by `key`, for a file that is no mask of this image.
+    Raise BadImage, naming the image by `key`, for a file that is not a mask of this image.
     """
     try:
         with Image.open(BytesIO(read_file(mask.path)), formats=FORMATS) as image:
@@ -65,11 +145,69 @@ def read_mask(mask: MaskSpec, size: tuple[int, int], key: str) -> Mask:
     except Exception as error:
         raise BadImage(key, f"its mask {mask.path.name}: {explain_error(error)}") from error
     ignored = values == mask.ignore_index
-    wrong = np.unique(values[~ignored & ((values < 0) | (values >= mask.num_classes))])
-    if len(wrong):
+    invalid = np.unique(values[~ignored & ((values < 0) | (values >= mask.num_classes))])
+    if len(invalid):
         raise BadImage(
             key,
-            f"its mask holds {wrong[:5].tolist()}, but classes are numbered 0 to "
-            f"{mask.num_classes - 1}; a number of pixels that have no class goes into task.ignore",
+            f"its mask holds {invalid[:5].tolist()}, but classes are numbered 0 to "
+            f"{mask.num_classes - 1}; set task.ignore_index to the value of pixels without a class",
         )
     return np.where(ignored, IGNORE_INDEX, values).astype(np.uint8)
+
+
+def attach_masks(
+    index: Index, num_classes: int, ignore_index: int | None
+) -> tuple[Index, list[BadImage]]:
+    """Return the images with a mask, and errors for the others; raise BadDataset for no mask."""
+    check_masks(index)
+    cells = index.columns[COLUMN]
+    rows = [row for row, cell in enumerate(cells) if cell]
+    bare = [row for row, cell in enumerate(cells) if not cell]
+    without_mask = [BadImage(index.keys[row], "has no mask") for row in bare]
+    masks = Masks(tuple(cells[row] for row in rows), num_classes, ignore_index)
+    return index.select(rows).with_annotation(masks), without_mask
+
+
+def check_masks(index: Index) -> None:
+    """Raise BadDataset if no image has a mask."""
+    if not any(index.columns.get(COLUMN, ())):
+        raise BadDataset(f"{index.root} has no mask for any image: {EXPECTED}")
+
+
+def read_classes(root: Path) -> tuple[str, ...]:
+    """Return the names in classes.json; raise BadDataset if it is missing or invalid."""
+    path = root / CLASSES_FILE
+    hint = f"name the classes of the mask values, from 0 on, with task.classes or in {CLASSES_FILE}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise BadDataset(f"{path} cannot be read: {hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadDataset(f"{path} is not JSON ({error}): {hint}") from error
+    values = content if isinstance(content, list) else _sort_by_index(content, path)
+    names = tuple(name for name in values if isinstance(name, str))
+    if not names or len(names) < len(values):
+        raise BadDataset(f"{path} must hold names: {hint}")
+    if len(set(names)) < len(names):
+        raise BadDataset(f"{path} names two classes alike: {', '.join(names)}")
+    return names
+
+
+def check_classes(root: Path, names: Sequence[str]) -> None:
+    """Raise BadDataset if classes.json exists and differs from the classes of a model."""
+    if (root / CLASSES_FILE).exists() and (classes := read_classes(root)) != tuple(names):
+        raise BadDataset(
+            f"{root / CLASSES_FILE} has the classes {', '.join(classes)}, the model "
+            f"{', '.join(names)}: masks must number them as the model does"
+        )
+
+
+def _sort_by_index(content: object, path: Path) -> Sequence[object]:
+    try:
+        pairs = [(int(number), name) for number, name in content.items()]  # pyrefly: ignore
+    except (AttributeError, ValueError):
+        raise BadDataset(f"{path} must be a list of names, or {{number: name}}") from None
+    names = dict(pairs)
+    if sorted(number for number, _ in pairs) != list(range(len(pairs))):
+        raise BadDataset(f"{path} must number its names 0, 1, 2 …, not {sorted(names)}")
+    return [names[number] for number in sorted(names)]

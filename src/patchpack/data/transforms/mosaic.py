@@ -1,49 +1,44 @@
-"""Four images in one: each shows a part of itself in a quarter of the canvas.
+"""Mosaic: four images on one canvas, a part of each in a quarter (YOLOv4, OWL-ViT).
 
-More objects, of more sizes, in the tokens of one image (as OWL-ViT and YOLOv4 train on). Aspects
-are kept: of each image the largest window of its quarter's proportions is taken, somewhere.
+More objects of more sizes share the tokens of one image. Each quarter shows a random crop of its
+image: the largest with the aspect of the quarter, so that aspects are kept.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from patchpack.data.annotations.boxes import Boxes
 from patchpack.data.transforms.sample import Sample
 
-MIDDLE = (0.3, 0.7)  # where the quarters meet, as a share of each side
+CENTER = (0.3, 0.7)  # range of the point where the quarters meet, as a share of each side
 
 
 def mosaic(samples: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> Sample:
-    """A canvas of (height, width) from four scenes, all with a mask or none, all with objects or
-    none."""
-    y, x = (int(np.clip(round(side * rng.uniform(*MIDDLE)), 1, side - 1)) for side in size)
+    """Return a canvas of (height, width) from four samples with the same kinds of annotations.
+
+    Raise ValueError for annotations that cannot be combined.
+    """
+    y, x = (int(np.clip(round(side * rng.uniform(*CENTER)), 1, side - 1)) for side in size)
     pixels = np.empty((*size, 3), np.uint8)
-    mask = None if samples[0].mask is None else np.empty(size, np.uint8)
-    found: list[Boxes] = []
-    corners = [(0, 0, y, x), (0, x, y, size[1]), (y, 0, size[0], x), (y, x, *size)]
-    for sample, (top, left, bottom, right) in zip(samples, corners, strict=True):
-        part = _filling(sample, (bottom - top, right - left), rng)
+    quarters = [(0, 0, y, x), (0, x, y, size[1]), (y, 0, size[0], x), (y, x, *size)]
+    parts = []
+    for sample, (top, left, bottom, right) in zip(samples, quarters, strict=True):
+        part = _crop_to_fill(sample, (bottom - top, right - left), rng)
         pixels[top:bottom, left:right] = part.pixels
-        if mask is not None:
-            assert part.mask is not None
-            mask[top:bottom, left:right] = part.mask
-        if part.objects is not None:
-            found.append(part.objects.shifted(-top, -left))
-    objects = None
-    if found:
-        objects = Boxes(
-            np.concatenate([part.boxes for part in found]),
-            np.concatenate([part.labels for part in found]),
-        )
-    return Sample(pixels, mask, objects)
+        parts.append(part)
+    offsets = [(top, left) for top, left, _, _ in quarters]
+    annotations = {
+        name: first.merge([part.annotations[name] for part in parts], offsets, size)
+        for name, first in parts[0].annotations.items()
+    }
+    return Sample(pixels, annotations)
 
 
-def _filling(sample: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
-    """A window of the proportions of (height, width), resized to it."""
+def _crop_to_fill(sample: Sample, size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    """Crop the largest window with the aspect of (height, width), and resize it to that."""
     height, width = sample.size
     scale = min(height / size[0], width / size[1])
     h, w = (max(1, min(limit, int(side * scale)))
             for side, limit in zip(size, (height, width), strict=True))  # fmt: skip
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-    return sample.crop(top, left, h, w).resized(size)
+    return sample.crop(top, left, h, w).resize(size)

@@ -1,102 +1,77 @@
-"""An image and what is known of places in it, moved together.
-
-Whatever moves pixels (a crop, a resize, a mirror, a turn, a warp) moves the mask and the boxes of
-objects with them, so that augmentation cannot put them apart.
+"""A sample: the pixels of an image and its annotations, which all transforms move together.
 
 Axes: height, width, channel.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
-from patchpack.batch import IGNORE_INDEX
-from patchpack.data.annotations.boxes import Boxes
+from patchpack.data.annotations.annotation import Affine, ItemAnnotation, Size
 from patchpack.data.images import Pixels, mirror, resize
-
-Mask = UInt8[np.ndarray, "height width"]
-Affine = tuple[float, float, float, float, float, float]
-"""(a, b, c, d, e, f): the pixel shown at (x, y) is the one from (ax + by + c, dx + ey + f)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image."""
+    """One image and its annotations."""
 
     pixels: Pixels
-    mask: Mask | None = None  # the class of every pixel, of the same size
-    objects: Boxes | None = None  # in these pixels
-
-    def __post_init__(self) -> None:
-        if self.mask is not None and self.mask.shape != self.size:
-            raise ValueError(f"a mask of {self.mask.shape} for pixels of {self.size}")
+    annotations: Mapping[str, ItemAnnotation] = field(default_factory=dict)  # by Annotation.name
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """(height, width)"""
         return self.pixels.shape[:2]
 
     def crop(self, top: int, left: int, height: int, width: int) -> "Sample":
-        """A part; objects of which too little lies in it are gone."""
-        cut = np.s_[top : top + height, left : left + width]
+        pixels = self.pixels[top : top + height, left : left + width]
         return Sample(
-            self.pixels[cut],
-            None if self.mask is None else self.mask[cut],
-            self.objects and self.objects.shifted(top, left).within((height, width)),
+            pixels, {k: a.crop(top, left, height, width) for k, a in self.annotations.items()}
         )
 
-    def resized(self, size: tuple[int, int]) -> "Sample":
-        """To (height, width): pixels antialiased, the nearest class of a mask."""
-        mask = self.mask
-        if mask is not None and mask.shape != size:
-            image = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
-            mask = np.asarray(image)
-        y, x = size[0] / self.size[0], size[1] / self.size[1]
-        return Sample(resize(self.pixels, size), mask, self.objects and self.objects.scaled(y, x))
+    def resize(self, size: Size) -> "Sample":
+        """Resize to (height, width), with antialiasing."""
+        pixels = resize(self.pixels, size)
+        return Sample(pixels, {k: a.resize(self.size, size) for k, a in self.annotations.items()})
 
     def hflip(self) -> "Sample":
-        """Left and right exchanged."""
-        return Sample(
-            mirror(self.pixels),
-            None if self.mask is None else self.mask[:, ::-1],
-            self.objects and self.objects.mapped((-1, 0, self.size[1], 0, 1, 0)),
-        )
+        """Mirror left and right."""
+        pixels = mirror(self.pixels)
+        return Sample(pixels, {k: a.hflip(self.size) for k, a in self.annotations.items()})
 
-    def rot90(self, quarters: int) -> "Sample":
-        """Counterclockwise."""
-        objects, width = self.objects, self.size[1]
-        for side in (width, self.size[0], width, self.size[0])[: quarters % 4]:
-            objects = objects and objects.mapped((0, 1, 0, -1, 0, side))
-        mask = None if self.mask is None else np.rot90(self.mask, quarters)
-        return Sample(np.rot90(self.pixels, quarters), mask, objects)
+    def rot90(self, k: int) -> "Sample":
+        """Rotate counterclockwise by `k` quarter turns."""
+        pixels = np.rot90(self.pixels, k)
+        return Sample(pixels, {name: a.rot90(k, self.size) for name, a in self.annotations.items()})
 
     def affine(self, matrix: Affine, fill: tuple[int, ...]) -> "Sample":
-        """What comes from outside is of the colour `fill` and of no class."""
-        pixels = _warp(self.pixels, matrix, fill, Image.Resampling.BILINEAR)
-        mask, objects = self.mask, self.objects
-        if mask is not None:
-            plain = np.ascontiguousarray(mask)
-            mask = _warp(plain, matrix, (IGNORE_INDEX,), Image.Resampling.NEAREST)
-        return Sample(pixels, mask, objects and objects.mapped(_inverse(matrix)).within(self.size))
+        """Warp: output (x, y) shows the input at (ax + by + c, dx + ey + f), `fill` outside."""
+        pixels, inverse = warp(self.pixels, matrix, fill, Image.Resampling.BILINEAR), invert(matrix)
+        return Sample(
+            pixels, {k: a.affine(matrix, inverse, self.size) for k, a in self.annotations.items()}
+        )
 
     def with_pixels(self, pixels: Pixels) -> "Sample":
-        """The same places in other colours."""
-        return replace(self, pixels=pixels)
+        """Replace the pixels; raise ValueError if annotations would no longer fit their size."""
+        if self.annotations and pixels.shape[:2] != self.size:
+            raise ValueError(f"annotations of {self.size} for pixels of {pixels.shape[:2]}")
+        return Sample(pixels, self.annotations)
 
 
-def _warp(
+def warp(
     values: np.ndarray, matrix: Affine, fill: tuple[int, ...], resampling: Image.Resampling
 ) -> np.ndarray:
+    """Apply an affine map from output to input positions to an image of one or three channels."""
     image = Image.fromarray(values)
-    colour = fill if len(fill) > 1 else fill[0]
-    kind = Image.Transform.AFFINE
-    return np.asarray(image.transform(image.size, kind, matrix, resampling, fillcolor=colour))
+    color = fill if len(fill) > 1 else fill[0]
+    affine = Image.Transform.AFFINE
+    return np.asarray(image.transform(image.size, affine, matrix, resampling, fillcolor=color))
 
 
-def _inverse(matrix: Affine) -> Affine:
-    """Where a pixel goes, of a matrix that says where it comes from."""
+def invert(matrix: Affine) -> Affine:
+    """Return the inverse of an affine map."""
     a, b, c, d, e, f = matrix
     linear = np.linalg.inv(np.array([[a, b], [d, e]], np.float64))
     (p, q), (r, s) = linear.tolist()

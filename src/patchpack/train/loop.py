@@ -314,7 +314,7 @@ def fit(
             sums = trainer.step(loaded, stop=bool(received), seconds=meter.lap())
             meter.add(sums, slots)
             step, fraction_done = progress.step, progress.fraction_done(train)
-            if sums.bad:
+            if sums.unreadable:
                 errors = [error for pack in loaded for error in pack.unreadable]
                 log.log_unreadable(step, bad_images.add(all_gather_objects(errors, world)))
             logs, evaluates, saves = (

@@ -1,47 +1,24 @@
-"""Checkpoints load bit for bit or raise, and a failed save keeps the previous one."""
+"""Checkpoints load bit for bit, and a failed save keeps the previous one."""
 
 import errno
-import json
 import os
-import pickle
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import patchpack.checkpoint as checkpoint
+from checkpoints import FILES, flip, same, save_checkpoint
 from patchpack.checkpoint import (
     CheckpointError,
-    flatten_optimizer,
     list_checkpoints,
     load,
-    load_into,
     load_newest,
-    restore_optimizer,
     save,
     write_text_atomic,
 )
-
-FILES = ("manifest.json", "model.safetensors", "other.safetensors", "state.json")
-
-
-def save_checkpoint(parent: Path, step: int = 7, keep: int = 1, value: float = 1.0) -> Path:
-    model = {"weight": torch.full((3, 2), value), "bias": torch.arange(5)}
-    tensors = {"model": model, "other": {"x": torch.ones(2)}}
-    return save(parent, "last", step, tensors=tensors, state={"step": step}, keep=keep)
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    """Equal in dtype, shape and every bit."""
-    same_type = a.dtype == b.dtype and a.shape == b.shape
-    return same_type and a.contiguous().view(-1).view(torch.uint8).equal(
-        b.contiguous().view(-1).view(torch.uint8)
-    )
-
 
 # Round trip
 
@@ -141,181 +118,6 @@ def test_a_run_resumed_earlier_deletes_later_checkpoints(tmp_path):
     (damaged / "state.json").write_text("{}")
     save_checkpoint(tmp_path, 600)
     assert [path.name for path in list_checkpoints(tmp_path, "last")] == ["last-00000600"]
-
-
-# Damage
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def garbage(path: Path) -> None:
-    path.write_bytes(b"\xff\xfe not json")
-
-
-def other_format(path: Path) -> None:
-    path.write_text('{"format": "something else", "version": 1, "step": 1, "files": {}}')
-
-
-def deep(path: Path) -> None:
-    path.write_text("[" * 200_000)
-
-
-DAMAGE = [
-    (file, damage)
-    for file in FILES
-    for damage in (truncate, flip, zero, Path.unlink, lambda path: path.write_bytes(b""))
-] + [("manifest.json", damage) for damage in (garbage, other_format, deep)]
-
-
-@pytest.mark.parametrize(("file", "damage"), DAMAGE)
-def test_damage_is_detected_with_its_file(tmp_path, file: str, damage: Callable[[Path], None]):
-    folder = save_checkpoint(tmp_path)
-    damage(folder / file)
-    with pytest.raises(CheckpointError) as caught:
-        load(folder)
-    assert file in str(caught.value) and str(folder) in str(caught.value)
-
-
-def test_every_bit_of_the_tensors_is_checked(tmp_path):
-    folder = save(tmp_path, "last", 1, tensors={"m": {"a": torch.ones(2)}}, state={})
-    path = folder / "m.safetensors"
-    good = path.read_bytes()
-    for index in range(len(good)):
-        path.write_bytes(good[:index] + bytes([good[index] ^ 128]) + good[index + 1 :])
-        with pytest.raises(CheckpointError, match=r"m\.safetensors is damaged"):
-            load(folder)
-
-
-@pytest.mark.parametrize("name", ["extra.safetensors", "model.pkl", ".hidden"])
-def test_an_extra_file_is_rejected_by_name(tmp_path, name):
-    folder = save_checkpoint(tmp_path)
-    (folder / name).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=name):
-        load(folder)
-
-
-def test_other_folders_are_not_a_patchpack_checkpoint(tmp_path):
-    file = tmp_path / "file"
-    file.write_text("x")
-    for path in (tmp_path, tmp_path / "absent", file):
-        with pytest.raises(CheckpointError, match=f"^{path} is not a patchpack checkpoint"):
-            load(path)
-
-
-def rewrite_manifest(folder: Path, **changes: object) -> None:
-    path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-@pytest.mark.parametrize(
-    "name", ["../secret.safetensors", "/etc/passwd", "..", "a/b.safetensors", "x.pt", "", "."]
-)
-def test_a_manifest_with_outside_paths_is_rejected(tmp_path, name):
-    (tmp_path / "secret.safetensors").write_bytes(b"secret")
-    folder = save_checkpoint(tmp_path)
-    target = checkpoint._digest(tmp_path / "secret.safetensors")
-    files = json.loads((folder / "manifest.json").read_text())["files"]
-    rewrite_manifest(folder, files={**files, name: target})
-    with pytest.raises(CheckpointError, match="invalid file name") as caught:
-        load(folder)
-    assert repr(name) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"version": 2}, "has format .*2.*, not .*1"),
-        ({"step": "7"}, "has no step or no files"),
-        ({"step": True}, "has no step or no files"),
-        ({"files": list(FILES)}, "has no step or no files"),
-        ({"files": {}}, "model.safetensors is not part of the checkpoint"),
-        ({"files": dict.fromkeys(FILES[1:])}, "model.safetensors is damaged"),
-        ({"files": {"\0.safetensors": None} | dict.fromkeys(FILES[1:])}, "embedded null"),
-    ],
-)
-def test_an_invalid_manifest_is_rejected(tmp_path, changes, message):
-    folder = save_checkpoint(tmp_path)
-    rewrite_manifest(folder, **changes)
-    with pytest.raises(CheckpointError, match=message):
-        load(folder)
-
-
-def replace_file(folder: Path, name: str, data: bytes) -> None:
-    """Replace a file and its digest in the manifest."""
-    (folder / name).write_bytes(data)
-    files = json.loads((folder / "manifest.json").read_text())["files"]
-    rewrite_manifest(folder, files={**files, name: checkpoint._digest(folder / name)})
-
-
-def with_header(header: bytes, size: int | None = None) -> bytes:
-    return (len(header) if size is None else size).to_bytes(8, "little") + header
-
-
-MALFORMED = {
-    "nothing": b"",
-    "huge header": with_header(b"{}", 2**62),
-    "long header": with_header(b"{}", 100),
-    "overlap": with_header(
-        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
-        b'"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}'
-    )
-    + bytes(6),
-    "overflow": with_header(b'{"a":{"dtype":"F32","shape":[0,9223372036854775808],'
-                            b'"data_offsets":[0,0]}}'),
-    "deep": with_header(b"[" * 100_000),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_tensors_are_rejected(tmp_path, data):
-    folder = save_checkpoint(tmp_path)
-    replace_file(folder, "model.safetensors", data)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
-        load(folder)
-
-
-@pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b"[" * 200_000])
-def test_malformed_state_is_rejected(tmp_path, data):
-    folder = save_checkpoint(tmp_path)
-    replace_file(folder, "state.json", data)
-    with pytest.raises(CheckpointError, match=r"state\.json is damaged"):
-        load(folder)
-
-
-class Bomb:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
-def test_a_pickle_is_never_loaded(tmp_path):
-    marker = tmp_path / "marker"
-    folder = save_checkpoint(tmp_path)
-    for data in (pickle.dumps(Bomb(marker)), with_header(pickle.dumps(Bomb(marker)))):
-        replace_file(folder, "model.safetensors", data)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
-            load(folder)
-    torch.save(Bomb(marker), folder / "model.safetensors")
-    replace_file(folder, "model.safetensors", (folder / "model.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
-        load(folder)
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(Bomb(marker)))
-    assert marker.exists(), "the pickle has no side effect"
 
 
 # Fallback to older checkpoints
@@ -456,116 +258,6 @@ def test_old_checkpoints_are_deleted_only_after_the_rename(tmp_path, monkeypatch
         "last-00000002",
         "last-00000001",
     ]
-
-
-# Modules
-
-
-def test_load_into_copies_all_or_nothing():
-    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    expected = {name: torch.randn_like(value) for name, value in before.items()}
-    wrong = {**expected, "0.weight": torch.zeros(3, 5), "2.bias": torch.zeros(1)}
-    del wrong["1.bias"]
-    with pytest.raises(CheckpointError) as caught:
-        load_into(module, wrong, "run/best")
-    assert str(caught.value) == (
-        "run/best does not fit the model: 1 missing (1.bias); 1 unexpected (2.bias); "
-        "1 of another shape (0.weight: [3, 5] for [3, 2])"
-    )
-    assert all(same(value, before[name]) for name, value in module.state_dict().items())
-    load_into(module, expected, "run/best")
-    assert all(same(value, expected[name]) for name, value in module.state_dict().items())
-
-
-def test_the_error_lists_the_first_mismatches():
-    tensors = {f"x{i}": torch.ones(1) for i in range(9)}
-    with pytest.raises(CheckpointError, match=r"9 unexpected \(x0, x1, x2, x3, x4, …\)$"):
-        load_into(nn.Module(), tensors, "run")
-
-
-# Optimizers
-
-
-def make_training(fused: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A model whose last layer gets no gradient, and an optimizer with two groups out of order."""
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(2, 2))
-    body, rest = [], []
-    for parameter in module.parameters():
-        (body if parameter.ndim == 2 else rest).append(parameter)
-    groups = [{"params": rest, "weight_decay": 0.0}, {"params": body, "weight_decay": 0.1}]
-    return module, torch.optim.AdamW(groups, lr=0.01, fused=fused)
-
-
-def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
-    for step in steps:
-        generator = torch.Generator().manual_seed(step)
-        optimizer.zero_grad()
-        module[:2](torch.randn(5, 4, generator=generator)).square().sum().backward()
-        optimizer.step()
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_training_resumes_bit_for_bit(tmp_path, fused):
-    module, optimizer = make_training(fused)
-    train(module, optimizer, range(5))
-    flat = flatten_optimizer(optimizer, module.named_parameters())
-    assert flat.keys() == {
-        f"{key}/{name}"
-        for key in ("step", "exp_avg", "exp_avg_sq")
-        for name in ("0.weight", "0.bias", "1.weight", "1.bias")
-    }
-    tensors = {"model": module.state_dict(), "optimizer": flat}
-    folder = save(tmp_path, "last", 5, tensors=tensors, state={})
-    kept = {key: value.clone() for key, value in flat.items()}
-    train(module, optimizer, range(5, 9))
-
-    resumed, restored = make_training(fused)
-    train(resumed, restored, range(20, 22))  # replaced by the load
-    loaded = load(folder).tensors
-    load_into(resumed, loaded["model"], "run")
-    restore_optimizer(restored, resumed.named_parameters(), loaded["optimizer"])
-    now = flatten_optimizer(restored, resumed.named_parameters())
-    assert now.keys() == kept.keys() and all(same(now[key], kept[key]) for key in kept)
-    train(resumed, restored, range(5, 9))
-    assert all(same(loaded["optimizer"][key], kept[key]) for key in kept), "not a copy"
-    for parameter, uninterrupted in zip(resumed.parameters(), module.parameters(), strict=True):
-        assert same(parameter, uninterrupted)
-    assert [group["weight_decay"] for group in restored.param_groups] == [0.0, 0.1]
-
-
-def test_an_optimizer_without_steps_is_restored_without_state():
-    module, optimizer = make_training(fused=True)
-    fresh = flatten_optimizer(optimizer, module.named_parameters())
-    assert fresh == {}
-    train(module, optimizer, range(2))
-    restore_optimizer(optimizer, module.named_parameters(), fresh)
-    assert flatten_optimizer(optimizer, module.named_parameters()) == {}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"exp_avg/3.weight": torch.ones(2)}, "exp_avg/3.weight belongs to no parameter"),
-        ({"nonsense": torch.ones(2)}, "nonsense belongs to no parameter"),
-        ({"exp_avg/0.weight": torch.ones(8, 5)}, r"exp_avg/0.weight has shape \[8, 5\], not"),
-        ({"exp_avg/0.weight": None}, "lacks exp_avg/0.weight$"),
-    ],
-)
-def test_an_optimizer_is_restored_completely_or_not_at_all(change, message):
-    module, optimizer = make_training(fused=True)
-    train(module, optimizer, range(2))
-    before = {
-        key: value.clone()
-        for key, value in flatten_optimizer(optimizer, module.named_parameters()).items()
-    }
-    wrong = {key: torch.zeros_like(value) for key, value in before.items()} | change
-    wrong = {key: value for key, value in wrong.items() if value is not None}
-    with pytest.raises(CheckpointError, match=message):
-        restore_optimizer(optimizer, module.named_parameters(), wrong)
-    now = flatten_optimizer(optimizer, module.named_parameters())
-    assert all(same(now[key], before[key]) for key in before)
 
 
 # Text files

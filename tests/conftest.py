@@ -1,4 +1,4 @@
-"""What several test files share: random packs, random weights, folders of images."""
+"""Shared by test files: random packs, random weights, image folders."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ GRIDS = ((3, 2), (1, 1), (2, 5), (3, 2), (1, 7), (4, 4))
 def make_images(
     grids: Sequence[tuple[int, int]] = GRIDS, patch_dim: int = 12, seed: int = 0
 ) -> list[Patches]:
-    """Images of random float pixels in 0..255, every second one with a third of its tokens gone."""
+    """Images of random float pixels in 0..255; a third of the tokens of every second is dropped."""
     generator = torch.Generator().manual_seed(seed)
     images = []
     for number, (h, w) in enumerate(grids):
-        places = torch.randperm(h * w, generator=generator)
-        kept = places[: max(1, h * w * 2 // 3) if number % 2 else h * w].sort().values
+        order = torch.randperm(h * w, generator=generator)
+        kept = order[: max(1, h * w * 2 // 3) if number % 2 else h * w].sort().values
         coords = torch.stack([kept // w, kept % w], dim=1).int()
         pixels = torch.rand(len(kept), patch_dim, generator=generator) * 255
         images.append(
@@ -33,7 +33,7 @@ def make_images(
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter random values: zeros and ones at the start hide mistakes."""
+    """Set every parameter to random values: initial zeros and ones hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -49,7 +49,7 @@ def assert_packed_equals_alone(
     per: str,
     images: Sequence[Patches] | None = None,
 ) -> None:
-    """An image's output, and every gradient of it, is the same alone and in any company.
+    """Assert that an image has the same output and gradients in a pack of its own and among others.
 
     Within 1e-5 of the largest value, in float32.
 
@@ -58,26 +58,28 @@ def assert_packed_equals_alone(
     images = list(images or make_images())
     packed = collate(images, images[0].patches.shape[1])
     for position, image in enumerate(images):
-        alone = _output_and_gradients(function, collate([image], 0), 0, parameters, per)
-        company = _output_and_gradients(function, packed, position, parameters, per)
-        for a, b in zip(alone, company, strict=True):
+        single = _output_and_gradients(function, collate([image], 0), 0, parameters, per)
+        among_others = _output_and_gradients(function, packed, position, parameters, per)
+        for a, b in zip(single, among_others, strict=True):
             atol = 1e-5 * max(1.0, float(a.abs().max()))
             torch.testing.assert_close(b, a, atol=atol, rtol=0)
 
 
 def assert_losses_add_up(module: nn.Module, images: Sequence[Patches]) -> None:
-    """Count, loss and every gradient of a pack are the sums of those of its images alone, to 1e-5
-    of the largest value."""
-    require_labels = [p for p in module.parameters() if p.requires_grad]
+    """Assert that count, loss and gradients of a pack are the sums of those of its images.
 
-    def found(some: Sequence[Patches]) -> tuple:
-        loss = module.loss(collate(some, images[0].patches.shape[1]))
-        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, require_labels)
+    Within 1e-5 of the largest value.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
 
-    count, *together = found(images)
-    alone = [found([image]) for image in images]
-    assert count == sum(one[0] for one in alone)
-    for whole, *parts in zip(together, *(one[1:] for one in alone), strict=True):
+    def loss_and_gradients(images: Sequence[Patches]) -> tuple:
+        loss = module.loss(collate(images, images[0].patches.shape[1]))
+        return loss.count, loss.sum, *torch.autograd.grad(loss.sum, parameters)
+
+    count, *packed = loss_and_gradients(images)
+    singles = [loss_and_gradients([image]) for image in images]
+    assert count == sum(single[0] for single in singles)
+    for whole, *parts in zip(packed, *(single[1:] for single in singles), strict=True):
         atol = 1e-5 * float(whole.detach().abs().max())
         torch.testing.assert_close(whole, sum(parts), atol=atol, rtol=0)
 
@@ -89,17 +91,17 @@ def _output_and_gradients(function, batch, position, parameters, per):
     rows = function(batch)
     start = sum(batch.lengths[:position])
     tokens = slice(start, start + batch.lengths[position])
-    mine = rows[tokens] if per == "token" else rows[position]
-    weights = torch.linspace(-1, 1, mine.numel()).reshape(mine.shape)
+    output = rows[tokens] if per == "token" else rows[position]
+    weights = torch.linspace(-1, 1, output.numel()).reshape(output.shape)
     gradients = torch.autograd.grad(
-        (mine * weights).sum(), [pixels, *parameters], allow_unused=True, materialize_grads=True
+        (output * weights).sum(), [pixels, *parameters], allow_unused=True, materialize_grads=True
     )
     assert not gradients[0][: tokens.start].any() and not gradients[0][tokens.stop :].any()
-    return mine.detach(), gradients[0][tokens], *gradients[1:]
+    return output.detach(), gradients[0][tokens], *gradients[1:]
 
 
 def write_folder(root: Path, per_class: dict[str, int], seed: int = 0) -> Path:
-    """root/<split>/<class>/*.png: stripes, their direction tells the class; sizes vary."""
+    """Write root/<split>/<class>/*.png: stripes whose direction is the class; sizes vary."""
     rng = np.random.default_rng(seed)
     for split, count in per_class.items():
         for label in ("across", "along", "plain"):

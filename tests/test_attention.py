@@ -31,7 +31,7 @@ def segments(lengths, device="cpu"):
 
 
 def self_attention(lengths, mask="full", device="cpu"):
-    """With a prefix of each length from none to the whole segment, in turn."""
+    """A layout of self-attention, with a different prefix for each segment if masked by prefix."""
     prefixes = tuple((2 * i + 1) % (n + 1) for i, n in enumerate(lengths))
     return AttentionLayout.within(
         segments(lengths, device), mask, prefixes if mask == "prefix" else ()
@@ -159,7 +159,7 @@ def test_an_empty_pack_gives_every_input_a_gradient():
         ((2,), (2,), {"mask": "prefix", "prefix_lengths": (3,)}, "must lie inside its segment"),
     ],
 )
-def test_layouts_that_make_no_sense_are_rejected(queries, keys, options, message):
+def test_inconsistent_layouts_are_rejected(queries, keys, options, message):
     with pytest.raises(ValueError, match=message):
         AttentionLayout(segments(queries), segments(keys), **options)
 
@@ -172,7 +172,7 @@ def test_the_varlen_kernel_rejects_a_prefix():
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_block_masks_hide_what_the_dense_mask_hides(mask):
-    """Of FlexAttention, whose kernels need a GPU: the mask alone, which is computed anywhere."""
+    """The block mask of FlexAttention, without its kernels, which need a GPU."""
     flex = pytest.importorskip("torch.nn.attention.flex_attention")
     layouts = [self_attention((3, 1, 7, 2), mask)]
     if mask == "full":

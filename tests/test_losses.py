@@ -1,4 +1,4 @@
-"""Losses are sums with counts, so packs of unequal size add up to the whole."""
+"""Losses are sums with counts, so packs of different size add up."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_parts_add_up_to_the_whole(loss):
+def test_parts_add_up(loss):
     torch.manual_seed(0)
     logits, labels = torch.randn(7, 4), torch.randint(4, (7,))
     whole, left, right = (
@@ -31,11 +31,11 @@ def test_parts_add_up_to_the_whole(loss):
     assert left.count + right.count == whole.count == 7
 
 
-def test_softmax_is_pytorchs():
+def test_softmax_equals_pytorch():
     logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
-    found = softmax_cross_entropy(logits, labels, 0.1)
+    loss = softmax_cross_entropy(logits, labels, 0.1)
     expected = F.cross_entropy(logits, labels, label_smoothing=0.1)
-    torch.testing.assert_close(found.sum / found.count, expected)
+    torch.testing.assert_close(loss.sum / loss.count, expected)
 
 
 def test_sigmoid_sums_over_labels():
@@ -46,14 +46,14 @@ def test_sigmoid_sums_over_labels():
     torch.testing.assert_close(sigmoid_cross_entropy(logits, labels).sum, -terms.sum())
 
 
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-def test_each_images_loss_is_the_same_alone_and_packed(kind):
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_each_images_loss_is_the_same_in_every_pack(name):
     config = model_config("navit_ti16", dim=24, depth=2, num_heads=3, mlp_dim=48, patch_size=2)
-    model = randomise(pp.Classifier(config, 5, ClassificationConfig(loss=kind))).eval()
+    model = randomise(pp.Classifier(config, 5, ClassificationConfig(loss=name))).eval()
 
     def rows(batch):
         logits, labels = model(batch), batch.targets["label"]
-        loss = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}[kind]
+        loss = LOSSES[name]
         return torch.stack(
             [loss(logits[i : i + 1], labels[i : i + 1]).sum for i in range(len(labels))]
         )
@@ -63,7 +63,7 @@ def test_each_images_loss_is_the_same_alone_and_packed(kind):
     torch.testing.assert_close(model.loss(batch).sum, rows(batch).sum())
 
 
-def test_a_pack_without_labels_is_refused():
+def test_a_pack_without_labels_is_rejected():
     images = [pp.Patches(patches=i.patches, coords=i.coords, grid=i.grid) for i in make_images()]
     model = pp.create_model("navit_ti16", 3, dim=24, depth=1, num_heads=3, mlp_dim=48, patch_size=2)
     with pytest.raises(ValueError, match="needs the target 'label'"):

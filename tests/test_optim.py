@@ -1,4 +1,4 @@
-"""The learning rate follows its formula, and weight decay touches what it should."""
+"""Learning-rate schedules, and the weight decay of each parameter group."""
 
 from itertools import pairwise
 
@@ -29,15 +29,15 @@ def test_cosine_warms_up_and_ends_at_zero():
     assert all(a >= b for a, b in pairwise(rates[9:]))
 
 
-@pytest.mark.parametrize("body", ["adamw", "muon"])
-def test_decay_is_for_matrices_alone_and_its_own_for_the_head(body):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_is_for_matrices_and_separate_for_the_head(optimizer):
     model = pp.create_model("navit_ti16", 5, bias=True, registers=2, layer_scale=0.1)
-    config = OptimConfig(optimizer=body, weight_decay=0.1, head_weight_decay=0.7)
+    config = OptimConfig(optimizer=optimizer, weight_decay=0.1, head_weight_decay=0.7)
     optimizers = build_optimizers(model, config)
     decays = {
         id(p): group["weight_decay"]
-        for optimizer in optimizers.values()
-        for group in optimizer.param_groups
+        for built in optimizers.values()
+        for group in built.param_groups
         for p in group["params"]
     }
     by_name = {name: decays[id(p)] for name, p in model.named_parameters()}
@@ -46,21 +46,21 @@ def test_decay_is_for_matrices_alone_and_its_own_for_the_head(body):
     for name, decay in by_name.items():
         matrix = name.endswith("weight") and "norm" not in name and not name.startswith("head")
         assert decay == (0.1 if matrix else 0.7 if name == "head.weight" else 0), name
-    if body == "muon":
+    if optimizer == "muon":
         (muon,) = optimizers["muon"].param_groups
         assert {id(p) for p in muon["params"]} == {i for i, decay in decays.items() if decay == 0.1}
 
 
-def test_a_table_of_time_is_stepped_as_other_tables_are():
-    """By AdamW, without decay, as far from the head as positions."""
+def test_the_time_table_is_updated_like_positions():
+    """With AdamW, without weight decay, at the depth of positions."""
     shapes = (Tubelet(2, 4, 4),)
     model = Classifier(
         VideoConfig(dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=4, tubelets=shapes), 3
     )
     config = OptimConfig(optimizer="muon", weight_decay=0.1, layer_decay=0.5)
     groups = {
-        id(p): (kind, group["weight_decay"], group["scale"])
-        for kind, optimizer in build_optimizers(model, config).items()
+        id(p): (name, group["weight_decay"], group["scale"])
+        for name, optimizer in build_optimizers(model, config).items()
         for group in optimizer.param_groups
         for p in group["params"]
     }
@@ -68,7 +68,7 @@ def test_a_table_of_time_is_stepped_as_other_tables_are():
     assert groups[id(model.backbone.time)] == ("adamw", 0, 0.5**3)
 
 
-@pytest.mark.parametrize("wrong", [{"lr": 0}, {"cooldown": 2}, {"grad_clip_norm": -1}])
-def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        OptimConfig(**wrong)
+@pytest.mark.parametrize("invalid", [{"lr": 0}, {"cooldown": 2}, {"grad_clip_norm": -1}])
+def test_invalid_settings_are_rejected(invalid):
+    with pytest.raises(ValueError, match=next(iter(invalid))):
+        OptimConfig(**invalid)

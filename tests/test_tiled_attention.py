@@ -1,4 +1,4 @@
-"""Tiles hold every token once, waste little, and never let padding count."""
+"""Tiles have every token once and little padding, which changes no output and no gradient."""
 
 from itertools import combinations, pairwise
 

@@ -46,7 +46,7 @@ class Segments:
     """The lengths of the images, or texts, of a token stream."""
 
     lengths: tuple[int, ...]  # tokens of each image, on the host
-    device: torch.device
+    device: torch.device  # device of offsets and ids
 
     @cached_property
     def offsets(self) -> Int[Tensor, " image_plus_1"]:

@@ -1,9 +1,8 @@
-"""Losses as pure functions: tensors in, a sum out, and the count of what it runs over.
+"""Losses as pure functions: they return a sum and the count of its terms.
 
-Packs hold different numbers of images, on every rank and at every step, so a mean is only right
-when the sum of all losses is divided by the count of all images. So no loss divides by that; the
-training loop does, once, by the global count. Those of pixels and boxes are terms, which the heads
-sum and count.
+Packs have different numbers of images on every rank and at every step, so a mean over all images is
+the sum of all losses divided by the global count. Losses therefore do not divide; the training loop
+does, once. Pixel and box losses are terms, which the heads sum and count.
 
 Axes: image, label.
 """
@@ -17,10 +16,10 @@ from torch import Tensor
 
 
 class Loss(NamedTuple):
-    """A loss not yet divided."""
+    """A loss before the division by its count."""
 
     sum: Float[Tensor, ""]
-    count: int  # of what the sum runs over
+    count: int  # terms of the sum: images, pairs, pixels or objects
 
 
 def softmax_cross_entropy(
@@ -28,7 +27,7 @@ def softmax_cross_entropy(
     labels: Int[Tensor, " image"],
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """Softmax cross-entropy of each image with its label; `label_smoothing` is spread evenly."""
+    """Softmax cross-entropy per image, with uniform label smoothing."""
     total = F.cross_entropy(
         logits.float(), labels, reduction="sum", label_smoothing=label_smoothing
     )
@@ -38,7 +37,7 @@ def softmax_cross_entropy(
 def sigmoid_cross_entropy(
     logits: Float[Tensor, "image label"], labels: Int[Tensor, " image"]
 ) -> Loss:
-    """One binary cross-entropy per label, summed over labels (the paper's fine-tuning, App. C)."""
+    """Binary cross-entropy per label, summed over labels (NaViT's fine-tuning, App. C)."""
     targets = torch.zeros_like(logits, dtype=torch.float32)
     targets[torch.arange(len(labels), device=labels.device), labels] = 1
     total = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum")
@@ -49,38 +48,40 @@ def pixel_cross_entropy(
     scores: Float[Tensor, "label height width"],
     mask: Int[Tensor, "height width"],
     class_weights: Float[Tensor, " label"],
-    ignored: int,
+    ignore_index: int,
 ) -> Float[Tensor, ""]:
-    """Softmax cross-entropy, each pixel's times the weight of its class, summed over one image."""
+    """Class-weighted softmax cross-entropy, summed over the pixels of one image."""
     return F.cross_entropy(
-        scores[None], mask[None], class_weights, ignore_index=ignored, reduction="sum"
+        scores[None], mask[None], class_weights, ignore_index=ignore_index, reduction="sum"
     )
 
 
 def dice_loss(
-    scores: Float[Tensor, "label height width"], mask: Int[Tensor, "height width"], ignored: int
+    scores: Float[Tensor, "label height width"],
+    mask: Int[Tensor, "height width"],
+    ignore_index: int,
 ) -> Float[Tensor, ""]:
-    """1 − 2·Σ p·y / (Σ p + Σ y), its mean over the classes that the mask of one image holds.
+    """1 − 2·Σ p·y / (Σ p + Σ y), averaged over the classes in the mask of one image.
 
-    The soft dice of Milletari et al. (arXiv 1606.04797), with sums for their squares.
+    The soft dice loss of Milletari et al. (arXiv 1606.04797), with sums instead of squares.
     """
-    known = (mask != ignored)[None]
+    labeled = (mask != ignore_index)[None]
     labels = torch.arange(len(scores), device=mask.device)[:, None, None]
-    truth, p = (labels == mask) & known, scores.softmax(0) * known
-    there = truth.sum((1, 2))
-    dice = 2 * (p * truth).sum((1, 2)) / (p.sum((1, 2)) + there).clamp(min=1)
-    held = there > 0
-    return ((1 - dice) * held).sum() / held.sum().clamp(min=1)
+    truth, p = (labels == mask) & labeled, scores.softmax(0) * labeled
+    pixels = truth.sum((1, 2))
+    dice = 2 * (p * truth).sum((1, 2)) / (p.sum((1, 2)) + pixels).clamp(min=1)
+    present = pixels > 0
+    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
 
 
 def focal_terms(
-    scores: Float[Tensor, "*any"], told: Float[Tensor, "*any"], alpha: float, gamma: float
+    scores: Float[Tensor, "*any"], targets: Float[Tensor, "*any"], alpha: float, gamma: float
 ) -> Float[Tensor, "*any"]:
-    """−α (1 − p)^γ log p of what is there, −(1 − α) p^γ log(1 − p) of what is not; p = σ(score).
+    """−α (1 − p)^γ log p for targets of 1, −(1 − α) p^γ log(1 − p) for targets of 0; p = σ(score).
 
-    Lin et al. (arXiv 1708.02002), Eq. 5, from logits and truths 0 or 1.
+    Focal loss (Lin et al., arXiv 1708.02002, Eq. 5) from logits.
     """
-    entropy = F.binary_cross_entropy_with_logits(scores, told, reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
     p = scores.sigmoid()
-    wrong = told * (1 - p) + (1 - told) * p
-    return (told * alpha + (1 - told) * (1 - alpha)) * wrong**gamma * entropy
+    error = targets * (1 - p) + (1 - targets) * p
+    return (targets * alpha + (1 - targets) * (1 - alpha)) * error**gamma * entropy

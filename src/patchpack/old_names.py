@@ -1,13 +1,13 @@
-"""Names of earlier versions, so that runs and checkpoints written by them still load.
+"""Names of earlier versions, so that their runs and checkpoints still load.
 
-One table for each kind of name: types, fields and values of configs, tensors and state of
-checkpoints, files of a run folder. A rename adds one entry here and nothing elsewhere.
+One table per category: types, fields and values of configs, tensors and state of checkpoints, files
+of a run folder. A rename adds one entry here and nothing elsewhere.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-# Name of a dataclass in "type" → its name now.
+# Dataclass names in "type", old → current.
 TYPES = {
     "Fit": "FitTokens",
     "Fixed": "FixedArea",
@@ -18,7 +18,7 @@ TYPES = {
     "Every": "StridedFrames",
 }
 _POSITIONS = {"length": "table_size"}
-# Dataclass → its fields, old → now; a field applies to subclasses too.
+# Dataclass → its fields, old → current; they apply to subclasses, too.
 FIELDS: dict[str, dict[str, str]] = {
     "EncoderConfig": {"heads": "num_heads"},
     "VideoConfig": {"times": "time_table_size"},
@@ -61,23 +61,23 @@ FIELDS: dict[str, dict[str, str]] = {
     "ModelSpec": {"towers": "text_tower"},
     "OperatingPoint": {"again": "second_pass_tokens"},
 }
-# Dataclass and field that held one dataclass, and hold one of several now → the type it held.
+# Current (dataclass, field) that held one dataclass, and now holds one of several → the type held.
 DEFAULT_TYPES = {("ModelSpec", "text_tower"): "ContrastiveConfig"}
-# Dataclass and field, as they are called now → its values, old → now.
+# Current (dataclass, field) → its values, old → current.
 VALUES: dict[tuple[str, str], dict[object, object]] = {
     ("Factorized", "combine"): {"stack": "concat"},
     ("Augment", "flip"): {"flip": "horizontal"},
 }
-# Part of a tensor's name between dots → its name now.
+# Component of a tensor's dotted name, old → current.
 TENSOR_PARTS = {"trunk": "backbone", "of_patches": "patch_proj", "of_classes": "class_proj"}
-# Key of a checkpoint's state → its name now.
+# Key of a checkpoint's state, old → current.
 STATE = {"card": "model_spec"}
-# File of a run folder → its earlier name.
+# File of a run folder, current → old.
 FILES = {"operating_point.json": "serving.json", "text_tower.json": "towers.json"}
 
 
 def current_fields(cls: type, data: Mapping[str, object]) -> dict[str, object]:
-    """The JSON object of a dataclass under its present field names and values."""
+    """Return the JSON object of a dataclass with current field names and values."""
     names = [base.__name__ for base in cls.__mro__]
     renamed = {old: new for name in names for old, new in FIELDS.get(name, {}).items()}
     current: dict[str, object] = {}
@@ -92,15 +92,15 @@ def current_fields(cls: type, data: Mapping[str, object]) -> dict[str, object]:
 
 
 def current_tensor(name: str) -> str:
-    """A tensor's name under the present names of modules: `exp_avg/trunk.x` → `exp_avg/backbone.x`.
+    """Return a tensor's current name: `exp_avg/trunk.x` → `exp_avg/backbone.x`.
 
-    An optimizer's tensors are called `<what>/<parameter>`.
+    Tensors of an optimizer have names `<key>/<parameter>`.
     """
-    what, slash, path = name.rpartition("/")
-    return what + slash + ".".join(TENSOR_PARTS.get(part, part) for part in path.split("."))
+    key, slash, path = name.rpartition("/")
+    return key + slash + ".".join(TENSOR_PARTS.get(part, part) for part in path.split("."))
 
 
 def existing_file(folder: Path, name: str) -> Path:
-    """The file of this name in a run folder, or the one of its earlier name where only that is."""
+    """Return the path of a file in a run folder; with its old name if only that exists."""
     old = folder / FILES[name]
     return old if old.exists() and not (folder / name).exists() else folder / name

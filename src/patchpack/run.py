@@ -103,7 +103,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         log = RunLog(
             config.out if world.is_main else None,
             resume_step=trainer.progress.step,
-            resume_done=trainer.progress.fraction_done(config.train),
+            resume_fraction=trainer.progress.fraction_done(config.train),
             live=live and world.is_main,
         )
         try:

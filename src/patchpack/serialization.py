@@ -1,12 +1,12 @@
-"""Frozen dataclasses to JSON and back; what is not known is refused.
+"""Frozen dataclasses to JSON and back; unknown fields and types are rejected.
 
     to_json(RunConfig(…))  →  {"optim": {"lr": 0.001, …}, "resolution": {"type": "Native", …}}
 
-The annotations are the schema. A field that may hold one of several dataclasses says which in
-"type". An error gives the path of the value, and the nearest name where one does not exist.
+The annotations are the schema. Where a field may be one of several dataclasses, "type" names it.
+Errors have the path of the value and, for an unknown name, the closest known one.
 
-Traps: `bool` is no `int`; a whole number is a `float` where one is asked for; NaN and infinity are
-refused both ways, since JSON has neither.
+Traps: `bool` is not accepted as `int`; an integer is accepted as `float`; NaN and infinity are
+rejected both ways, since JSON has neither.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from patchpack.old_names import TYPES, current_fields
 
 T = TypeVar("T")
 
-WORDS = {
+TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -35,7 +35,7 @@ WORDS = {
 
 
 class ConfigError(ValueError):
-    """A configuration that says something unknown or impossible, and where."""
+    """A config has an unknown field or an invalid value; the message has its path."""
 
 
 class Choice:
@@ -44,21 +44,20 @@ class Choice:
 
 
 def to_json(config: object) -> dict[str, Any]:
-    """A dataclass as plain JSON values; raises ConfigError for a value that has no such form."""
+    """Return a dataclass as plain JSON values; raise ConfigError for a value without JSON form."""
     if not is_dataclass(config) or isinstance(config, type):
         raise ConfigError(f"expected a dataclass, got {config!r}")
     return _plain(config, "", named=False)
 
 
 def from_json(cls: type[T], data: object) -> T:
-    """The dataclass, or one of a union of them, that `to_json` wrote; raises ConfigError for
-    anything else."""
+    """Return the dataclass, or member of a union, that `to_json` wrote; else raise ConfigError."""
     return _value(cls, data, "")
 
 
 def with_fields(config: T, changes: Mapping[str, object]) -> T:
-    """A copy with some fields replaced; raises ConfigError for a name or value that cannot be."""
-    _refuse_unknown(type(config), changes, "")
+    """Return a copy with fields replaced; raise ConfigError for unknown names, invalid values."""
+    _reject_unknown(type(config), changes, "")
     try:
         return replace(config, **changes)  # pyrefly: ignore
     except ValueError as error:
@@ -66,18 +65,18 @@ def with_fields(config: T, changes: Mapping[str, object]) -> T:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint to append to a message about an unknown name."""
+    """Return a hint for a message about an unknown name: the closest known name, or all."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose among {', '.join(names)}"
 
 
 def _plain(value: Any, path: str, *, named: bool) -> Any:
-    """`named`: whether a dataclass found here has to say which one it is."""
+    """Return a value as plain JSON; `named`: whether a dataclass gets a "type"."""
     if is_dataclass(value):
         hints = get_type_hints(type(value))
-        kind = {"type": type(value).__name__} if named else {}
-        return kind | {
+        type_name = {"type": type(value).__name__} if named else {}
+        return type_name | {
             name: _plain(getattr(value, name), _join(path, name), named=_is_choice(hints[name]))
             for name in _fields(type(value))
         }
@@ -95,7 +94,7 @@ def _plain(value: Any, path: str, *, named: bool) -> Any:
 
 
 def _is_choice(hint: Any) -> bool:
-    """Whether an annotation leaves open which of several dataclasses a value is."""
+    """Return whether an annotation allows several dataclasses."""
     args = get_args(hint)
     if _is_open(hint):
         return True
@@ -118,14 +117,14 @@ def _subclasses(cls: Any) -> dict[str, Any]:
 
 
 def _dataclass(cls: Any, data: Any, path: str) -> Any:
-    where = f"{path}: " if path else ""
+    prefix = f"{path}: " if path else ""
     if not isinstance(data, dict):
-        raise ConfigError(f"{where}expected an object of {cls.__name__}, got {data!r}")
+        raise ConfigError(f"{prefix}expected an object of {cls.__name__}, got {data!r}")
     known = _fields(cls)
     if "type" not in known and data.get("type") == cls.__name__:
         data = {key: value for key, value in data.items() if key != "type"}
     data = current_fields(cls, data)
-    _refuse_unknown(cls, data, where)
+    _reject_unknown(cls, data, prefix)
     required = [
         name
         for name, field in known.items()
@@ -133,25 +132,25 @@ def _dataclass(cls: Any, data: Any, path: str) -> Any:
     ]
     missing = [name for name in required if name not in data]
     if missing:
-        raise ConfigError(f"{where}{cls.__name__} needs {', '.join(map(repr, missing))}")
+        raise ConfigError(f"{prefix}{cls.__name__} needs {', '.join(map(repr, missing))}")
     hints = get_type_hints(cls)
     values = {key: _value(hints[key], value, _join(path, key)) for key, value in data.items()}
     try:
         return cls(**values)
     except ValueError as error:
-        raise ConfigError(f"{where}{error}") from error
+        raise ConfigError(f"{prefix}{error}") from error
 
 
-def _refuse_unknown(cls: Any, names: Iterable[Any], where: str) -> None:
+def _reject_unknown(cls: Any, names: Iterable[Any], prefix: str) -> None:
     known = _fields(cls)
     for name in names:
         if name not in known:
             hint = nearest(str(name), known)
-            raise ConfigError(f"{where}unknown field {name!r} of {cls.__name__}{hint}")
+            raise ConfigError(f"{prefix}unknown field {name!r} of {cls.__name__}{hint}")
 
 
 def _fields(cls: Any) -> dict[str, Any]:
-    """The fields that `cls(…)` takes."""
+    """Return the fields that `cls(…)` takes."""
     return {field.name: field for field in fields(cls) if field.init}
 
 
@@ -194,12 +193,14 @@ def _union(hint: Any, data: Any, path: str) -> Any:
             return _value(option, data, path)
         except ConfigError:
             continue
-    words = " or ".join(WORDS.get(get_origin(option) or option, str(option)) for option in rest)
-    raise ConfigError(f"{path}: expected {words}, got {data!r}")
+    expected = " or ".join(
+        TYPE_NAMES.get(get_origin(option) or option, str(option)) for option in rest
+    )
+    raise ConfigError(f"{path}: expected {expected}, got {data!r}")
 
 
 def _choice(classes: dict[str, Any], data: Any, path: str) -> Any:
-    """One of several dataclasses, by its name; a single one need not be named."""
+    """Return one of several dataclasses, selected by "type"; optional if there is only one."""
     if len(classes) == 1:
         return _dataclass(next(iter(classes.values())), data, path)
     if not isinstance(data, dict) or "type" not in data:
@@ -251,4 +252,4 @@ def _scalar(kind: Any, data: Any, path: str) -> Any:
         raise ConfigError(f"{path}: {data} is not finite")
     if type(data) is kind:
         return data
-    raise ConfigError(f"{path}: expected {WORDS.get(kind, str(kind))}, got {data!r}")
+    raise ConfigError(f"{path}: expected {TYPE_NAMES.get(kind, str(kind))}, got {data!r}")

@@ -47,7 +47,7 @@ def attend_dense(q: Queries, k: Keys, v: Keys, layout: AttentionLayout) -> Queri
 def attend_tiled(q: Queries, k: Keys, v: Keys, layout: AttentionLayout) -> Queries:
     """Short images in dense tiles, long ones one by one with the fused kernel. Any device.
 
-    Where keys are more or fewer than queries, or a segment is empty, all are computed one by one.
+    All segments are computed one by one if keys and queries differ in length or one is empty.
     """
     lengths = layout.queries.lengths
     if not layout.queries.num_tokens:
@@ -122,7 +122,7 @@ def attend_flex(q: Queries, k: Keys, v: Keys, layout: AttentionLayout) -> Querie
 
 
 def attend_cuda(q: Queries, k: Keys, v: Keys, layout: AttentionLayout) -> Queries:
-    """Varlen where its kernel takes precision, device and mask, FlexAttention elsewhere."""
+    """Varlen if its kernel supports dtype, device and mask, else FlexAttention."""
     half = q.dtype in (torch.float16, torch.bfloat16)
     flash = half and torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY
     return (attend_varlen if flash and layout.mask != "prefix" else attend_flex)(q, k, v, layout)

@@ -1,4 +1,4 @@
-"""Which tokens attend to which: the segments of queries and of keys, and a mask inside each.
+"""The layout of attention: segments of queries and of keys, and a mask inside each segment.
 
     segments 0 0 0 1 1        full            causal          prefix (lengths 2 1)
                               x x x . .       x . . . .       x x . . .
@@ -7,8 +7,8 @@
                               . . . x x       . . . x .       . . . x .
                               . . . x x       . . . x x       . . . x x
 
-Segment i of the queries attends to segment i of the keys, and to no other. In self-attention the
-two are the same; in cross-attention their lengths differ and every key of a segment is visible.
+Segment i of the queries attends to segment i of the keys only. In self-attention both are the same;
+in cross-attention lengths may differ, and only the full mask is defined.
 
 Axes: token (a query or a key), segment.
 """
@@ -28,16 +28,18 @@ MaskKind = Literal["full", "causal", "prefix"]
 
 @dataclass(frozen=True)
 class AttentionLayout:
-    """The segments and the mask of one attention; hashable, so that all layers share what follows.
+    """Segments and mask of an attention; hashable, so that layers share tiles and block masks.
 
-    Raises ValueError if the numbers of segments differ, if a query has no key, if a causal or
-    prefix mask is between segments of different lengths, or if a prefix does not fit its segment.
+    Raise ValueError if the numbers of segments differ, a query has no key, a causal or prefix mask
+    has segments of different lengths, or a prefix is longer than its segment.
     """
 
     queries: Segments
     keys: Segments
+    # full: all keys of the segment; causal: keys up to the query; prefix: causal, but the first
+    # tokens of each segment are visible to all its queries
     mask: MaskKind = "full"
-    prefix_lengths: tuple[int, ...] = ()  # leading tokens of each segment that all others see
+    prefix_lengths: tuple[int, ...] = ()  # length of each segment's prefix; for a prefix mask only
 
     def __post_init__(self) -> None:
         queries, keys = self.queries.lengths, self.keys.lengths
@@ -57,16 +59,16 @@ class AttentionLayout:
     def within(
         cls, segments: Segments, mask: MaskKind = "full", prefix_lengths: tuple[int, ...] = ()
     ) -> "AttentionLayout":
-        """Self-attention inside each segment."""
+        """Return the layout of self-attention inside each segment."""
         return cls(segments, segments, mask, prefix_lengths)
 
     @property
     def same_lengths(self) -> bool:
-        """Whether each segment has as many keys as queries."""
+        """True if each segment has as many keys as queries."""
         return self.queries.lengths == self.keys.lengths
 
     def select(self, first: int, stop: int) -> "AttentionLayout":
-        """The layout of the segments first..stop-1 alone."""
+        """Return the layout of the segments first..stop-1."""
         if (first, stop) == (0, len(self.queries.lengths)):
             return self
         queries = replace(self.queries, lengths=self.queries.lengths[first:stop])
@@ -78,7 +80,7 @@ class AttentionLayout:
     def is_visible(
         self, query: Int[Tensor, "*any"], key: Int[Tensor, "*any"]
     ) -> Bool[Tensor, "*any"]:
-        """Whether queries attend to keys, both given by their indices in the stream."""
+        """Return whether queries attend to keys, given by their indices in the streams."""
         visible = self.queries.ids[query] == self.keys.ids[key]
         if self.mask == "full":
             return visible
@@ -87,6 +89,7 @@ class AttentionLayout:
 
     @cached_property
     def _in_prefix(self) -> Bool[Tensor, " key"]:
+        """True for keys in the prefix of their segment."""
         with torch.inference_mode(False):  # cached, and perhaps used in training later
             lengths = torch.tensor(self.prefix_lengths, dtype=torch.int64)
             ends = self.keys.offsets[:-1] + lengths.to(self.keys.device, non_blocking=True)

@@ -107,16 +107,16 @@ class MapPool(nn.Module):
         return pooled + self.mlp(self.norm(pooled))
 
 
-def build_pool(config: EncoderConfig, kind: Pooling) -> MapPool | MeanPool | LastPool:
+def build_pool(config: EncoderConfig, pooling: Pooling) -> MapPool | MeanPool | LastPool:
     """Create a pool for the tokens of this encoder."""
-    if kind == "map":
+    if pooling == "map":
         return MapPool(config)
-    return MeanPool() if kind == "mean" else LastPool()
+    return MeanPool() if pooling == "mean" else LastPool()
 
 
-def pool_flops(config: EncoderConfig, kind: Pooling, lengths: Sequence[int]) -> int:
+def pool_flops(config: EncoderConfig, pooling: Pooling, lengths: Sequence[int]) -> int:
     """Return the operations of pooling segments of these lengths; matrix products only."""
-    if kind != "map":
+    if pooling != "map":
         return 0
     dim = config.dim
     per_segment = 2 * (dim**2 + 2 * dim * config.mlp_dim)

@@ -1,8 +1,8 @@
-"""What a run says while it runs: a live line, a JSONL file, and TensorBoard where it is installed.
+"""Log of a run: a live display, a JSONL file, and TensorBoard if it is installed.
 
-The JSONL file is the record: one object a line, `{"kind": "train", "step": 10, "loss": 2.31, …}`.
-A resumed run drops the lines after the step it resumes from, so the record reads as if the run had
-never stopped.
+The JSONL file has one object per line: `{"kind": "train", "step": 10, "loss": 2.31, …}`. A resumed
+run removes the lines after the step it resumes from, so the file equals that of an uninterrupted
+run.
 """
 
 import json
@@ -32,12 +32,15 @@ TRAIN_COLUMNS = (
 
 
 class RunLog:
-    """The record of one run, shown live on a terminal and as plain lines elsewhere."""
+    """The log of one run, shown live on a terminal and as plain lines elsewhere."""
 
     def __init__(
-        self, folder: Path | None, *, resume_step: int, resume_done: float, live: bool
+        self, folder: Path | None, *, resume_step: int, resume_fraction: float, live: bool
     ) -> None:
-        """`folder` is None in the processes that keep no record; `done` is the share of the run."""
+        """Open the log in `folder`; None on ranks that write no log.
+
+        `resume_fraction` is the fraction of the run that is done at `resume_step`.
+        """
         self._is_writer = folder is not None
         self.console = Console(stderr=True, markup=False, highlight=False)
         path = folder / "log.jsonl" if folder else Path(os.devnull)
@@ -47,15 +50,17 @@ class RunLog:
         self._board = _tensorboard(folder) if folder else None
         self._latest: dict[str, float] = {}
         self._evaluated: dict[str, float] = {}
-        self._began, self._began_done, self._done = time.monotonic(), resume_done, resume_done
+        self._start = time.monotonic()
+        self._start_fraction = self._fraction = resume_fraction
         self._live = None
         if live and self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         self._lines = live and self._live is None
 
-    def train(self, step: int, done: float, values: dict[str, float]) -> None:
-        self._latest, self._done = values, min(1.0, done)
+    def train(self, step: int, fraction_done: float, values: dict[str, float]) -> None:
+        """Log the training values of a step."""
+        self._latest, self._fraction = values, min(1.0, fraction_done)
         self._write("train", step, values)
         if self._live:
             self._live.update(self._table(step))
@@ -63,6 +68,7 @@ class RunLog:
             self.console.print(self._line(step, values), soft_wrap=True)
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Log the metrics of an evaluation."""
         self._evaluated = values
         self._write("eval", step, values)
         if self._lines:
@@ -70,21 +76,22 @@ class RunLog:
             self.console.print(f"step {step}  {text}", soft_wrap=True)
 
     def message(self, text: str) -> None:
-        """Something a person should read, above the live display; said by one process."""
+        """Print a message above the live display, on the writing rank only."""
         if self._is_writer:
             self.console.print(text, soft_wrap=True)
 
     def note(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Something for the record only."""
+        """Write a line to the file only."""
         self._write(kind, step, values)
 
     def log_unreadable(self, step: int, errors: Sequence[BadImage]) -> None:
-        """Images that could not be read."""
+        """Log images that could not be read."""
         for error in errors:
-            self.message(f"left out: {error}")
+            self.message(f"skipped: {error}")
             self.note("bad_image", step, {"error": str(error)})
 
     def close(self) -> None:
+        """Close the display and the files."""
         if self._live:
             self._live.stop()
         self._file.close()
@@ -98,24 +105,24 @@ class RunLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def _place(self, step: int) -> str:
-        return f"step {step:,} ({self._done:.0%})"
+    def _progress(self, step: int) -> str:
+        return f"step {step:,} ({self._fraction:.0%})"
 
-    def _left(self) -> str:
-        """Minutes and seconds, at the pace of this process."""
-        since = self._done - self._began_done
-        if since <= 0:
+    def _time_left(self) -> str:
+        """Return the estimated minutes and seconds left, at the pace since the start."""
+        fraction = self._fraction - self._start_fraction
+        if fraction <= 0:
             return "?"
-        left = (time.monotonic() - self._began) / since * (1 - self._done)
-        return f"{int(left // 60)}:{int(left % 60):02d}"
+        seconds = (time.monotonic() - self._start) / fraction * (1 - self._fraction)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def _line(self, step: int, values: dict[str, float]) -> str:
         shown = (f"{title} {form.format(values[key])}" for key, title, form in TRAIN_COLUMNS)
-        return f"{self._place(step)}  " + "  ".join(shown) + f"  left {self._left()}"
+        return f"{self._progress(step)}  " + "  ".join(shown) + f"  left {self._time_left()}"
 
     def _table(self, step: int) -> Table:
         table = Table.grid(padding=(0, 2))
-        table.add_row(*self._place(step).split(" ", 1), "left", self._left())
+        table.add_row(*self._progress(step).split(" ", 1), "left", self._time_left())
         cells = [(title, form.format(self._latest[key])) for key, title, form in TRAIN_COLUMNS]
         for left, right in zip(cells[::2], cells[1::2], strict=True):
             table.add_row(*left, *right)
@@ -125,14 +132,14 @@ class RunLog:
 
 
 def read_log(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The lines of one kind; a last line cut short by a crash is left out."""
+    """Return the lines of one kind, without a last line truncated by a crash."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
     return [record for record in records if record["kind"] == kind]
 
 
 def _truncate_after(path: Path, step: int) -> None:
-    """Drop the lines that a resumed run will write again."""
+    """Remove the lines that a resumed run will write again."""
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]

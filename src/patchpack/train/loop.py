@@ -133,7 +133,7 @@ class Trainer:
             "tokens": sum(batch.num_tokens for batch in batches),
             "flops": float(sum(self.flops(batch) for batch in batches)),
             "stop": float(stop),
-            "bad": sum(len(pack.unreadable) for pack in loaded),
+            "unreadable": sum(len(pack.unreadable) for pack in loaded),
             "seconds": seconds,
         }
         summed = zip(local, all_reduce_floats(list(local.values()), self.world), strict=True)
@@ -352,7 +352,7 @@ def fit(
             totals = trainer.step(loaded, stop=bool(received), seconds=meter.lap())
             meter.add(totals, slots)
             step, done = progress.step, progress.fraction_done(train)
-            if totals.bad:
+            if totals.unreadable:
                 errors = [error for pack in loaded for error in pack.unreadable]
                 log.log_unreadable(step, unreadable.add(all_gather_objects(errors, world)))
             logs, evaluates, saves = (

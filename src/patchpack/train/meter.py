@@ -1,4 +1,4 @@
-"""What steps add up, and the rates that follow from it."""
+"""Totals of training steps, and throughput computed from them."""
 
 import time
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ from torch import Tensor
 
 
 class StepTotals(NamedTuple):
-    """What steps add up, over packs and ranks; the loss stays on its device until it is logged."""
+    """Totals of one step over packs and ranks."""
 
-    loss: Float[Tensor, ""]
-    count: float  # of what the loss is summed over: images, pairs, pixels, objects
+    loss: Float[Tensor, ""]  # sum of losses; stays on its device until it is logged
+    count: float  # terms of the loss: images, pairs, pixels or objects
     images: float
     tokens: float
     flops: float
-    stop: float  # ranks that were asked to stop
-    bad: float  # images that could not be read
-    seconds: float  # passed since the step before
+    stop: float  # ranks that received a stop signal
+    unreadable: float  # images that could not be read
+    seconds: float  # time since the previous step, summed over ranks
 
 
 class Meter:
-    """Rates of training since the last reading."""
+    """Mean loss and throughput since the last `read`."""
 
     def __init__(self) -> None:
         self._lap = time.perf_counter()
@@ -36,35 +36,38 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent here is waiting for data."""
-        began = time.perf_counter()
+        """Count the time inside this context as waiting for data."""
+        start = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - began
+        self._waited += time.perf_counter() - start
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
-        """Time spent here is not training."""
-        began = time.perf_counter()
+        """Exclude the time inside this context from throughput."""
+        start = time.perf_counter()
         yield
-        self._since += time.perf_counter() - began
+        self._since += time.perf_counter() - start
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Return the seconds since the last lap."""
         now = time.perf_counter()
         self._lap, spent = now, now - self._lap
         return spent
 
-    def add(self, sums: StepTotals, slots: int) -> None:
-        self._steps.append(sums)
+    def add(self, totals: StepTotals, slots: int) -> None:
+        """Add a step whose packs have room for `slots` tokens."""
+        self._steps.append(totals)
         self._slots += slots
 
     def read(self) -> dict[str, float]:
-        """Mean loss and rates since the last reading."""
+        """Return mean loss and throughput since the last `read`."""
         count, images, tokens, flops = (
             sum(getattr(step, name) for step in self._steps)
             for name in ("count", "images", "tokens", "flops")
         )
-        loss = float(sum(step.loss for step in self._steps)) / max(1.0, count)  # waits for it
+        loss = float(sum(step.loss for step in self._steps)) / max(
+            1.0, count
+        )  # syncs with the device
         seconds = time.perf_counter() - self._since
         values = {
             "loss": loss,

@@ -1,10 +1,10 @@
-"""In which precision matrices are multiplied."""
+"""The dtype of matrix products."""
 
 import torch
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype a config asks for; "auto" takes bfloat16 where the hardware multiplies it."""
+    """Return the dtype for a config; "auto" is bfloat16 where the hardware multiplies it fast."""
     if precision == "auto":
         if device.type == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -15,5 +15,5 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Matrix products in `dtype`; everything else as PyTorch sees fit."""
+    """Return an autocast context with matrix products in `dtype`; disabled for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -1,4 +1,4 @@
-"""A config comes back from JSON equal to what went in; anything else is refused, saying where."""
+"""Configs survive JSON unchanged; invalid data is rejected with its path."""
 
 import json
 import math
@@ -47,7 +47,7 @@ class Config:
     steps: int = 1
     fast: bool = False
     root: Path | None = None
-    nothing: None = None
+    empty: None = None
     level: Literal[1, 2] = 1
     sides: tuple[int, ...] = ()
     size: SquareResize | Native = field(default_factory=Native)
@@ -97,15 +97,15 @@ configs = st.builds(
 
 @settings(deadline=None, max_examples=50)
 @given(configs)
-def test_a_config_comes_back_equal(config):
+def test_a_config_survives_json(config):
     assert through_text(config) == config
 
 
-def test_a_run_comes_back_equal():
+def test_a_run_config_survives_json():
     assert through_text(RunConfig()) == RunConfig()
 
 
-def test_only_a_choice_of_dataclasses_says_its_type():
+def test_only_a_union_of_dataclasses_has_a_type():
     train = Train(warm=Optim())
     data = to_json(
         Config(name="x", sizes=(SquareResize(),), named_sizes={"a": Native()}, train=train)
@@ -117,7 +117,7 @@ def test_only_a_choice_of_dataclasses_says_its_type():
     assert "doubled" not in data
 
 
-def test_kinds_survive():
+def test_types_survive():
     data = {"name": "x", "limit": "7", "ratio": 3, "train": {"optim": {"type": "Optim", "lr": 1}}}
     config = from_json(Config, data)
     assert config.limit == "7"
@@ -125,7 +125,7 @@ def test_kinds_survive():
     assert type(config.train.optim.lr) is float
 
 
-REFUSED = [
+INVALID = [
     ({"train": {"optim": {"lr": "abc"}}}, "train.optim.lr: expected a number, got 'abc'"),
     ({"train": {"optim": {"lr": True}}}, "train.optim.lr: expected a number, got True"),
     ({"train": {"optim": {"lr": math.nan}}}, "train.optim.lr: nan is not finite"),
@@ -140,22 +140,22 @@ REFUSED = [
     ({"train": {"optim": {"betas": 0.9}}}, "train.optim.betas: expected a list, got 0.9"),
     ({"train": {"optim": []}}, "train.optim: expected an object of Optim, got []"),
     ({"train": {"optim": {"type": "Train"}}},
-     "train.optim: unknown field 'type' of Optim; there are lr, schedule, betas"),
+     "train.optim: unknown field 'type' of Optim; choose among lr, schedule, betas"),
     ({"train": {"optm": {}}}, "train: unknown field 'optm' of Train; did you mean 'optim'?"),
-    ({"doubled": 2}, "unknown field 'doubled' of Config; there are"),
-    ({3: 2}, "unknown field 3 of Config; there are"),
+    ({"doubled": 2}, "unknown field 'doubled' of Config; choose among"),
+    ({3: 2}, "unknown field 3 of Config; choose among"),
     ({"steps": True}, "steps: expected a whole number, got True"),
     ({"steps": 1.0}, "steps: expected a whole number, got 1.0"),
     ({"steps": None}, "steps: expected a whole number, got None"),
     ({"fast": 1}, "fast: expected true or false, got 1"),
     ({"name": 1}, "name: expected a text, got 1"),
     ({"root": 1}, "root: expected a path, got 1"),
-    ({"nothing": 0}, "nothing: expected null, got 0"),
+    ({"empty": 0}, "empty: expected null, got 0"),
     ({"level": True}, "level: expected one of 1, 2, got True"),
     ({"level": []}, "level: expected one of 1, 2, got []"),
     ({"sides": [1, "2"]}, "sides[1]: expected a whole number, got '2'"),
     ({"size": {"type": "Nativ"}}, "size: unknown type 'Nativ'; did you mean 'Native'?"),
-    ({"size": {"type": []}}, "size: unknown type []; there are SquareResize, Native"),
+    ({"size": {"type": []}}, "size: unknown type []; choose among SquareResize, Native"),
     ({"size": {"side": 3}}, "size: expected an object whose 'type' is one of SquareResize, Native"),
     ({"size": 3}, "size: expected an object whose 'type' is one of SquareResize, Native, got 3"),
     ({"sizes": [{"type": "SquareResize", "side": "3"}]}, "sizes[0].side: expected a whole number"),
@@ -166,8 +166,8 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "message"), REFUSED, ids=[m[:60] for _, m in REFUSED])
-def test_what_is_wrong_is_named_with_its_path(change, message):
+@pytest.mark.parametrize(("change", "message"), INVALID, ids=[m[:60] for _, m in INVALID])
+def test_errors_have_the_path_of_the_value(change, message):
     with pytest.raises(ConfigError) as caught:
         from_json(Config, {"name": "x", **change})
     assert str(caught.value).startswith(message)
@@ -194,7 +194,7 @@ def test_only_an_object_makes_a_config(data):
         ({"name": "x"}, "expected a dataclass, got {'name': 'x'}"),
     ],
 )
-def test_what_json_cannot_hold_is_not_written(config, message):
+def test_values_without_json_form_are_rejected(config, message):
     with pytest.raises(ConfigError) as caught:
         to_json(config)
     assert str(caught.value).startswith(message)
@@ -210,6 +210,6 @@ def test_fields_are_replaced_by_name():
         with_fields(Optim(), {"lr": 0})
 
 
-def test_nearest_says_what_there_is():
+def test_nearest_suggests_a_name_or_lists_all():
     assert nearest("widht", ["width", "depth"]) == "; did you mean 'width'?"
-    assert nearest("?", ["width", "depth"]) == "; there are width, depth"
+    assert nearest("?", ["width", "depth"]) == "; choose among width, depth"

@@ -32,7 +32,7 @@ def make_images(
     return images
 
 
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     """Set every parameter to random values: initial zeros and ones hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
-def assert_packed_equals_alone(
+def assert_packed_equals_single(
     function: Callable[[PackedBatch], Tensor],
     parameters: Sequence[nn.Parameter],
     *,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import patchpack as pp
-from conftest import assert_packed_equals_alone, make_images, randomise
+from conftest import assert_packed_equals_single, make_images, randomize
 from pairs import TEXT, tiny_pairs, write_pairs
 from patchpack.batch import collate
 from patchpack.checkpoint import CheckpointError
@@ -43,7 +43,7 @@ test_contrastive.rank_main([int(n) for n in sys.argv[2].split(",")], sys.argv[3]
 def towers(loss: str = "softmax", **changes) -> Contrastive:
     torch.manual_seed(0)
     model = Contrastive(MODEL, ContrastiveConfig(text=TEXT, dim=8, loss=loss, **changes))
-    randomise(model)
+    randomize(model)
     with torch.no_grad():
         model.log_scale.fill_(1.5)
     return model
@@ -57,10 +57,10 @@ def images_with_texts():
     ]
 
 
-def test_packed_equals_alone():
+def test_packed_equals_single():
     model = towers()
     parameters = [*model.backbone.parameters(), *model.image_projection.parameters()]
-    assert_packed_equals_alone(model, parameters, per="image", images=images_with_texts())
+    assert_packed_equals_single(model, parameters, per="image", images=images_with_texts())
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])

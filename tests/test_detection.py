@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
+from conftest import assert_losses_add_up, assert_packed_equals_single, make_images, randomize
 from patchpack.batch import collate
 from patchpack.losses import focal_terms
 from patchpack.model.navit import NaViTConfig
@@ -26,7 +26,7 @@ MODEL = NaViTConfig(dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=2, regi
 
 def detector(**config) -> Detector:
     torch.manual_seed(0)
-    return randomise(Detector(MODEL, 3, DetectionConfig(**config))).eval()
+    return randomize(Detector(MODEL, 3, DetectionConfig(**config))).eval()
 
 
 def with_boxes(images, most: int = 4):
@@ -90,7 +90,7 @@ def test_a_new_detector_finds_the_patches_themselves():
 @pytest.mark.parametrize("part", [0, 1])
 def test_what_tokens_say_is_as_of_the_image_alone(part):
     module = detector()
-    assert_packed_equals_alone(
+    assert_packed_equals_single(
         lambda batch: module(batch)[part], list(module.head.parameters()), per="token"
     )
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import patchpack as pp
-from conftest import randomise, write_folder
+from conftest import randomize, write_folder
 from films import tiny_clips, write_films
 from patchpack.config import RunConfig
 from patchpack.data.index import Index
@@ -75,7 +75,7 @@ def still(what: str, root: Path, out: Path) -> RunConfig:
 def build_trainer(config: RunConfig, world: World) -> tuple[Trainer, Index]:
     """A trainer of random weights that takes no step, and what it is trained on."""
     module, task_run = prepared(config, world)
-    trainer = trainer_of(randomise(module), config, world)
+    trainer = trainer_of(randomize(module), config, world)
     for optimizer in trainer.optimizers.values():
         optimizer.step = lambda: None
     return trainer, task_run.train

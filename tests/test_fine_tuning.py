@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import randomise, write_folder
+from conftest import randomize, write_folder
 from patchpack.batch import Tubelet
 from patchpack.checkpoint import CheckpointError, list_checkpoints, load
 from patchpack.data.index import build_index
@@ -76,7 +76,7 @@ def test_layer_decay_lowers_the_rate_from_block_to_block(root, tmp_path):
         optim=OptimConfig(lr=1e-3, warmup=0, layer_decay=0.5, weight_decay=0, head_weight_decay=0),
     )  # fmt: skip
     torch.manual_seed(0)
-    task = randomise(Classifier(config.model, 3))
+    task = randomize(Classifier(config.model, 3))
     before = {name: p.detach().clone() for name, p in task.named_parameters()}
     trainer = trainer_of(task, config)
     train = build_index(root).split("train")

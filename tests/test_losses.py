@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import patchpack as pp
-from conftest import assert_packed_equals_alone, make_images, randomise
+from conftest import assert_packed_equals_single, make_images, randomize
 from patchpack.batch import collate
 from patchpack.losses import sigmoid_cross_entropy, softmax_cross_entropy
 from patchpack.model.presets import model_config
@@ -49,7 +49,7 @@ def test_sigmoid_sums_over_labels():
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
 def test_each_images_loss_is_the_same_in_every_pack(name):
     config = model_config("navit_ti16", dim=24, depth=2, num_heads=3, mlp_dim=48, patch_size=2)
-    model = randomise(pp.Classifier(config, 5, ClassificationConfig(loss=name))).eval()
+    model = randomize(pp.Classifier(config, 5, ClassificationConfig(loss=name))).eval()
 
     def rows(batch):
         logits, labels = model(batch), batch.targets["label"]
@@ -58,7 +58,7 @@ def test_each_images_loss_is_the_same_in_every_pack(name):
             [loss(logits[i : i + 1], labels[i : i + 1]).sum for i in range(len(labels))]
         )
 
-    assert_packed_equals_alone(rows, list(model.parameters()), per="image")
+    assert_packed_equals_single(rows, list(model.parameters()), per="image")
     batch = collate(make_images(), 12)
     torch.testing.assert_close(model.loss(batch).sum, rows(batch).sum())
 

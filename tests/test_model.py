@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import patchpack as pp
-from conftest import assert_packed_equals_alone, make_images, randomise
+from conftest import assert_packed_equals_single, make_images, randomize
 from patchpack.batch import collate
 from patchpack.model.attention import attend_dense, attend_tiled
 from patchpack.model.attention_layout import AttentionLayout
@@ -35,8 +35,8 @@ def small(**changes) -> pp.Classifier:
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("level", ["embedding", "tokens", "pooled", "logits"])
-def test_packed_equals_alone(changes, level):
-    model = randomise(small(**changes)).eval()
+def test_packed_equals_single(changes, level):
+    model = randomize(small(**changes)).eval()
     functions = {
         "embedding": model.backbone.embed,
         "tokens": lambda batch: model.encode(batch).tokens,
@@ -44,11 +44,11 @@ def test_packed_equals_alone(changes, level):
         "logits": model,
     }
     per = "token" if level in ("embedding", "tokens") else "image"
-    assert_packed_equals_alone(functions[level], list(model.parameters()), per=per)
+    assert_packed_equals_single(functions[level], list(model.parameters()), per=per)
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
-def test_packed_equals_alone_in_float32_with_initial_weights(changes):
+def test_packed_equals_single_in_float32_with_initial_weights(changes):
     """With initial weights, outputs agree to 1e-5."""
     model = small(**changes).eval()
     images = make_images()
@@ -61,11 +61,11 @@ def test_packed_equals_alone_in_float32_with_initial_weights(changes):
         torch.testing.assert_close(packed.pooled[i], single.pooled[0], atol=1e-5, rtol=0)
 
 
-def test_a_block_packed_equals_alone():
-    model = randomise(small()).eval()
+def test_a_block_packed_equals_single():
+    model = randomize(small()).eval()
     block, embed = model.backbone.encoder.blocks[0], model.backbone.embed
     assert isinstance(block, Block)
-    assert_packed_equals_alone(
+    assert_packed_equals_single(
         lambda batch: block(embed(batch), AttentionLayout.within(batch.segments), attend_tiled),
         list(block.parameters()),
         per="token",
@@ -73,7 +73,7 @@ def test_a_block_packed_equals_alone():
 
 
 def test_changed_neighbors_change_no_bit_of_an_image():
-    model = randomise(small()).eval()
+    model = randomize(small()).eval()
     images = make_images()
     changed = [
         pp.Patches(patches=255 - i.patches, coords=i.coords, grid=i.grid) if n != 2 else i
@@ -85,7 +85,7 @@ def test_changed_neighbors_change_no_bit_of_an_image():
 
 
 def test_order_in_the_pack_does_not_matter():
-    model = randomise(small()).eval()
+    model = randomize(small()).eval()
     images = make_images()
     order = [3, 0, 5, 1, 4, 2]
     straight = model(collate(images, 12))
@@ -94,7 +94,7 @@ def test_order_in_the_pack_does_not_matter():
 
 
 def test_the_dense_reference_agrees():
-    model = randomise(small(registers=2)).eval()
+    model = randomize(small(registers=2)).eval()
     batch = collate(make_images(), 12)
     torch.testing.assert_close(
         model.encode(batch, attend_dense).pooled, model.encode(batch).pooled, atol=1e-4, rtol=1e-5
@@ -102,7 +102,7 @@ def test_the_dense_reference_agrees():
 
 
 def test_gradients_are_deterministic_to_the_bit():
-    model = randomise(small())
+    model = randomize(small())
     batch = collate(make_images(GRIDS_LARGE), 12)
     runs = []
     for _ in range(3):
@@ -119,7 +119,7 @@ GRIDS_LARGE = ((30, 40), (17, 23), (40, 40), (9, 100)) * 4
 def test_every_parameter_is_initialized_and_trained():
     model = small(registers=2, layer_scale=0.1)
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    randomise(model)
+    randomize(model)
     model.loss(collate(make_images(), 12)).sum.backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
@@ -136,14 +136,14 @@ def test_dropout_is_drawn_once_per_image():
 
 @pytest.mark.parametrize("changes", [{"drop_path": 0.5}, {"dropout": 0.5}], ids=str)
 def test_dropout_is_for_training_only(changes):
-    model, batch = randomise(small(**changes)), collate(make_images(), 12)
+    model, batch = randomize(small(**changes)), collate(make_images(), 12)
     assert not torch.equal(model(batch), model(batch))
     model.eval()
     assert torch.equal(model(batch), model(batch))
 
 
 def test_activation_checkpointing_changes_no_gradient():
-    model, batch = randomise(small(drop_path=0.3)), collate(make_images(), 12)
+    model, batch = randomize(small(drop_path=0.3)), collate(make_images(), 12)
     gradients = []
     for recompute in (False, True):
         model.backbone.encoder.activation_checkpointing = recompute
@@ -173,7 +173,7 @@ def test_flops_of_vit_b16_equal_the_published_ones():
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_flops_equal_the_count_of_pytorch(changes):
     """With images of one length, whose tiles have no padding."""
-    model = randomise(small(**changes))
+    model = randomize(small(**changes))
     pack = collate(make_images(grids=[(3, 4)] * 9)[::2], 12)
     with FlopCounterMode(display=False) as counter:
         loss = model.loss(pack)
@@ -185,7 +185,7 @@ def test_flops_equal_the_count_of_pytorch(changes):
 
 @pytest.mark.parametrize("changes", [{}, VARIANTS["plain ViT"], {"layer_scale": 0.1}])
 def test_padded_rows_have_the_same_outputs_and_gradients(changes):
-    model, pack = randomise(small(**changes)), collate(make_images(), 12)
+    model, pack = randomize(small(**changes)), collate(make_images(), 12)
     results = []
     for encode in (model.backbone.encode, partial(encode_padded, model.backbone)):
         model.zero_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import assert_packed_equals_alone, randomise
+from conftest import assert_packed_equals_single, randomize
 from patchpack.batch import Segments
 from patchpack.model.encoder import EncoderConfig
 from patchpack.model.pooling import LastPool, MapPool, MeanPool, segment_mean, segment_softmax
@@ -15,9 +15,9 @@ def map_pool(bias: bool = True) -> MapPool:
 
 
 @pytest.mark.parametrize("pool", [MeanPool(), LastPool(), map_pool(), map_pool(bias=False)])
-def test_packed_equals_alone(pool):
-    randomise(pool)
-    assert_packed_equals_alone(
+def test_packed_equals_single(pool):
+    randomize(pool)
+    assert_packed_equals_single(
         lambda batch: pool(batch.patches / 100, batch.segments),
         list(pool.parameters()),
         per="image",
@@ -43,7 +43,7 @@ def test_softmax_sums_to_one_in_each_image_and_survives_large_scores():
 
 def test_map_pool_is_multihead_attention():
     """Against PyTorch's own, with the probe as the only query."""
-    pool = randomise(map_pool())
+    pool = randomize(map_pool())
     x = torch.randn(5, 12)
     reference = nn.MultiheadAttention(12, 3, batch_first=True)
     with torch.no_grad():

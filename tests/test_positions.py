@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import assert_packed_equals_alone, randomise
+from conftest import assert_packed_equals_single, randomize
 from patchpack.model.interpolation import resize_weights
 from patchpack.model.positions import (
     UNLIMITED,
@@ -40,15 +40,15 @@ def grids_of(h: int, w: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
-def test_packed_equals_alone(config):
-    positions = randomise(config.build(8))
+def test_packed_equals_single(config):
+    positions = randomize(config.build(8))
 
     def rows(batch):
         grids = batch.grids[batch.segments.ids]
         # Pixels take part so that their gradient exists, too.
         return positions(batch.coords, grids) * batch.patches.mean(1, keepdim=True)
 
-    assert_packed_equals_alone(rows, list(positions.parameters()), per="token")
+    assert_packed_equals_single(rows, list(positions.parameters()), per="token")
 
 
 @pytest.mark.parametrize("config", KINDS, ids=str)
@@ -65,7 +65,7 @@ def test_factorized_combines_a_row_and_a_column():
     coords = torch.tensor([[2, 3], [0, 0]])
     combine = {"sum": torch.add, "product": torch.mul, "concat": lambda y, x: torch.cat([y, x], 1)}
     for name, function in combine.items():
-        positions = randomise(Factorized(table_size=4, combine=name).build(6))
+        positions = randomize(Factorized(table_size=4, combine=name).build(6))
         expected = function(positions.y[[2, 0]], positions.x[[3, 0]])
         assert torch.equal(positions(coords, torch.full((2, 2), 4)), expected)
 
@@ -82,7 +82,7 @@ def test_coordinates_equal_figure_16():
 
 
 def test_fractional_coordinates_of_a_grid_of_table_size_are_its_rows():
-    positions = randomise(Factorized(table_size=6, coordinates="fractional").build(4))
+    positions = randomize(Factorized(table_size=6, coordinates="fractional").build(4))
     absolute = Factorized(table_size=6).build(4)
     absolute.load_state_dict(positions.state_dict())
     coords, grids = all_coords(6, 6), grids_of(6, 6)
@@ -100,7 +100,7 @@ def test_fractional_coordinates_of_a_grid_of_table_size_are_its_rows():
 @pytest.mark.parametrize("side", [1, 2, 16])
 def test_interpolated_equals_a_resize(grid, filter, antialias, side):
     config = Interpolated(side=side, filter=filter, antialias=antialias)
-    positions = randomise(config.build(4))
+    positions = randomize(config.build(4))
     embeddings = positions(all_coords(*grid), grids_of(*grid))
     table = positions.table.permute(2, 0, 1)[None]
     expected = F.interpolate(table, grid, mode=filter, antialias=antialias)

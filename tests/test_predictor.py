@@ -2,7 +2,7 @@
 
 import torch
 
-from conftest import make_images, randomise
+from conftest import make_images, randomize
 from patchpack.batch import collate
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.loading import round_matrices
@@ -17,7 +17,7 @@ def predictor() -> ClassificationPredictor:
         model=config, task=ClassificationConfig(), classes=("a", "b", "c"), dtype="bfloat16"
     )
     torch.manual_seed(0)
-    model = randomise(Classifier(config, 3, spec.task))
+    model = randomize(Classifier(config, 3, spec.task))
     return ClassificationPredictor(model, spec, torch.device("cpu"))
 
 

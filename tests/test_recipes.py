@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import randomise
+from conftest import randomize
 from pairs import write_pairs
 from patchpack.config import RunConfig, load_recipe
 from patchpack.data.config import PackingConfig
@@ -44,7 +44,7 @@ def test_full_scale_recipes_take_a_step_at_reduced_width(name, folder):
     )
     index = build_index(folder)
     packs = training_batches(index, config.data, config.input, seed=config.train.seed)
-    task = randomise(Classifier(config.model, len(index.classes), config.task))
+    task = randomize(Classifier(config.model, len(index.classes), config.task))
     trainer = trainer_of(task, config, dtype=torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
     assert sums.count > 0 and torch.isfinite(sums.loss)
@@ -68,7 +68,7 @@ def test_the_full_scale_contrastive_recipe_takes_a_step_at_reduced_width(tmp_pat
     )  # fmt: skip
     module, task_run = prepared(config)
     packs = training_batches(task_run.train, config.data, config.input, seed=config.train.seed)
-    trainer = trainer_of(randomise(module), config, dtype=torch.bfloat16)
+    trainer = trainer_of(randomize(module), config, dtype=torch.bfloat16)
     sums = trainer.step([next(packs)], stop=False)
     assert sums.count > 0 and torch.isfinite(sums.loss)
     assert trainer.learning_rate == pytest.approx(3e-3 / 10_000)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import assert_losses_add_up, assert_packed_equals_alone, make_images, randomise
+from conftest import assert_losses_add_up, assert_packed_equals_single, make_images, randomize
 from patchpack.batch import IGNORE_INDEX, collate
 from patchpack.losses import dice_loss
 from patchpack.model.feature_maps import kept_map, to_maps, to_tokens
@@ -37,7 +37,7 @@ def attach_masks(images):
 def segmenter(decoder, labels=3, **config) -> Segmenter:
     torch.manual_seed(0)
     module = Segmenter(MODEL, labels, SegmentationConfig(decoder=DECODERS[decoder], **config))
-    return randomise(module).eval()
+    return randomize(module).eval()
 
 
 def test_maps_put_every_token_in_its_place_and_holes_where_none_is():
@@ -59,7 +59,7 @@ def test_maps_put_every_token_in_its_place_and_holes_where_none_is():
 
 
 def test_layers_are_reached_by_name():
-    model = randomise(NaViT(MODEL)).eval()
+    model = randomize(NaViT(MODEL)).eval()
     batch = collate(make_images(), 12)
     found = model.intermediate_features(batch, ("embedding", "block 1", "block 2", "norm"))
     torch.testing.assert_close(found["embedding"], model.embed(batch))
@@ -73,7 +73,7 @@ def test_layers_are_reached_by_name():
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_scores_are_those_of_the_image_alone(decoder):
     module = segmenter(decoder, labels=6)  # a norm over few magnifies rounding
-    assert_packed_equals_alone(module, list(module.head.parameters()), per="token")
+    assert_packed_equals_single(module, list(module.head.parameters()), per="token")
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

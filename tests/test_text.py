@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import randomise
+from conftest import randomize
 from patchpack.batch import PackedTexts, pack_texts
 from patchpack.model.attention import attend_dense
 from patchpack.model.attention_layout import AttentionLayout
@@ -17,7 +17,7 @@ CONFIG = TextConfig(dim=12, depth=2, num_heads=3, mlp_dim=24, vocab_size=10, max
 
 
 def tower(**changes) -> TextTower:
-    return randomise(TextTower(replace(CONFIG, **changes)))
+    return randomize(TextTower(replace(CONFIG, **changes)))
 
 
 def vector_and_gradients(model: TextTower, texts: PackedTexts, number: int):
@@ -28,7 +28,7 @@ def vector_and_gradients(model: TextTower, texts: PackedTexts, number: int):
 
 @pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("pooling", ["map", "mean", "last"])
-def test_packed_equals_alone(causal, pooling):
+def test_packed_equals_single(causal, pooling):
     model = tower(causal=causal, pooling=pooling)
     packed = pack_texts(TEXTS)
     for number, text in enumerate(TEXTS):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import patchpack as pp
-from conftest import randomise
+from conftest import randomize
 from patchpack.batch import PackedClips, Tubelet, collate_clips
 from patchpack.data.video.pack import pack_clips
 from patchpack.data.video.tubelets import cut_tubelets
@@ -77,7 +77,7 @@ def test_tubelets_have_the_pixels_at_their_coordinates():
 @pytest.mark.parametrize("config", [PLAIN, SEVERAL], ids=["one shape", "several shapes"])
 def test_a_clip_has_the_same_outputs_and_gradients_in_every_pack(config):
     """Tokens, pooled vectors and every gradient, to 1e-5 of the largest value."""
-    model = randomise(VideoNaViT(config)).eval()
+    model = randomize(VideoNaViT(config)).eval()
     batch = pack(config, drop=True)
 
     def outputs_and_gradients(batch: PackedClips, clip: int):
@@ -101,7 +101,7 @@ def test_a_clip_has_the_same_outputs_and_gradients_in_every_pack(config):
 def test_a_static_clip_has_the_features_of_its_image(how):
     torch.manual_seed(0)
     config = NaViTConfig(dim=12, depth=2, num_heads=2, mlp_dim=20, patch_size=4, bias=True)
-    image_model = randomise(NaViT(config)).eval()
+    image_model = randomize(NaViT(config)).eval()
     shared = {field.name: getattr(config, field.name) for field in fields(config)}
     model = VideoNaViT(VideoConfig(**shared, tubelets=(Tubelet(3, 4, 4),))).eval()
     model.load_state_dict(inflate(image_model.state_dict(), model.config, how))
@@ -126,7 +126,7 @@ def test_inflated_tubelets_of_other_sizes_embed_resized_pixels_as_patches(how):
     config = replace(SEVERAL, tubelets=shapes, bias=True)
     names = {field.name for field in fields(NaViTConfig)}
     image_config = NaViTConfig(**{name: getattr(config, name) for name in names})
-    patches = randomise(NaViT(image_config)).state_dict()
+    patches = randomize(NaViT(image_config)).state_dict()
     inflated = inflate(patches, config, how)
     VideoNaViT(config).load_state_dict(inflated)
     patch = torch.randn(1, 3, 4, 4)
@@ -205,7 +205,7 @@ def test_clips_keep_their_aspect_within_max_tokens():
 
 
 def test_clips_are_classified_moved_and_selected():
-    model = randomise(Classifier(SEVERAL, 3))
+    model = randomize(Classifier(SEVERAL, 3))
     batch = pack(SEVERAL, drop=True)
     loss = model.loss(batch)
     loss.sum.backward()

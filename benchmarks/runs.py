@@ -12,7 +12,7 @@
     2 processes    torchrun with two processes of one thread each, gradients averaged over gloo
 
 Rates exclude the first two logged steps. The efficiency of two processes is their rate divided by
-twice the rate of `1 thread`. Import times of patchpack and of PyTorch alone are measured first.
+twice the rate of `1 thread`. Import times of patchpack and of PyTorch only are measured first.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def main() -> None:
         ),
         "",
         f"Two processes: {efficiency:.0%} scaling efficiency. Import: "
-        f"{imports['patchpack']:.2f} s, PyTorch alone {imports['torch']:.2f} s.",
+        f"{imports['patchpack']:.2f} s, PyTorch only {imports['torch']:.2f} s.",
     ]
     print("\n".join(lines))
     if options.out:

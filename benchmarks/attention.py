@@ -1,10 +1,11 @@
-"""Attention inside each image of a pack, forward and backward: ways to compute it on CPUs.
+"""Block-diagonal attention on CPUs, forward and backward: several implementations.
 
     python benchmarks/attention.py [--json]
 
-Interleaved in one process after a warm-up; medians of ten. `dense` is the block-diagonal mask,
-`each image` one fused call an image, `each length` one fused call for the images of one length,
-`tiled` what models use. Speeds are of useful work: 4 Σn² · dim operations forward, 8 backward.
+Implementations are interleaved in one process after a warmup; times are medians of ten. `dense`
+uses one block-diagonal mask, `each image` one fused call per image, `each length` one fused call
+per group of images of equal length, and `tiled` is the implementation of the models. Speeds count
+useful operations: 4 Σn² · dim forward, 8 Σn² · dim backward.
 """
 
 import argparse
@@ -21,20 +22,20 @@ from torch import Tensor
 from patchpack.__main__ import keep_freed_memory, spin_briefly
 from patchpack.batch import Segments
 from patchpack.model.attention import attend_dense, attend_tiled
-from patchpack.model.attention_layout import AttentionLayout
 
 ROUNDS = 10
 HEAD_DIM = 64
 CPU = torch.device("cpu")
 
 
-def attend_each(q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
-    return _in_runs(q, k, v, [(n, 1) for n in layout.queries.lengths])
+def attend_each(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    """Attention with one fused call per image."""
+    return _in_runs(q, k, v, [(n, 1) for n in segments.lengths])
 
 
-def attend_by_length(q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
-    runs = [(n, len(list(same))) for n, same in groupby(layout.queries.lengths)]
-    return _in_runs(q, k, v, runs)
+def attend_by_length(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+    """Attention with one fused call per run of images of equal length."""
+    return _in_runs(q, k, v, [(n, len(list(group))) for n, group in groupby(segments.lengths)])
 
 
 def _in_runs(q: Tensor, k: Tensor, v: Tensor, runs: list[tuple[int, int]]) -> Tensor:
@@ -46,7 +47,7 @@ def _in_runs(q: Tensor, k: Tensor, v: Tensor, runs: list[tuple[int, int]]) -> Te
     return torch.cat(outs)
 
 
-WAYS = {
+IMPLEMENTATIONS = {
     "dense": attend_dense,
     "each image": attend_each,
     "each length": attend_by_length,
@@ -55,7 +56,7 @@ WAYS = {
 
 
 def packs() -> dict[str, tuple[tuple[int, ...], int]]:
-    """Sorted lengths, and heads."""
+    """Return (sorted image lengths, attention heads) by the name of the case."""
     draw = random.Random(0)
     small = [max(2, min(256, int(draw.lognormvariate(3.4, 0.7)))) for _ in range(75)]
     photographs = [draw.randint(4, 16) * draw.randint(4, 16) for _ in range(32)]
@@ -72,42 +73,42 @@ def packs() -> dict[str, tuple[tuple[int, ...], int]]:
 
 
 def measure(lengths: tuple[int, ...], heads: int, dtype: torch.dtype) -> dict[str, float]:
-    """Median seconds of forward and backward, by way."""
-    layout = AttentionLayout.within(Segments(lengths, CPU))
-    shape = (sum(lengths), 3, heads, HEAD_DIM)
+    """Return the median seconds of forward and backward by implementation."""
+    segments = Segments(lengths, CPU)
+    shape = (segments.num_tokens, 3, heads, HEAD_DIM)
     qkv, weight = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)[:, 0]
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    seconds: dict[str, list[float]] = {name: [] for name in IMPLEMENTATIONS}
     for _ in range(ROUNDS + 1):
-        for name, attend in WAYS.items():
+        for name, attend in IMPLEMENTATIONS.items():
             tensors = [x.detach().requires_grad_() for x in qkv.unbind(1)]
-            began = time.perf_counter()
-            torch.autograd.grad(attend(*tensors, layout), tensors, weight)
-            seconds[name].append(time.perf_counter() - began)
+            start = time.perf_counter()
+            torch.autograd.grad(attend(*tensors, segments), tensors, weight)
+            seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     options = parser.parse_args()
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         for name, (lengths, heads) in packs().items():
             flops = 12 * sum(n * n for n in lengths) * heads * HEAD_DIM
-            for way, seconds in measure(lengths, heads, dtype).items():
+            for implementation, seconds in measure(lengths, heads, dtype).items():
                 rows.append({
-                    "pack": name, "dtype": str(dtype).removeprefix("torch."), "way": way,
+                    "pack": name, "dtype": str(dtype).removeprefix("torch."), "way": implementation,
                     "ms": round(seconds * 1e3, 2), "gflops_per_s": round(flops / seconds / 1e9, 1),
                 })  # fmt: skip
     if options.json:
         print(json.dumps({"threads": torch.get_num_threads(), "rows": rows}))
         return
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; ms (useful GFLOP/s)")
-    print("| pack | dtype |", " | ".join(WAYS), "|")
-    print("|---" * (len(WAYS) + 2) + "|")
+    print("| pack | dtype |", " | ".join(IMPLEMENTATIONS), "|")
+    print("|---" * (len(IMPLEMENTATIONS) + 2) + "|")
     for (pack, dtype), cells in groupby(rows, key=lambda row: (row["pack"], row["dtype"])):
-        ways = " | ".join(f"{row['ms']} ({row['gflops_per_s']})" for row in cells)
-        print(f"| {pack} | {dtype} | {ways} |")
+        times = " | ".join(f"{row['ms']} ({row['gflops_per_s']})" for row in cells)
+        print(f"| {pack} | {dtype} | {times} |")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""The models that are compared, each behind one face: images in, logits out.
+"""The compared models behind one interface: images in, logits out.
 
-Every contender gets the same images, already at their final size, and turns them into what its own
-loader would hand it (`prepare`, not timed). What its model does to them, padding and grouping
-included where the model does that itself, is timed.
+Every contender gets the same images at their final size and converts them to the inputs that its
+own data loader would produce (not timed). The forward pass of its model is timed, including padding
+and grouping if the model does that itself.
 
-    patchpack          one packed stream; and with its blocks compiled
-    timm               NaFlexVit, padded to the longest of the batch, key-only mask; and compiled
+    patchpack          one packed stream; also with compiled blocks
+    timm               NaFlexVit, padded to the longest image, key-only mask; also compiled
     vit-pytorch        NaViT, groups of images padded to the longest group, full masks
     vit-pytorch nested NaViT on nested tensors
-    monai              NaViT, as vit-pytorch's first
-    siglip2            Siglip2 of transformers, padded to the longest of the batch
-    square             timm's plain ViT on squares of as many pixels: nothing packed or padded
+    monai              NaViT, as vit-pytorch
+    siglip2            Siglip2 of transformers, padded to the longest image
+    square             timm's ViT on squares of the same mean area: no packing, no padding
 
-All have the dim, depth, heads and MLP that a Shape says, query-key norm where they offer it, and a
-classifier of 1,000 labels. timm and transformers ask for torchvision, which does not import beside
-a CPU build of PyTorch: two stub operators stand in for it (`stub_torchvision`).
+All have the dim, depth, heads and MLP of a Shape, query-key norm if available, and a classifier of
+1,000 labels. timm and transformers import torchvision, which fails with a CPU build of PyTorch;
+`stub_torchvision` defines the two operators that its import needs.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ Images = Sequence[np.ndarray]  # uint8 [h, w, 3], sides multiples of the patch s
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The size of a transformer."""
+    """The size of a transformer; the MLP has 4 · dim hidden units."""
 
     dim: int
     depth: int = 12
@@ -45,6 +45,7 @@ class Shape:
 
     @property
     def config(self) -> NaViTConfig:
+        """The patchpack config of this size."""
         return NaViTConfig(
             dim=self.dim, depth=self.depth, num_heads=self.heads, mlp_dim=4 * self.dim,
             patch_size=self.patch_size,
@@ -53,7 +54,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model with its input, ready to run."""
+    """A model with its prepared inputs."""
 
     name: str
     module: nn.Module
@@ -61,10 +62,11 @@ class Contender:
     call: Callable[[nn.Module, Any], Tensor]  # logits [image, label]
 
     def logits(self) -> Tensor:
+        """Run the forward pass."""
         return self.call(self.module, self.inputs)
 
     def on(self, device: torch.device) -> "Contender":
-        """The same with its weights and inputs on a device."""
+        """Return the contender with weights and inputs on a device."""
 
         def move(item: Any) -> Any:
             return item.to(device) if isinstance(item, Tensor | pp.PackedBatch) else item
@@ -73,11 +75,12 @@ class Contender:
 
 
 def useful_flops(shape: Shape, images: Images) -> int:
-    """Of one forward pass: what the images' own tokens need (`forward_flops`)."""
+    """Return the operations of a forward pass on the images' tokens only (`forward_flops`)."""
     return forward_flops(shape.config, lengths(shape, images))
 
 
 def lengths(shape: Shape, images: Images) -> list[int]:
+    """Return the tokens of each image."""
     return [image.shape[0] * image.shape[1] // shape.patch_size**2 for image in images]
 
 
@@ -187,11 +190,11 @@ BUILDERS: dict[str, Callable[[Shape, Images], Contender]] = {
     "siglip2": build_siglip2,
     "square": build_square,
 }
-TABLE = 256  # longest side of a grid that learned tables reach
+TABLE = 256  # maximum grid side of learned position tables
 
 
 def stub_torchvision() -> None:
-    """Let `import torchvision` pass where its compiled operators cannot be loaded."""
+    """Define operators so that `import torchvision` works without its compiled library."""
     global _stubs
     if _stubs is None and not torch.cuda.is_available():
         _stubs = torch.library.Library("torchvision", "DEF")
@@ -219,20 +222,20 @@ def _chw(image: np.ndarray) -> Tensor:
 
 
 def _groups(shape: Shape, images: Images, tokens: int) -> list[list[Tensor]]:
-    """Images in order, in groups of at most `tokens`, or of one that has more."""
+    """Group images in order, up to `tokens` per group; a larger image is its own group."""
     groups: list[list[Tensor]] = []
-    room = 0
+    capacity = 0
     for image, length in zip(images, lengths(shape, images), strict=True):
-        if length > room:
+        if length > capacity:
             groups.append([])
-            room = max(tokens, length)
+            capacity = max(tokens, length)
         groups[-1].append(_chw(image))
-        room -= length
+        capacity -= length
     return groups
 
 
 def _padded(shape: Shape, images: Images) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches, which of them are real, and their (y, x): padded to the longest image."""
+    """Return patches, validity mask and (y, x) coordinates, padded to the longest image."""
     packs = [pp.pack([image], patch_size=shape.patch_size) for image in images]
     longest = max(pack.num_tokens for pack in packs)
     patches = torch.zeros(len(packs), longest, packs[0].patches.shape[1])

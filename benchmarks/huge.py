@@ -1,11 +1,11 @@
-"""One huge image among small ones: time and memory of a pack beside those of its parts.
+"""Packs with one huge image among small ones: time and memory relative to the sum of the parts.
 
     python benchmarks/huge.py [--tokens 4096 16384] [--small 500] [--model navit_ti16]
 
-A training step (forward, loss, backward; bfloat16 where it is fast) of three packs, each in a
-process of its own: one image of so many tokens, the small images (4 to 25 tokens), and all of them
-together. Attention that costs Σ nᵢ² makes the last the sum of the others; a mask over the whole
-stream would cost (Σ nᵢ)². Memory is what the process held at most above what it held before.
+A training step (forward, loss, backward; bfloat16 if it is fast) runs on three packs, each in its
+own process: one image of the given token count, the small images (4 to 25 tokens), and all of them
+together. Attention inside images costs Σ nᵢ², so the last should equal the sum of the others; a
+mask over the whole stream would cost (Σ nᵢ)². Memory is the peak RSS above that before the steps.
 """
 
 import argparse
@@ -28,6 +28,7 @@ ROUNDS = 3
 
 
 def make_pack(huge: int, small: int, patch_size: int = 16) -> PackedBatch:
+    """Pack `small` images of 4 to 25 tokens and, unless 0, a square image of `huge` tokens."""
     rng = np.random.default_rng(0)
     side = int(huge**0.5)
     grids = [tuple(rng.integers(2, 6, 2)) for _ in range(small)] + [(side, side)] * bool(huge)
@@ -39,7 +40,7 @@ def make_pack(huge: int, small: int, patch_size: int = 16) -> PackedBatch:
 
 
 def measure(model_name: str, huge: int, small: int) -> dict[str, float]:
-    """Median seconds of a step, and MiB at the peak above the start."""
+    """Return the median seconds of a step, and the peak MiB above the start."""
     device = torch.device("cpu")
     dtype = choose_dtype("auto", device)
     model = pp.create_model(model_name, num_classes=1000)
@@ -49,43 +50,46 @@ def measure(model_name: str, huge: int, small: int) -> dict[str, float]:
     seconds = []
     for _ in range(ROUNDS):
         model.zero_grad()
-        began = time.perf_counter()
+        start = time.perf_counter()
         with autocast(device, dtype):
             logits = model(batch)
         torch.nn.functional.cross_entropy(logits.float(), labels).backward()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": statistics.median(seconds), "mib": (peak - before) / 1024}
 
 
-def in_process(model: str, huge: int, small: int) -> dict[str, float]:
-    words = [sys.executable, __file__, "--model", model, "--one", str(huge), str(small)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+def run_in_subprocess(model: str, huge: int, small: int) -> dict[str, float]:
+    """Measure one pack in its own process."""
+    command = [sys.executable, __file__, "--model", model, "--one", str(huge), str(small)]
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(process.stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="navit_ti16")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[4096, 16384])
-    parser.add_argument("--small", type=int, default=500)
-    parser.add_argument("--out", type=Path, help="write the table to this file too")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[4096, 16384], help="of the huge image"
+    )
+    parser.add_argument("--small", type=int, default=500, help="number of small images")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.model, *options.one)))
         return
-    lines = ["| pack | s | MiB | of the sum of its parts |", "|---|---|---|---|"]
-    small = in_process(options.model, 0, options.small)
+    lines = ["| pack | s | MiB | relative to the sum of its parts |", "|---|---|---|---|"]
+    small = run_in_subprocess(options.model, 0, options.small)
     lines.append(
         f"| {options.small} small images | {small['seconds']:.2f} | {small['mib']:,.0f} | |"
     )
     for tokens in options.tokens:
-        huge = in_process(options.model, tokens, 0)
-        both = in_process(options.model, tokens, options.small)
+        huge = run_in_subprocess(options.model, tokens, 0)
+        both = run_in_subprocess(options.model, tokens, options.small)
         share = {key: both[key] / (huge[key] + small[key]) for key in both}
         lines += [
-            f"| one of {tokens:,} tokens | {huge['seconds']:.2f} | {huge['mib']:,.0f} | |",
+            f"| one image of {tokens:,} tokens | {huge['seconds']:.2f} | {huge['mib']:,.0f} | |",
             f"| both | {both['seconds']:.2f} | {both['mib']:,.0f} | "
             f"{share['seconds']:.2f} of the time, {share['mib']:.2f} of the memory |",
         ]

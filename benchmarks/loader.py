@@ -1,17 +1,18 @@
-"""From image files to batches: images/s, and CPU milliseconds an image, beside padding loaders.
+"""Data loading from image files to batches: images/s and CPU ms per image of several loaders.
 
     python benchmarks/loader.py [--data DIR] [--max-tokens 256] [--patch-size 16] [--rounds 3]
 
 DIR is a folder of images (<class>/*.jpg); without it, 512 generated photographs of log-normal size
-are written to a temporary one. Every contender decodes each image, shrinks it to at most
-`max-tokens` patches with its aspect kept, flips half of them, and cuts it into uint8 patches:
+are written to a temporary folder. Every loader decodes each image, downsizes it to at most
+`max-tokens` patches with its aspect ratio, flips it with probability 0.5, and cuts it into uint8
+patches:
 
     patchpack      packs of 8,192 tokens; in the foreground, and on 2 threads
     DataLoader     Pillow, bicubic, batches of 32 padded to the longest; 0 and 2 workers
-    timm           its NaFlex loader: one length for all, so small images are enlarged; 0, 2 workers
+    timm           NaFlex loader: one sequence length, so small images are enlarged; 0 and 2 workers
 
-Rounds are interleaved, each a pass over all images with fresh workers, and the median is shown.
-CPU time is this process's and its workers', user and system, starting up included.
+Rounds are interleaved. Each is a pass over all images with new workers; the median is reported. CPU
+time is user and system time of this process and its workers, including startup.
 """
 
 import argparse
@@ -39,12 +40,12 @@ from patchpack.data.packing.resolution import Native
 from patchpack.data.spec import Preprocessing
 from patchpack.data.transforms.augment import Augment
 
-Pass = Callable[[], Iterator[int]]  # images of each batch
+Pass = Callable[[], Iterator[int]]  # yields the image count of each batch
 BATCH = 32
 
 
 def write_photographs(root: Path, count: int = 512) -> None:
-    """Blurred noise compresses about as well as photographs do."""
+    """Write blurred noise, which compresses about as well as photographs."""
     rng = np.random.default_rng(0)
     (sizes,) = log_normal_sizes().values()
     (root / "all").mkdir(parents=True)
@@ -55,6 +56,8 @@ def write_photographs(root: Path, count: int = 512) -> None:
 
 
 def patchpack(index: Index, patch_size: int, max_tokens: int, config: LoaderConfig) -> Pass:
+    """Return a pass of this library's loader."""
+
     def run() -> Iterator[int]:
         packing = PackingConfig(
             patch_size=patch_size, max_tokens=8192, resolution=Native(max_tokens=max_tokens)
@@ -68,7 +71,7 @@ def patchpack(index: Index, patch_size: int, max_tokens: int, config: LoaderConf
 
 
 class Files(Dataset):
-    """What a plain script does to an image: Pillow, then patches."""
+    """A plain PyTorch dataset: Pillow decoding and resizing, then patches."""
 
     def __init__(self, index: Index, patch_size: int, max_tokens: int) -> None:
         rule = Native(max_tokens=max_tokens)
@@ -93,11 +96,13 @@ class Files(Dataset):
 
 
 def pad(images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Collate images, padded to the longest; returns patches and lengths."""
     lengths = torch.tensor([len(image) for image in images])
     return pad_sequence(images, batch_first=True), lengths
 
 
 def padding(index: Index, patch_size: int, max_tokens: int, workers: int) -> Pass:
+    """Return a pass of a padding DataLoader."""
     files = Files(index, patch_size, max_tokens)
 
     def run() -> Iterator[int]:
@@ -110,8 +115,8 @@ def padding(index: Index, patch_size: int, max_tokens: int, workers: int) -> Pas
     return run
 
 
-class Pictures(Dataset):
-    """What timm's loader takes: Pillow images with a transform of its choice."""
+class PillowImages(Dataset):
+    """The dataset that timm's loader expects: Pillow images; timm sets `transform`."""
 
     transform = None
 
@@ -126,12 +131,13 @@ class Pictures(Dataset):
 
 
 def naflex(index: Index, patch_size: int, max_tokens: int, workers: int) -> Pass:
+    """Return a pass of timm's NaFlex loader."""
     stub_torchvision()
     from timm.data.naflex_loader import create_naflex_loader
 
     def run() -> Iterator[int]:
         loader = create_naflex_loader(
-            Pictures(index), patch_size=patch_size, train_seq_lens=(max_tokens,),
+            PillowImages(index), patch_size=patch_size, train_seq_lens=(max_tokens,),
             max_seq_len=max_tokens, batch_size=BATCH, is_training=True, no_aug=True,
             interpolation="bicubic", num_workers=workers, use_prefetcher=False, pin_memory=False,
             persistent_workers=False, device="cpu",
@@ -143,34 +149,34 @@ def naflex(index: Index, patch_size: int, max_tokens: int, workers: int) -> Pass
 
 
 def cpu_seconds() -> float:
-    """Of this process and of the children it has waited for."""
+    """Return the CPU seconds of this process and of its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def measure(passes: dict[str, Pass], rounds: int) -> dict[str, tuple[float, float]]:
-    """Images/s and CPU ms an image, medians over rounds."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in passes}
+    """Return images/s and CPU ms per image, medians over rounds."""
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in passes}
     for round_number in range(rounds + 1):
         for name, run in passes.items():
-            began, used = time.perf_counter(), cpu_seconds()
+            start, used = time.perf_counter(), cpu_seconds()
             images = sum(run())
-            seconds, used = time.perf_counter() - began, cpu_seconds() - used
-            if round_number:  # the first warms the disk's cache
-                found[name].append((images / seconds, 1e3 * used / images))
+            seconds, used = time.perf_counter() - start, cpu_seconds() - used
+            if round_number:  # the first round warms the disk cache
+                results[name].append((images / seconds, 1e3 * used / images))
     return {
         name: (statistics.median(r[0] for r in rows), statistics.median(r[1] for r in rows))
-        for name, rows in found.items()
+        for name, rows in results.items()
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--data", type=Path, help="folder of images; default: generated")
     parser.add_argument("--patch-size", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="write the table to this file too")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,14 +1,14 @@
-"""A training step and inference of every contender, on the same images, in one process.
+"""Training step and inference of every contender on the same images, in one process.
 
     python benchmarks/models.py --sizes image_sizes.csv [--cases imagenet-s …] [--out FILE]
 
-Rounds are interleaved, so that whatever else the machine does hits all alike: each round runs
-every contender once, in another order; the first round warms up and is not counted. Medians, and
-in brackets the quartiles. `useful` counts operations of the images' own tokens only (one forward
-pass, times three for a training step), `share` is of the machine's own product of two 2048 x 2048
-(on a GPU, 8192 x 8192) matrices in the same precision, measured before and after. A training step
-is forward, loss and backward; the optimizer is the same for all and left out. Compiled contenders
-run by default on GPUs only.
+Rounds are interleaved, so that other load affects all contenders equally: each round runs every
+contender once in a random order; the first round is a warmup. The table has medians, with quartiles
+in brackets. `useful` counts only operations on the images' tokens (one forward pass, times three
+for a training step). `share` is relative to the machine's matrix product of two 2048 x 2048 (GPU:
+8192 x 8192) matrices in the same precision, measured before and after. A training step is forward,
+loss and backward, without the optimizer, which is the same for all. Compiled contenders run by
+default on GPUs only.
 """
 
 import argparse
@@ -39,9 +39,9 @@ PHOTOGRAPHS: Resolution = SampledArea(low=64, high=256)
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Which images, through a model of which size."""
+    """A benchmark case: image sizes and model size."""
 
-    dataset: str  # of the CSV of sizes
+    dataset: str  # in the CSV of sizes
     resolution: Resolution
     shape: Shape
     images: int = 32
@@ -77,12 +77,12 @@ if DEVICE.type == "cuda":
 
 
 def tiny_sizes() -> np.ndarray:
-    """16 px high, 32 to 80 px wide."""
+    """Return sizes of 16 px height and 32 to 80 px width."""
     return np.array([[16, width, 1] for width in range(32, 81, 16)])
 
 
 def make_images(case: Case, sizes: np.ndarray) -> Images:
-    """Noise at the sizes that the case's rule gives them."""
+    """Return noise images at the sizes of the case's resolution rule."""
     heights, widths = draw(sizes, case.images).T
     rng = np.random.default_rng(0)
     p = case.shape.patch_size
@@ -91,6 +91,7 @@ def make_images(case: Case, sizes: np.ndarray) -> Images:
 
 
 def train_step(contender: Contender, dtype: torch.dtype) -> None:
+    """Run forward, loss and backward."""
     contender.module.zero_grad()
     with _precision(dtype):
         logits = contender.logits()
@@ -100,12 +101,13 @@ def train_step(contender: Contender, dtype: torch.dtype) -> None:
 
 @torch.inference_mode()
 def infer(contender: Contender, dtype: torch.dtype) -> None:
+    """Run the forward pass without gradients."""
     with _precision(dtype):
         contender.logits()
 
 
 def round_matrices(module: nn.Module, dtype: torch.dtype) -> None:
-    """Models are served with their linear layers in the precision of the products; all of them."""
+    """Convert linear layers to the compute precision, as for deployment."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             layer.to(dtype)
@@ -116,61 +118,62 @@ def _precision(dtype: torch.dtype) -> torch.autocast:
 
 
 def wait() -> None:
-    """Until the device has done what it was asked to."""
+    """Wait until the device has finished all queued work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
-WHAT: dict[str, tuple[Callable[[Contender, torch.dtype], None], int]] = {
+# The timed function and its operations relative to a forward pass.
+MODES: dict[str, tuple[Callable[[Contender, torch.dtype], None], int]] = {
     "training": (train_step, 3),
     "inference": (infer, 1),
 }
 
 
 def measure(
-    contenders: list[Contender], what: str, dtype: torch.dtype, rounds: int
+    contenders: list[Contender], mode: str, dtype: torch.dtype, rounds: int
 ) -> dict[str, list[float] | str]:
-    """Seconds of every round, or why a contender cannot."""
-    run, _ = WHAT[what]
+    """Return the seconds of each round, or the error of a contender that fails."""
+    run, _ = MODES[mode]
     seconds: dict[str, list[float] | str] = {contender.name: [] for contender in contenders}
     shuffle = random.Random(0)
     for contender in contenders:
-        round_matrices(contender.module, dtype if what == "inference" else torch.float32)
+        round_matrices(contender.module, dtype if mode == "inference" else torch.float32)
     for round_number in range(rounds + 1):
         for contender in shuffle.sample(contenders, len(contenders)):
             times = seconds[contender.name]
             if isinstance(times, str):
                 continue
-            contender.module.train(what == "training")
+            contender.module.train(mode == "training")
             wait()
-            began = time.perf_counter()
+            start = time.perf_counter()
             try:
                 run(contender, dtype)
                 wait()
-            except Exception as error:  # a peer that cannot is a result
+            except Exception as error:  # a failing contender is a result
                 seconds[contender.name] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
             if round_number:
-                times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - start)
     return seconds
 
 
 def matmul_gflops(dtype: torch.dtype) -> float:
-    """What the machine does at most: the best of twelve products of two square matrices."""
+    """Return the machine's peak GFLOP/s: the best of twelve products of square matrices."""
     side = 8192 if DEVICE.type == "cuda" else 2048
     a = torch.randn(side, side, dtype=dtype, device=DEVICE)
     best = float("inf")
     for _ in range(12):
         wait()
-        began = time.perf_counter()
+        start = time.perf_counter()
         a @ a
         wait()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best / 1e9
 
 
 def rows_of(name: str, sizes: np.ndarray, names: list[str], rounds: int) -> list[dict]:
-    """All figures of one case."""
+    """Return the result rows of one case."""
     case = CASES[name]
     images = make_images(case, sizes)
     flops = useful_flops(case.shape, images)
@@ -178,12 +181,12 @@ def rows_of(name: str, sizes: np.ndarray, names: list[str], rounds: int) -> list
     contenders = [BUILDERS[contender](case.shape, images).on(DEVICE) for contender in names]
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        for what, (_, passes) in WHAT.items():
+        for mode, (_, passes) in MODES.items():
             before = matmul_gflops(dtype)
-            seconds = measure(contenders, what, dtype, rounds)
+            seconds = measure(contenders, mode, dtype, rounds)
             peak = max(before, matmul_gflops(dtype))
             for contender, times in seconds.items():
-                row = {"case": name, "what": what, "dtype": str(dtype)[6:], "contender": contender}
+                row = {"case": name, "what": mode, "dtype": str(dtype)[6:], "contender": contender}
                 if isinstance(times, str):
                     rows.append({**row, "error": times})
                     continue
@@ -200,8 +203,8 @@ def rows_of(name: str, sizes: np.ndarray, names: list[str], rounds: int) -> list
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown, one line a contender, times relative to patchpack's."""
-    lines = ["| case | what | precision | contender | ms | useful GFLOP/s | share | times ours |"]
+    """Return a Markdown table, one line per contender, with times relative to patchpack."""
+    lines = ["| case | mode | precision | contender | ms | useful GFLOP/s | share | × patchpack |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     ours: dict[tuple, float] = {
         (row["case"], row["what"], row["dtype"]): row["seconds"]
@@ -211,7 +214,7 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         head = f"| {row['case']} | {row['what']} | {row['dtype']} | {row['contender']} |"
         if "error" in row:
-            lines.append(f"{head} cannot: {row['error'][:80]} | | | |")
+            lines.append(f"{head} fails: {row['error'][:80]} | | | |")
             continue
         low, high = (1e3 * q for q in row["quartiles"])
         ratio = row["seconds"] / ours.get((row["case"], row["what"], row["dtype"]), float("nan"))
@@ -222,8 +225,8 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _usual() -> list[str]:
-    """On CPUs compiling takes longer than all the rest, and gains a few percent (docs/log.md)."""
+def _default_contenders() -> list[str]:
+    """On CPUs, omit compiled models: compiling is slow and gains a few percent (docs/log.md)."""
     return [name for name in BUILDERS if DEVICE.type == "cuda" or "compiled" not in name]
 
 
@@ -231,27 +234,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=Path, help="CSV of dataset,width,height,count")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--contenders", nargs="+", choices=BUILDERS, default=_usual())
+    parser.add_argument("--contenders", nargs="+", choices=BUILDERS, default=_default_contenders())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="FILE.json and FILE.md; other cases there stay")
+    parser.add_argument("--out", type=Path, help="update FILE.json and FILE.md; other cases stay")
     options = parser.parse_args()
-    known = {**(read_sizes(options.sizes) if options.sizes else {}), "tiny": tiny_sizes()}
+    datasets = {**(read_sizes(options.sizes) if options.sizes else {}), "tiny": tiny_sizes()}
     (fallback,) = log_normal_sizes().values()
     machine = {
         "machine": torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__, "sizes": str(options.sizes and options.sizes.name),
     }  # fmt: skip
-    kept = options.out and options.out.with_suffix(".json")
-    rows = json.loads(kept.read_text())["rows"] if kept and kept.exists() else []
+    path = options.out and options.out.with_suffix(".json")
+    rows = json.loads(path.read_text())["rows"] if path and path.exists() else []
     rows = [row for row in rows if row["case"] not in options.cases]
     for name in options.cases:
-        sizes = known.get(CASES[name].dataset, fallback)
+        sizes = datasets.get(CASES[name].dataset, fallback)
         rows += rows_of(name, sizes, options.contenders, options.rounds)
         print(table([row for row in rows if row["case"] == name]), flush=True)
         if options.out:
-            found = json.dumps({**machine, "rows": rows}, indent=1)
-            options.out.with_suffix(".json").write_text(found)
+            path.write_text(json.dumps({**machine, "rows": rows}, indent=1))
             options.out.with_suffix(".md").write_text(table(rows) + "\n")
 
 

@@ -1,13 +1,13 @@
-"""How full packs get, and how long planning takes: patchpack beside the paper's first-fit.
+"""Pack fill and planning time of patchpack's planner and of the paper's first-fit.
 
     python benchmarks/plan.py                              log-normal sizes, 1,000,000 images
     python benchmarks/plan.py --sizes sizes.csv            columns dataset,width,height,count
 
-Images are drawn with replacement from each dataset's sizes, so that all plans are of one length.
-First-fit fills 256 open packs at a time: an image goes to the first with room, and when it fits
-in none, all of them are closed (arXiv 2307.06304, App. A.3). `trimmed` is the price of fill: the
-share of all tokens that it leaves out. Every row runs in a process of its own, on one core; CPU
-seconds are the ones to compare where the machine has other work.
+Images are drawn with replacement from each dataset's sizes, so all plans have the same length.
+First-fit fills 256 open packs at a time: an image goes to the first pack with enough free slots,
+and if it fits in none, all packs are closed (arXiv 2307.06304, App. A.3). `trimmed` is the cost of
+filling packs exactly: the share of tokens that it drops. Each row runs in its own process on one
+core; compare CPU seconds if the machine has other load.
 """
 
 import argparse
@@ -48,23 +48,23 @@ class Case:
 
 
 def first_fit(lengths: np.ndarray, max_tokens: int) -> float:
-    """Share of slots that hold a token."""
-    room = np.full(OPEN_PACKS, max_tokens)
+    """Return the share of slots that hold a token under first-fit packing."""
+    capacity = np.full(OPEN_PACKS, max_tokens)
     packs = 0
     for length in lengths.tolist():
-        fits = room >= length
+        fits = capacity >= length
         first = int(fits.argmax())
         if not fits[first]:
             packs += OPEN_PACKS
-            room[:] = max_tokens
+            capacity[:] = max_tokens
             first = 0
-        room[first] -= length
-    packs += int((room < max_tokens).sum())
+        capacity[first] -= length
+    packs += int((capacity < max_tokens).sum())
     return float(lengths.sum() / (packs * max_tokens))
 
 
 def measure(case: Case) -> tuple[str, ...]:
-    """The cells of a row."""
+    """Return the cells of a row."""
     rng = np.random.default_rng(0)
     heights, widths = draw(case.sizes, case.images).T
 
@@ -103,7 +103,7 @@ def measure(case: Case) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=Path, help="CSV of dataset,width,height,count")
-    parser.add_argument("--datasets", nargs="+", help="only these of the CSV")
+    parser.add_argument("--datasets", nargs="+", help="datasets of the CSV; default: all")
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--max-tokens", type=int, nargs="+", default=[1024, 8192])
     options = parser.parse_args()

@@ -1,15 +1,15 @@
-"""How the cost of a training step grows: with tokens an image, images a pack, and threads.
+"""Cost of a training step over tokens per image, images per pack, and threads.
 
     python benchmarks/scaling.py [--model navit_s16] [--out FILE.md]
 
-Three tables, each row the median of five steps (forward, loss, backward) in bfloat16 where the
-machine multiplies it, the rows of a table interleaved:
+Three tables. Each row is the median of five steps (forward, loss, backward), in bfloat16 if the
+hardware supports it. The rows of a table are interleaved:
 
-    tokens    about 4,096 tokens in images of one length: attention's share of the cost grows
-    images    packs of more and more images of 64 tokens: what a step costs beside its tokens
+    tokens    about 4,096 tokens in images of equal length: attention's share of the cost grows
+    images    packs with more and more images of 64 tokens: shows the fixed cost of a step
     threads   one pack of mixed images on 1, 2, … threads
 
-GFLOP/s are useful ones (`training_flops`).
+GFLOP/s count useful operations (`training_flops`).
 """
 
 import argparse
@@ -34,7 +34,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pack(lengths: Iterable[int], patch_dim: int) -> PackedBatch:
-    """Noise: images one patch high, of these lengths."""
+    """Return a pack of noise images with these token counts."""
     lengths = tuple(lengths)
     tokens = sum(lengths)
     x = torch.cat([torch.arange(length) for length in lengths]).int()
@@ -49,6 +49,7 @@ def pack(lengths: Iterable[int], patch_dim: int) -> PackedBatch:
 
 
 def step(model: Classifier, batch: PackedBatch) -> None:
+    """Run forward, loss and backward."""
     model.zero_grad()
     with autocast(DEVICE, choose_dtype("auto", DEVICE)):
         loss = model.loss(batch)
@@ -58,23 +59,25 @@ def step(model: Classifier, batch: PackedBatch) -> None:
 
 
 def medians(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Seconds of each, the median of interleaved rounds after one to warm up."""
+    """Return the median seconds of each step over interleaved rounds, after a warmup round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     shuffle = random.Random(0)
     for round_number in range(ROUNDS + 1):
         for name in shuffle.sample(list(steps), len(steps)):
-            began = time.perf_counter()
+            start = time.perf_counter()
             steps[name]()
             if round_number:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def table(title: str, model: Classifier, packs: dict[str, PackedBatch]) -> list[str]:
-    """One row a pack: what a step costs, for each image and each token."""
-    found = medians({name: lambda b=batch: step(model, b) for name, batch in packs.items()})
+    """Return a Markdown table with one row per pack: time per step, image and token."""
+    seconds_by_name = medians(
+        {name: lambda b=batch: step(model, b) for name, batch in packs.items()}
+    )
     lines = [f"| {title} | images | ms/step | ms/image | µs/token | GFLOP/s |", "|" + "---|" * 6]
-    for name, seconds in found.items():
+    for name, seconds in seconds_by_name.items():
         batch = packs[name]
         flops = model.training_flops(batch)
         lines.append(
@@ -86,6 +89,8 @@ def table(title: str, model: Classifier, packs: dict[str, PackedBatch]) -> list[
 
 
 def threads_table(model: Classifier, batch: PackedBatch) -> list[str]:
+    """Return a Markdown table with one row per thread count."""
+
     def on(threads: int) -> Callable[[], None]:
         def run() -> None:
             torch.set_num_threads(threads)
@@ -94,10 +99,10 @@ def threads_table(model: Classifier, batch: PackedBatch) -> list[str]:
         return run
 
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= len(os.sched_getaffinity(0))]
-    found = medians({str(n): on(n) for n in counts})
+    seconds_by_count = medians({str(n): on(n) for n in counts})
     lines = ["| threads | ms/step | speed-up | efficiency |", "|---|---|---|---|"]
-    for name, seconds in found.items():
-        gain = found["1"] / seconds
+    for name, seconds in seconds_by_count.items():
+        gain = seconds_by_count["1"] / seconds
         lines.append(f"| {name} | {1e3 * seconds:.0f} | {gain:.2f} | {gain / int(name):.0%} |")
     return lines
 
@@ -105,7 +110,7 @@ def threads_table(model: Classifier, batch: PackedBatch) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="navit_s16")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
     torch.manual_seed(0)
     config = model_config(options.model)
@@ -115,8 +120,8 @@ def main() -> None:
         for n in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
     }
     by_images = {f"{64 * n:,}": pack([64] * n, config.patch_dim) for n in (1, 4, 16, 64, 128)}
-    lines = table("tokens an image", model, by_tokens)
-    lines += table("tokens a pack, 64 an image", model, by_images)
+    lines = table("tokens per image", model, by_tokens)
+    lines += table("tokens per pack, 64 per image", model, by_images)
     if DEVICE.type == "cpu":
         lines += threads_table(model, full_pack(4096, config.patch_dim))
     print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""Sizes of images that benchmarks draw from."""
+"""Distributions of image sizes for the benchmarks."""
 
 import csv
 from collections import defaultdict
@@ -8,7 +8,10 @@ import numpy as np
 
 
 def read_sizes(path: Path) -> dict[str, np.ndarray]:
-    """[size, 3] (height, width, count) of each dataset, from a CSV dataset,width,height,count."""
+    """Read a CSV with columns dataset,width,height,count.
+
+    Returns (height, width, count) [size, 3] by dataset.
+    """
     rows = defaultdict(list)
     with path.open() as file:
         for row in csv.DictReader(file):
@@ -17,7 +20,7 @@ def read_sizes(path: Path) -> dict[str, np.ndarray]:
 
 
 def log_normal_sizes() -> dict[str, np.ndarray]:
-    """Photographs of about 400 px a side, two thirds of them within a factor of 1.4 of square."""
+    """Return sizes of about 400 px per side, two thirds with an aspect ratio of 1/1.4 to 1.4."""
     rng = np.random.default_rng(0)
     side, aspect = 400 * np.exp(rng.normal(0, 0.4, 20_000)), np.exp(rng.normal(0, 0.35, 20_000))
     sizes = np.rint([side * aspect**0.5, side / aspect**0.5]).astype(int)
@@ -25,6 +28,6 @@ def log_normal_sizes() -> dict[str, np.ndarray]:
 
 
 def draw(sizes: np.ndarray, images: int, seed: int = 0) -> np.ndarray:
-    """(height, width) of images drawn with replacement, [image, 2]."""
+    """Draw (height, width) of images with replacement, [image, 2]."""
     share = sizes[:, 2] / sizes[:, 2].sum()
     return sizes[np.random.default_rng(seed).choice(len(share), images, p=share), :2]

@@ -1,8 +1,8 @@
-"""Peak memory of training steps, measured by the operating system.
+"""Peak memory (RSS) of training steps.
 
     python benchmarks/training_memory.py [--model navit_s16] [--max-tokens 8192]
 
-Packs are full of images of 64 to 256 px; the optimizer, its state and the gradients are counted.
+Packs are full of images of 64 to 256 px. Memory includes the optimizer state and the gradients.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from patchpack.train.precision import choose_dtype
 
 
 def full_pack(max_tokens: int, patch_dim: int) -> PackedBatch:
-    """A pack of 16 to 256 tokens an image, its last image cut so that no slot stays empty."""
+    """Return a full pack of images of 16 to 256 tokens; the last image is cut to fill it."""
     draw = random.Random(0)
     lengths: list[int] = []
-    while (room := max_tokens - sum(lengths)) > 0:
-        lengths.append(min(room, draw.randint(16, 256)))
+    while (free := max_tokens - sum(lengths)) > 0:
+        lengths.append(min(free, draw.randint(16, 256)))
     lengths.sort()
     return PackedBatch(
         patches=torch.randint(0, 256, (max_tokens, patch_dim), dtype=torch.uint8),
@@ -41,6 +41,7 @@ def full_pack(max_tokens: int, patch_dim: int) -> PackedBatch:
 
 
 def peak_gib() -> float:
+    """Return the peak RSS of this process in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -49,18 +50,18 @@ def main() -> None:
     parser.add_argument("--model", default="navit_s16")
     parser.add_argument("--max-tokens", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--checkpoint-blocks", action="store_true")
+    parser.add_argument("--activation-checkpointing", action="store_true")
     options = parser.parse_args()
     config = RunConfig(model=model_config(options.model))
-    train = replace(config.train, activation_checkpointing=options.checkpoint_blocks)
+    train = replace(config.train, activation_checkpointing=options.activation_checkpointing)
     world, dtype = World(), choose_dtype("auto", torch.device("cpu"))
     trainer = Trainer(Classifier(config.model, 1000), replace(config, train=train), world, dtype)
     before = peak_gib()
     pack = full_pack(options.max_tokens, config.model.patch_dim)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for step in range(options.steps):
         trainer.step([LoadedPack(batch=pack, epoch=0, step=step)], stop=False)
-    seconds = (time.perf_counter() - began) / options.steps
+    seconds = (time.perf_counter() - start) / options.steps
     print(json.dumps({
         **vars(options), "dtype": str(dtype), "torch": torch.__version__,
         "threads": torch.get_num_threads(), "before_gib": round(before, 2),

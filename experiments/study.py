@@ -283,7 +283,7 @@ def budgeted(config: RunConfig, flops: float, step_flops: float) -> RunConfig:
 def size_baseline(data: Path, neighbors: int = 15) -> float:
     """Return the test top-1 of k nearest neighbors on log height and log width only.
 
-    It measures how much image size alone reveals the class.
+    It measures how much image size reveals the class.
     """
     index = build_index(data)
     train, test = index.split("train"), index.split(TEST)

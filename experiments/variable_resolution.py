@@ -21,7 +21,7 @@ FINDING = Finding(
     name="variable_resolution",
     title="Variable and fixed resolution",
     claim=(
-        "at equal compute, training at sizes drawn from 64 px to R beats training at R alone, and "
+        "at equal compute, training at sizes drawn from 64 px to R beats training at R only, and "
         "matches or beats it even when evaluated at R (Fig. 5)."
     ),
     paper={"variable_beats_fixed": True},

@@ -1,4 +1,4 @@
-"""Classify ten motions that a single frame cannot tell apart: videos of 64 to 112 px, 1 to 2.5 s.
+"""Classify ten motions that one frame does not distinguish: videos of 64 to 112 px, 1 to 2.5 s.
 
     python -m patchpack.demo.motions motions
     patchpack train recipes/motions.py --data.root motions

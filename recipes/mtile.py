@@ -4,8 +4,8 @@
     patchpack eval runs/mtile --split test --budgets 256 400
 
 Six classes. Background covers 90 % of the pixels and a defect about 1 % of an image, hence the Dice
-loss and class weights. Contrast is low, so pixels are normalized by the dataset's own mean and
-standard deviation. The grinding marks have one direction, so images are flipped but not rotated.
+loss and class weights. Contrast is low, so pixels are normalized by the mean and standard deviation
+of the dataset. The grinding marks have one direction, so images are flipped but not rotated.
 
 The 214 training images show about 30 tiles, and the model generalizes poorly to other tiles:
 7 minutes on one core, test mean IoU 0.214 at 256 tokens (`docs/tasks.md`).

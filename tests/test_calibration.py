@@ -82,10 +82,12 @@ def test_sigmoid_nll_matches_bce_and_its_temperature_minimizes_it():
 
 def test_a_model_that_is_always_correct_or_always_wrong():
     logits = np.eye(4)[[0, 1, 2, 3] * 5] * 5
-    right, wrong = np.arange(20) % 4, (np.arange(20) + 1) % 4
-    assert even_bins(*confidences(logits, right)).error == pytest.approx(1 - softmax(logits).max())
+    correct, wrong = np.arange(20) % 4, (np.arange(20) + 1) % 4
+    assert even_bins(*confidences(logits, correct)).error == pytest.approx(
+        1 - softmax(logits).max()
+    )
     assert even_bins(*confidences(logits, wrong)).error == pytest.approx(softmax(logits).max())
-    assert fit_temperature(logits, right) == pytest.approx(0.05)  # the lower limit
+    assert fit_temperature(logits, correct) == pytest.approx(0.05)  # the lower limit
     assert fit_temperature(logits, wrong) == pytest.approx(20)
 
 
@@ -107,8 +109,8 @@ def test_one_class_one_image_and_zero_images():
 
 def test_tied_confidences_are_binned_once():
     confidence = np.full(90, 0.5)
-    right = np.arange(90) % 2 == 0
-    assert even_bins(confidence, right).counts.tolist() == [90]
-    assert adaptive_bins(confidence, right).counts.tolist() == [3] * 30
+    correct = np.arange(90) % 2 == 0
+    assert even_bins(confidence, correct).counts.tolist() == [90]
+    assert adaptive_bins(confidence, correct).counts.tolist() == [3] * 30
     edges = np.array([0.0, 1 / 30, 1.0])
     assert even_bins(edges, np.array([True, True, True])).counts.tolist() == [2, 1]

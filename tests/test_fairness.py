@@ -35,29 +35,29 @@ def test_a_probe_of_a_constant_attribute_raises():
 
 
 def test_bootstrap_intervals_match_the_binomial():
-    right = np.arange(200) % 4 > 0
-    low, high = bootstrap(right, resamples=20_000)
+    correct = np.arange(200) % 4 > 0
+    low, high = bootstrap(correct, resamples=20_000)
     expected = binom(200, 0.75).ppf([0.025, 0.975]) / 200
     assert [low, high] == pytest.approx(expected.tolist(), abs=0.01)
     assert bootstrap(np.ones(5, bool)) == (1.0, 1.0) and bootstrap(np.empty(0, bool)) == (0.0, 0.0)
 
 
 def test_groups_include_intersections():
-    right = np.array([True] * 30 + [False] * 10)
+    correct = np.array([True] * 30 + [False] * 10)
     sex = ["f"] * 20 + ["m"] * 20
     age = (["old"] * 10 + ["young"] * 10) * 2
-    found = groups(right, {"sex": sex, "age": age}, min_group_size=10)
-    assert found["sex f"].accuracy == 1 and found["sex m"].accuracy == 0.5
-    assert found["m, old"].accuracy == 1 and found["m, young"].accuracy == 0
-    assert "m, young" not in groups(right, {"sex": sex, "age": age}, min_group_size=11)
+    result = groups(correct, {"sex": sex, "age": age}, min_group_size=10)
+    assert result["sex f"].accuracy == 1 and result["sex m"].accuracy == 0.5
+    assert result["m, old"].accuracy == 1 and result["m, young"].accuracy == 0
+    assert "m, young" not in groups(correct, {"sex": sex, "age": age}, min_group_size=11)
 
 
 def test_gap_between_best_and_worst_group():
-    right = np.array([True] * 30 + [False] * 10)
-    found = gap(right, ["f"] * 20 + ["m"] * 20)
-    assert (found.best, found.worst, found.points) == ("f", "m", 0.5)
-    assert found.low < 0.5 < found.high
-    assert gap(right, ["f"] * 40) is None
+    correct = np.array([True] * 30 + [False] * 10)
+    result = gap(correct, ["f"] * 20 + ["m"] * 20)
+    assert (result.best, result.worst, result.points) == ("f", "m", 0.5)
+    assert result.low < 0.5 < result.high
+    assert gap(correct, ["f"] * 40) is None
 
 
 def test_signed_rank_matches_scipy():

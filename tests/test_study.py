@@ -45,14 +45,14 @@ def test_a_finding_trains_once_and_writes_its_page(study, tmp_path, capsys):
     page = (tmp_path / "docs" / "findings.md").read_text()
     assert "a beats b." in page and "**Does not agree.**" in page and "| a |" in page
     assert (tmp_path / "docs" / "findings" / "one.png").read_bytes()[:4] == b"\x89PNG"
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
-    assert kept
+    mtimes = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
+    assert mtimes
     study.compare(
         finding, contenders, options, summarize=summarize, arguments="--data x --target y"
     )
     second = json.loads((tmp_path / "docs" / "findings.json").read_text())["one"]
     assert second["ours"] == first["ours"] and "--data x --target y" in second["command"]
-    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert mtimes == {path: path.stat().st_mtime_ns for path in mtimes}
     other = replace(contenders[0], config=replace(config, optim=replace(config.optim, lr=1.0)))
     with pytest.raises(SystemExit, match="has another config: remove"):
         study.compare(finding, [other], options, summarize=summarize)

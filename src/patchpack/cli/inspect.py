@@ -56,7 +56,7 @@ def run_inspect(options: Inspect) -> None:
     packing = PackingConfig(
         patch_size=options.patch_size, max_tokens=options.max_tokens, resolution=options.resolution
     )
-    found = survey(
+    result = survey(
         index,
         packing,
         flops=lambda lengths: forward_flops(config, lengths),
@@ -65,9 +65,9 @@ def run_inspect(options: Inspect) -> None:
     if options.picture:
         _draw_first_pack(index, packing, options.picture)
     if options.json:
-        print(json.dumps(found.json()))
+        print(json.dumps(result.json()))
     else:
-        _print_survey(found, index.item_name, index.bad)
+        _print_survey(result, index.item_name, index.bad)
 
 
 def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
@@ -87,33 +87,33 @@ def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
     Image.fromarray(draw_pack(first.batch, packing.patch_size)).save(path)
 
 
-def _print_survey(found: Survey, item_name: str, bad: Sequence[tuple[str, str]]) -> None:
+def _print_survey(survey: Survey, item_name: str, bad: Sequence[tuple[str, str]]) -> None:
     console = Console(markup=False, highlight=False)
-    splits = ", ".join(f"{name} {count:,}" for name, count in found.splits.items())
-    classes = f" in {found.classes} classes" if found.classes else ""
-    console.print(f"{found.images:,} {item_name}{classes} ({splits})")
+    splits = ", ".join(f"{name} {count:,}" for name, count in survey.splits.items())
+    classes = f" in {survey.classes} classes" if survey.classes else ""
+    console.print(f"{survey.images:,} {item_name}{classes} ({splits})")
     for key, reason in bad:
         console.print(f"unreadable: {key}: {reason}", soft_wrap=True)
     rows = Table(box=None, padding=(0, 2), header_style="dim")
     for title in ("", *(f"{q:.0%}" for q in QUANTILES)):
         rows.add_column(title, justify="right")
-    rows.add_row("height, px", *(f"{v:,.0f}" for v in found.heights))
-    rows.add_row("width, px", *(f"{v:,.0f}" for v in found.widths))
-    rows.add_row("width / height", *(f"{v:.2f}" for v in found.aspects))
-    if found.frames:
-        rows.add_row("frames", *(f"{v:,.0f}" for v in found.frames))
-        rows.add_row("seconds", *(f"{v:,.1f}" for v in found.seconds))
-    rows.add_row(f"tokens of {found.patch_size} px", *(f"{v:,.0f}" for v in found.tokens))
+    rows.add_row("height, px", *(f"{v:,.0f}" for v in survey.heights))
+    rows.add_row("width, px", *(f"{v:,.0f}" for v in survey.widths))
+    rows.add_row("width / height", *(f"{v:.2f}" for v in survey.aspects))
+    if survey.frames:
+        rows.add_row("frames", *(f"{v:,.0f}" for v in survey.frames))
+        rows.add_row("seconds", *(f"{v:,.1f}" for v in survey.seconds))
+    rows.add_row(f"tokens of {survey.patch_size} px", *(f"{v:,.0f}" for v in survey.tokens))
     console.print(rows)
     console.print(
-        f"{found.packs:,} packs of {found.max_tokens:,} tokens, "
-        f"{found.images_per_pack:.1f} {item_name} each: {found.fill:.2%} full, "
-        f"{found.fill_trimmed:.2%} where the last of a pack may be trimmed"
+        f"{survey.packs:,} packs of {survey.max_tokens:,} tokens, "
+        f"{survey.images_per_pack:.1f} {item_name} each: {survey.fill:.2%} full, "
+        f"{survey.fill_trimmed:.2%} where the last of a pack may be trimmed"
     )
-    padded = 1 - found.gflops / found.gflops_padded
-    square = 1 - found.gflops / found.gflops_square
+    padded = 1 - survey.gflops / survey.gflops_padded
+    square = 1 - survey.gflops / survey.gflops_square
     console.print(
-        f"compute of a ViT-S, forward: {found.gflops:,.0f} GFLOP packed; "
-        f"{found.gflops_padded:,.0f} padded to the longest of 32 ({padded:.0%} saved); "
-        f"{found.gflops_square:,.0f} as squares that keep the detail of 95 % ({square:.0%} saved)"
+        f"compute of a ViT-S, forward: {survey.gflops:,.0f} GFLOP packed; "
+        f"{survey.gflops_padded:,.0f} padded to the longest of 32 ({padded:.0%} saved); "
+        f"{survey.gflops_square:,.0f} as squares that keep the detail of 95 % ({square:.0%} saved)"
     )

@@ -25,16 +25,16 @@ def task_options(parsed: Any, task: TaskSpec, options_of: Callable[[TaskSpec], t
 
     Raises ValueError for an option that was given, and that the task does not have.
     """
-    own = {field.name for field in fields(options_of(task))}
+    names = {field.name for field in fields(options_of(task))}
     for other in TASKS:
         for field in fields(options_of(other)):
-            if field.name not in own and getattr(parsed, field.name) != field.default:
+            if field.name not in names and getattr(parsed, field.name) != field.default:
                 tasks = ", ".join(_tasks_with(field.name, options_of))
                 raise ValueError(
                     f"{option_name(field.name)} is for {tasks}; {parsed.run} is a model of "
                     f"{task.name}"
                 )
-    return options_of(task)(**{name: getattr(parsed, name) for name in own})
+    return options_of(task)(**{name: getattr(parsed, name) for name in names})
 
 
 def _tasks_with(name: str, options_of: Callable[[TaskSpec], type]) -> Sequence[str]:

@@ -51,11 +51,11 @@ def _take_option(argv: list[str], name: str) -> str | None:
     """Remove `name VALUE` from the words, and give the value."""
     if name not in argv:
         return None
-    place = argv.index(name)
-    if place + 1 >= len(argv):
+    position = argv.index(name)
+    if position + 1 >= len(argv):
         raise ValueError(f"{name} needs a value")
-    value = argv[place + 1]
-    del argv[place : place + 2]
+    value = argv[position + 1]
+    del argv[position : position + 2]
     return value
 
 

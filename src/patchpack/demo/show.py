@@ -136,8 +136,8 @@ def _page(
         "patchpack demo",
         f"Two models trained with equal compute, {seconds:.0f} s in total. The dataset has "
         f"{len(index):,} generated images (train, val, test) of {len(CLASSES)} classes. The models "
-        "differ only in resizing: the NaViT keeps native size and aspect ratio, the square ViT resizes images to "
-        f"{SQUARE * MODEL.patch_size} x {SQUARE * MODEL.patch_size} px.",
+        "differ only in resizing: the NaViT keeps native size and aspect ratio, the square ViT "
+        f"resizes images to {SQUARE * MODEL.patch_size} x {SQUARE * MODEL.patch_size} px.",
         [
             ("Training", table(["model", "TFLOP", "images", "tokens", "seconds"], trained)),
             ("Test accuracy at each token budget", _accuracy(results)),

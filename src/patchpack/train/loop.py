@@ -2,12 +2,12 @@
 
     packs → Σ loss → backward → ÷ global count → clip → optimizer → log → evaluate → save
 
-The task module says `loss(batch) -> (sum, count)`. Gradients of the sums are added up over packs
-and ranks and divided once, by the count of what is in all of them (images, pixels, objects), so N
-processes take the step that one process would take with all the packs.
+The task module computes `loss(batch) -> (sum, count)`. Gradients of the sums are added over packs and
+ranks and divided once, by the count over all of them (images, pixels, objects), so N processes take
+the step that a single process would take with all the packs.
 
 Every random number of a step follows from (seed, step, rank), and every pack from (seed, epoch,
-step): a resumed run has nothing to remember but its weights, its optimizer and where it was.
+step): the state of a run is its weights, its optimizer and its progress.
 """
 
 import signal
@@ -54,11 +54,11 @@ from patchpack.train.progress import Progress
 
 
 class TrainingError(RuntimeError):
-    """The run cannot go on; the message says why and what to do."""
+    """The run cannot continue; the message gives the reason and a remedy."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and has saved where it was."""
+    """The run received a stop signal, and has saved a checkpoint."""
 
     def __init__(self, signal_number: int, step: int, folder: Path) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
@@ -66,7 +66,7 @@ class Stopped(Exception):
 
 
 class Objective(nn.Module):
-    """A task module whose forward is its loss: what DistributedDataParallel has to wrap."""
+    """A task module whose forward is its loss, as DistributedDataParallel needs it."""
 
     def __init__(self, task: nn.Module) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Objective(nn.Module):
 
 
 class Trainer:
-    """One run: its weights, its optimizers and its progress."""
+    """The weights, the optimizers and the progress of one run."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Trainer:
         self.average = deepcopy(self.task) if train.ema else None
         self.progress = Progress()
         self.grad_norm = torch.zeros(())
-        # On GPUs the host runs ahead of the device: it hears of a step's numbers one step later.
+        # On GPUs the host runs ahead of the device: it reads a step's numbers one step later.
         self.lag = 1 if world.device.type == "cuda" else 0
         self._unchecked: deque[Step] = deque()
         objective = Objective(task)
@@ -108,13 +108,14 @@ class Trainer:
 
     @property
     def eval_module(self) -> nn.Module:
-        """The weights to evaluate and keep: the averaged ones where there are any."""
+        """The module to evaluate and to save as `best`: the averaged weights, if there are any."""
         return self.average or self.task
 
     def step(self, loaded: list[LoadedPack], stop: bool, seconds: float = 0.0) -> StepTotals:
         """One optimizer step over these packs; raises TrainingError before a bad update.
 
-        seconds  passed since the last step: ranks agree on their mean
+        stop     whether this process received a stop signal
+        seconds  since the last step; all ranks use the mean
         """
         progress, train = self.progress, self.train_config
         self.task.train()
@@ -157,7 +158,7 @@ class Trainer:
         return loss
 
     def _update(self, loss: Tensor, count: float, batches: list[PackedBatch]) -> None:
-        """Divide by the global count, clip and step; DDP has averaged over ranks, so undo that."""
+        """Divide by the global count, clip and step; DDP has averaged over ranks, which is undone."""
         grads = [p.grad for p in self.task.parameters() if p.grad is not None]
         scale = self.world.size / count
         self.grad_norm = get_total_norm(grads) * scale
@@ -168,7 +169,7 @@ class Trainer:
         self.check(self.lag)
         clip = self.optim.grad_clip_norm or torch.inf
         torch._foreach_mul_(grads, scale * (clip / (self.grad_norm + 1e-6)).clamp(max=1))
-        if self.lag:  # so that weights are still good when the host hears of it
+        if self.lag:  # so that weights stay finite until the host reads it
             for grad in grads:
                 grad.masked_fill_(~finite, 0)
         for optimizer in self.optimizers.values():
@@ -177,7 +178,7 @@ class Trainer:
             self._update_ema(self.average)
 
     def _update_ema(self, average: nn.Module) -> None:
-        """Move the averaged weights on, quicker at first so that they forget their start."""
+        """Update the exponential moving average, faster in the first steps."""
         n = self.progress.step
         share = 1 - min(self.train_config.ema, n / (n + 9))
         with torch.no_grad():
@@ -196,42 +197,43 @@ class Trainer:
         }
 
     def check(self, lag: int = 0) -> None:
-        """Raise TrainingError where a loss or gradient was not finite; the last `lag` may wait."""
+        """Raise TrainingError if a loss or gradient was not finite; the last `lag` steps are not
+        read."""
         while len(self._unchecked) > lag:
             step = self._unchecked.popleft()
             if not step.finite.read():
                 raise TrainingError(self._find_nonfinite_images(step))
 
-    def _advance(self, last: LoadedPack, sums: StepTotals) -> None:
+    def _advance(self, last: LoadedPack, totals: StepTotals) -> None:
         progress = self.progress
         progress.step += 1
         progress.epoch, progress.pack = last.epoch, last.step + 1
-        progress.images += int(sums.images)
-        progress.tokens += int(sums.tokens)
-        progress.flops += sums.flops
-        progress.seconds += sums.seconds / self.world.size
+        progress.images += int(totals.images)
+        progress.tokens += int(totals.tokens)
+        progress.flops += totals.flops
+        progress.seconds += totals.seconds / self.world.size
 
     def _find_nonfinite_images(self, step: "Step") -> str:
-        """Which images of this rank's packs, each alone, give a loss that is not finite."""
+        """The error message for a step: which images of this rank have a loss that is not finite."""
         self.task.eval()
-        guilty, total = [], 0
+        nonfinite, total = [], 0
         with torch.no_grad(), autocast(self.world.device, self.dtype):
             for batch in step.batches:
                 for i, key in enumerate(batch.keys):
-                    alone = self.task.loss(batch.select([i]))  # pyrefly: ignore
+                    single = self.task.loss(batch.select([i]))  # pyrefly: ignore
                     total += 1
-                    if not torch.isfinite(alone.sum):
-                        guilty.append(key)
+                    if not torch.isfinite(single.sum):
+                        nonfinite.append(key)
         where = f"step {step.number}: the loss is {step.loss.read()}"
-        if len(guilty) == total:
+        if len(nonfinite) == total:
             return f"{where} for all {total} images: the weights have diverged; lower optim.lr"
-        if guilty:
-            return f"{where}; alone, these images give it: {', '.join(guilty[:10])}"
-        seen = ", ".join(key for batch in step.batches for key in batch.keys[:5])
-        return f"{where} or its gradient is not finite, for no image alone; the step held {seen}, …"
+        if nonfinite:
+            return f"{where}; images whose own loss is not finite: {', '.join(nonfinite[:10])}"
+        keys = ", ".join(key for batch in step.batches for key in batch.keys[:5])
+        return f"{where} or its gradient is not finite, for no single image; images of the step: {keys}, …"
 
     def save(self, parent: Path, name: str, extra: dict, keep: int) -> None:
-        """Publish a checkpoint; `best` holds only the weights to use, `last` all that resumes."""
+        """Save a checkpoint; `best` holds the weights to use, `last` all that resume needs."""
         tensors: dict[str, dict[str, Tensor]] = {"model": self.eval_module.state_dict()}
         if name == "last":
             tensors["model"] = self.task.state_dict()
@@ -243,7 +245,7 @@ class Trainer:
         save(parent, name, self.progress.step, tensors=tensors, state=state, keep=keep)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a `last` checkpoint, exactly."""
+        """Restore a `last` checkpoint exactly."""
         load_into(self.task, checkpoint.tensors["model"], str(checkpoint.folder))
         for kind, optimizer in self.optimizers.items():
             if kind not in checkpoint.tensors:
@@ -258,9 +260,9 @@ class Trainer:
 
 
 class DeferredScalar:
-    """A number on a device, for the host to read once the device has come that far.
+    """A scalar on a device that the host reads later.
 
-    Reading it waits for what was queued before it, and not for what was queued since.
+    Reading waits for the operations queued before it, not for those queued since.
     """
 
     def __init__(self, value: Float[Tensor, ""]) -> None:
@@ -276,7 +278,7 @@ class DeferredScalar:
 
 
 class Step(NamedTuple):
-    """A step that the host has queued, and does not know the numbers of."""
+    """A step that the host has queued, and whose values it has not read."""
 
     number: int
     finite: DeferredScalar
@@ -286,7 +288,7 @@ class Step(NamedTuple):
 
 @contextmanager
 def catch_stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one kills at once."""
+    """Collect SIGINT and SIGTERM; a second signal terminates the process."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -98,6 +98,6 @@ class ContrastiveEvaluator(Evaluator):
         truth = torch.tensor([labels[key] for key in keys])
         known = truth >= 0
         total = ClassificationCounts.none(len(self.index.classes))
-        for some, answers in zip(rows[known].split(ROWS), truth[known].split(ROWS), strict=True):
-            total = total + count(predictor.scale * some @ classes.T, answers)
+        for vectors, answers in zip(rows[known].split(ROWS), truth[known].split(ROWS), strict=True):
+            total = total + count(predictor.scale * vectors @ classes.T, answers)
         return total

@@ -22,20 +22,22 @@ from torch import Tensor
 from patchpack.__main__ import keep_freed_memory, spin_briefly
 from patchpack.batch import Segments
 from patchpack.model.attention import attend_dense, attend_tiled
+from patchpack.model.attention_layout import AttentionLayout
 
 ROUNDS = 10
 HEAD_DIM = 64
 CPU = torch.device("cpu")
 
 
-def attend_each(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+def attend_each(q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
     """Attention with one fused call per image."""
-    return _in_runs(q, k, v, [(n, 1) for n in segments.lengths])
+    return _in_runs(q, k, v, [(n, 1) for n in layout.queries.lengths])
 
 
-def attend_by_length(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
+def attend_by_length(q: Tensor, k: Tensor, v: Tensor, layout: AttentionLayout) -> Tensor:
     """Attention with one fused call per run of images of equal length."""
-    return _in_runs(q, k, v, [(n, len(list(group))) for n, group in groupby(segments.lengths)])
+    runs = [(n, len(list(group))) for n, group in groupby(layout.queries.lengths)]
+    return _in_runs(q, k, v, runs)
 
 
 def _in_runs(q: Tensor, k: Tensor, v: Tensor, runs: list[tuple[int, int]]) -> Tensor:
@@ -74,15 +76,15 @@ def packs() -> dict[str, tuple[tuple[int, ...], int]]:
 
 def measure(lengths: tuple[int, ...], heads: int, dtype: torch.dtype) -> dict[str, float]:
     """Return the median seconds of forward and backward by implementation."""
-    segments = Segments(lengths, CPU)
-    shape = (segments.num_tokens, 3, heads, HEAD_DIM)
+    layout = AttentionLayout.within(Segments(lengths, CPU))
+    shape = (sum(lengths), 3, heads, HEAD_DIM)
     qkv, weight = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)[:, 0]
     seconds: dict[str, list[float]] = {name: [] for name in IMPLEMENTATIONS}
     for _ in range(ROUNDS + 1):
         for name, attend in IMPLEMENTATIONS.items():
             tensors = [x.detach().requires_grad_() for x in qkv.unbind(1)]
             start = time.perf_counter()
-            torch.autograd.grad(attend(*tensors, segments), tensors, weight)
+            torch.autograd.grad(attend(*tensors, layout), tensors, weight)
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 

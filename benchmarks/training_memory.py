@@ -15,11 +15,11 @@ from dataclasses import replace
 import torch
 
 from patchpack.batch import PackedBatch
+from patchpack.config import RunConfig
 from patchpack.data.loader import LoadedPack
 from patchpack.distributed import World
 from patchpack.model.presets import model_config
 from patchpack.tasks.classification.model import Classifier
-from patchpack.config import RunConfig
 from patchpack.train.loop import Trainer
 from patchpack.train.precision import choose_dtype
 

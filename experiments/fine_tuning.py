@@ -12,10 +12,10 @@ from pathlib import Path
 
 from study import Contender, Finding, budgeted, compare, parser_of, recipe, small, train_all
 
+from patchpack.config import RunConfig
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.resolution import FixedArea, Resolution, SampledArea, SquareResize
 from patchpack.model.positions import Interpolated
-from patchpack.config import RunConfig
 
 PRETRAINING, FINE_TUNING, STEP = 9e12, 4e12, 1.15e10  # operations per run; per step, approximately
 SIDES = (64, 96, 128)  # px

@@ -27,10 +27,10 @@ import torch
 from matplotlib.figure import Figure
 
 from patchpack.checkpoint import list_checkpoints
+from patchpack.config import RunConfig, load_recipe
 from patchpack.data.index import build_index
 from patchpack.evaluation import data_of, evaluate
 from patchpack.loading import load
-from patchpack.config import RunConfig, load_recipe
 from patchpack.run import CHECKPOINTS, load_config, resume, start
 from patchpack.serialization import to_json
 from patchpack.visualize.style import COLORS, figure_to_png, style_axes

@@ -11,6 +11,7 @@ add `--data.where vendor=noto` to train and `--where vendor=emojitwo` to eval.
 
 from pathlib import Path
 
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import SampledArea
@@ -18,7 +19,6 @@ from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.config import RunConfig
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -10,6 +10,7 @@ wide. 3 minutes; image-to-text recall@10 is 50 % on 100 formulas.
 
 from pathlib import Path
 
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import Native
@@ -17,7 +18,6 @@ from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.config import RunConfig
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -12,6 +12,7 @@ the image tower's width and half its depth; an initial temperature of 0.07, as i
 
 from pathlib import Path
 
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
@@ -19,7 +20,6 @@ from patchpack.data.packing.resolution import SampledArea
 from patchpack.model.presets import model_config
 from patchpack.model.text import TextConfig
 from patchpack.tasks.contrastive.model import ContrastiveConfig
-from patchpack.config import RunConfig
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -11,13 +11,13 @@
 from pathlib import Path
 
 from patchpack.batch import Tubelet
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import ConstantDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.video.frame_sampling import UniformFrames
 from patchpack.model.video import VideoConfig
-from patchpack.config import RunConfig
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpack.batch import Tubelet
-from patchpack.data.video.frame_sampling import UniformFrames
 from patchpack.config import load_recipe
+from patchpack.data.video.frame_sampling import UniformFrames
 
 clips = load_recipe(Path(__file__).with_name("motions.py"))
 

@@ -10,8 +10,8 @@ one core; test top-1 93.0 % at 512 tokens, 83.7 % at 200 tokens.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import SquareResize
 from patchpack.config import load_recipe
+from patchpack.data.packing.resolution import SquareResize
 
 native = load_recipe(Path(__file__).with_name("motions.py"))
 

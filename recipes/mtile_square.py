@@ -9,8 +9,8 @@ Packs have the same number of tokens, so a training step costs about the same co
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import SquareResize
 from patchpack.config import load_recipe
+from patchpack.data.packing.resolution import SquareResize
 
 native = load_recipe(Path(__file__).with_name("mtile.py"))
 

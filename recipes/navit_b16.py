@@ -11,13 +11,13 @@ timescale, gradient clipping) follow big_vision's configuration of the same grou
 
 from pathlib import Path
 
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.loader import LoaderConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import SampledArea
 from patchpack.model.presets import model_config
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.config import RunConfig
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -8,8 +8,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.model.presets import model_config
 from patchpack.config import load_recipe
+from patchpack.model.presets import model_config
 
 b16 = load_recipe(Path(__file__).with_name("navit_b16.py"))
 

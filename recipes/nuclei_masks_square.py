@@ -9,8 +9,8 @@ Packs have about the same number of tokens, so a training step costs about the s
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import SquareResize
 from patchpack.config import load_recipe
+from patchpack.data.packing.resolution import SquareResize
 
 native = load_recipe(Path(__file__).with_name("nuclei_masks.py"))
 

@@ -10,8 +10,8 @@ one core; test AP 0.248 at 576 tokens, 0.134 at 1,024 tokens.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import SquareResize
 from patchpack.config import load_recipe
+from patchpack.data.packing.resolution import SquareResize
 
 native = load_recipe(Path(__file__).with_name("nuclei.py"))
 

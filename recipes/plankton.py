@@ -9,13 +9,13 @@ hence flips and 90° rotations. The water is white; pixel_mean 255 maps it to ze
 
 from pathlib import Path
 
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig
 from patchpack.data.packing.dropping import BetaDrop
 from patchpack.data.packing.resolution import Native
 from patchpack.data.transforms.augment import Augment
 from patchpack.model.navit import NaViTConfig
 from patchpack.tasks.classification.model import ClassificationConfig
-from patchpack.config import RunConfig
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 

@@ -10,8 +10,8 @@ same number of tokens, so a training step costs the same compute within 1 %.
 from dataclasses import replace
 from pathlib import Path
 
-from patchpack.data.packing.resolution import SquareResize
 from patchpack.config import load_recipe
+from patchpack.data.packing.resolution import SquareResize
 
 native = load_recipe(Path(__file__).with_name("plankton.py"))
 

@@ -4,7 +4,6 @@ stands alone."""
 import ast
 import dataclasses
 import re
-import types
 import typing
 from pathlib import Path
 

@@ -6,13 +6,14 @@ its import), it trains, loads, evaluates, predicts and reports like the built-in
     patchpack train manifest.csv task:depth-config        columns path, depth and, if wanted, split
 """
 
-from patchpack.metrics.metric import Metric
 from patchpack.tasks.depth.annotation import has_depth
 from patchpack.tasks.depth.evaluator import DepthEvaluator
 from patchpack.tasks.depth.model import DepthConfig
 from patchpack.tasks.depth.predictor import DepthPredictor
 from patchpack.tasks.depth.report import DepthReport, DepthWriter
 from patchpack.tasks.depth.task import build, evaluation, predict, prepare
+
+from patchpack.metrics.metric import Metric
 from patchpack.tasks.task import TaskSpec
 
 DEPTH = TaskSpec(

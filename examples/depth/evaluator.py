@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from patchpack.tasks.depth.predictor import DepthPredictor
+
 from patchpack.batch import PackedBatch
 from patchpack.distributed import World, all_reduce_floats
-from patchpack.tasks.depth.predictor import DepthPredictor
 from patchpack.tasks.task import Evaluator
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from patchpack.tasks.depth.predictor import DepthImage
 from PIL import Image
 
 from patchpack.inference.output_files import check_new, make_folder
-from patchpack.tasks.depth.predictor import DepthImage
 from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.tables import new_table
 

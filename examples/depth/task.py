@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from patchpack.tasks.depth.annotation import attach_depth
+from patchpack.tasks.depth.evaluator import DepthEvaluator
+from patchpack.tasks.depth.model import DepthConfig, DepthEstimator
+from patchpack.tasks.depth.predictor import DepthImage, DepthPredictor
+
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.inference.measure import EvalData
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.inference.predictor import Unreadable
-from patchpack.tasks.depth.annotation import attach_depth
-from patchpack.tasks.depth.evaluator import DepthEvaluator
-from patchpack.tasks.depth.model import DepthConfig, DepthEstimator
-from patchpack.tasks.depth.predictor import DepthImage, DepthPredictor
 from patchpack.tasks.task import NoOptions, TaskContext, TaskRun
 
 

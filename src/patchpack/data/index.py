@@ -207,7 +207,7 @@ def _read_headers(
             reasons[record.key] = record.error
             continue
         path = os.path.join(root, record.key)
-        signature, entry = _file_signature(path), cached.get(record.key)
+        signature, entry = file_signature(path), cached.get(record.key)
         try:
             header = entry[1] if entry and entry[0] == signature else read(path)
         except BadImage as error:
@@ -224,14 +224,14 @@ def _read_clip_header(path: str) -> HeaderInfo:
     return *sizes, *rate.as_integer_ratio()
 
 
-def _file_signature(path: str) -> Signature:
+def file_signature(path: str | os.PathLike[str]) -> Signature:
     """Return values that change with the file, or with the first frame of a folder; zeros if there
     is no file."""
     try:
         stat = os.stat(path)
         if not S_ISDIR(stat.st_mode):
             return stat.st_mtime_ns, stat.st_size
-        frame = os.stat(frames_in(Path(path), path)[0])
+        frame = os.stat(frames_in(Path(path), os.fspath(path))[0])
     except (OSError, ValueError):  # ValueError: an impossible file name, or no frame
         return 0, 0
     return max(stat.st_mtime_ns, frame.st_mtime_ns), frame.st_size

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from patchpack.checkpoint import write_text_atomic
+from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig, PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.loader import LoaderConfig, load_epoch
@@ -24,7 +25,6 @@ from patchpack.loading import load
 from patchpack.model.navit import NaViTConfig, forward_flops, training_flops
 from patchpack.run import start
 from patchpack.tasks.task import Evaluation
-from patchpack.config import RunConfig
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 from patchpack.train.progress import Progress

@@ -166,6 +166,11 @@ class AnnotationIssues:
         return [f"of {self.boxes:,} boxes {parts}: {'; '.join(self.keys)}"]
 
 
+def has_boxes(index: Index) -> bool:
+    """Return whether the data come from a COCO file, or a manifest with a column of boxes."""
+    return COLUMN in index.parsed or any(index.columns.get(COLUMN, ()))
+
+
 def attach_boxes(
     index: Index, classes: tuple[str, ...], max_bad_fraction: float
 ) -> tuple[Index, AnnotationIssues]:

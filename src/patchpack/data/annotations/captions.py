@@ -159,6 +159,11 @@ def read_captions(index: Index) -> list[tuple[str, ...]]:
     return texts
 
 
+def has_captions(index: Index) -> bool:
+    """Return whether a manifest has a column of captions with a text in it."""
+    return any(any(index.columns.get(name, ())) for name in COLUMNS)
+
+
 def attach_captions(
     index: Index, texts: Sequence[tuple[str, ...]], tokenizer: Tokenizer, max_length: int
 ) -> Pairs:

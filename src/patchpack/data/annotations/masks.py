@@ -168,9 +168,14 @@ def attach_masks(
     return index.select(rows).with_annotation(masks), without_mask
 
 
+def has_masks(index: Index) -> bool:
+    """Return whether an image has a mask file."""
+    return any(index.columns.get(COLUMN, ()))
+
+
 def check_masks(index: Index) -> None:
     """Raise BadDataset if no image has a mask."""
-    if not any(index.columns.get(COLUMN, ())):
+    if not has_masks(index):
         raise BadDataset(f"{index.root} has no mask for any image: {EXPECTED}")
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from patchpack.data.annotations.boxes import BoxAnnotations
 from patchpack.data.images import Pixels, decode, read_size
-from patchpack.data.sources.coco import SUFFIX, to_coco_annotation
+from patchpack.data.sources.coco import SUFFIX, CocoImage, to_coco
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.detection import STATS
 from patchpack.tasks.detection.evaluator import DetectionEvaluator
@@ -102,28 +102,25 @@ class CocoWriter:
             raise ValueError(f"{output} does not end in {SUFFIX}: name the COCO file to write")
         check_new([output])
         make_folder(output.parent)
-        names = options.labels or predictor.classes
-        self.output, self.categories = output, {name: i + 1 for i, name in enumerate(names)}
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[dict[str, Any]] = []
+        self.output, self.names = output, list(options.labels or predictor.classes)
+        self.images: list[CocoImage] = []
 
     def add(self, path: Path, prediction: list[Box]) -> None:
-        number = len(self.images) + 1
         height, width = read_size(path)
-        name = os.path.relpath(path, self.output.parent)
-        self.images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for box in prediction:
-            sides = box.top, box.left, box.bottom, box.right
-            annotation = to_coco_annotation(number, self.categories[box.label], sides)
-            extra = {"id": len(self.annotations) + 1, "score": box.score}
-            self.annotations.append(annotation | extra)
+        sides = [(box.top, box.left, box.bottom, box.right) for box in prediction]
+        self.images.append(
+            CocoImage(
+                os.path.relpath(path, self.output.parent),
+                height,
+                width,
+                np.array(sides).reshape(-1, 4),
+                np.array([self.names.index(box.label) for box in prediction], np.int64),
+                scores=np.array([box.score for box in prediction]),
+            )
+        )
 
     def close(self) -> Path:
-        categories = [{"id": number, "name": name} for name, number in self.categories.items()]
-        content = {
-            "images": self.images, "annotations": self.annotations, "categories": categories,
-        }  # fmt: skip
-        self.output.write_text(json.dumps(content) + "\n")
+        self.output.write_text(json.dumps(to_coco(self.images, self.names)) + "\n")
         return self.output
 
 

@@ -13,7 +13,7 @@ from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import Tokenizer, find_tokenizer, load_tokenizer, write_tokenizer
 from patchpack.inference.model_spec import ModelSpec, spec_in_checkpoint
-from patchpack.metrics.detection import require_detection
+from patchpack.metrics.detection import need_detection
 from patchpack.old_names import existing_file
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.contrastive.model import ContrastiveConfig
@@ -42,7 +42,7 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
 
     Raises BadDataset for data without boxes, and ImportError without the extra `detection`.
     """
-    require_detection()
+    need_detection()
     task, data = context.task, context.data
     encoder = _text_encoder(context) if task.open_vocabulary else None
     boxed, issues = attach_boxes(index, task.classes, data.max_bad_fraction)

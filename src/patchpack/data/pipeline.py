@@ -25,7 +25,7 @@ class EvalView:
     tokens: int  # maximum tokens per image or clip
     resolution: Resolution  # rule for sizes in training; its `for_evaluation` form is used
     perturbation: Perturbation | None = None  # applied before all preprocessing
-    # Rule that sets the share of tokens dropped from each image.
+    # rule that sets the share of tokens dropped from each image
     dropping: Dropping = field(default_factory=NoDrop)
     clip_sampling: ClipSampling | None = None  # how clips are sampled; None for images
 

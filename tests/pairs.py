@@ -1,4 +1,4 @@
-"""Pairs small enough for tests: stripes, and captions that say how they run."""
+"""Image-text pairs for tests: plain and striped images, and captions with their color."""
 
 import json
 from pathlib import Path
@@ -21,23 +21,23 @@ TEXT = TextConfig(dim=16, depth=1, num_heads=2, mlp_dim=32, vocab_size=300, max_
 
 
 def write_pairs(root: Path, per_split: dict[str, int], seed: int = 0) -> Path:
-    """root/captions.jsonl: images of one colour, striped or plain, and two captions of each."""
+    """Write root/captions.jsonl and images of one color, plain or striped, with two captions."""
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)
     lines = []
     for split, count in per_split.items():
         for number in range(count):
-            colour = list(COLORS)[number % 4]
+            color = list(COLORS)[number % 4]
             striped = number // 4 % 2 == 1
             h, w = rng.integers(10, 36, 2)
             stripes = np.mgrid[:h, :w][1] // 3 % 2 if striped else np.ones((h, w))
-            pixels = stripes[..., None] * np.array(COLORS[colour]) + rng.integers(0, 20, (h, w, 1))
+            pixels = stripes[..., None] * np.array(COLORS[color]) + rng.integers(0, 20, (h, w, 1))
             name = f"{split}{number}.png"
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / name)
             kind = "stripes" if striped else "plain"
             lines.append({
-                "path": name, "split": split, "label": f"{colour} {kind}", "side": number % 2,
-                "captions": [f"{colour} {kind}", f"an image of {colour} {kind}"],
+                "path": name, "split": split, "label": f"{color} {kind}", "side": number % 2,
+                "captions": [f"{color} {kind}", f"an image of {color} {kind}"],
             })  # fmt: skip
     path = root / "captions.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

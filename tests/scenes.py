@@ -1,4 +1,4 @@
-"""Generated images with masks: rectangles and discs on a textured ground, sizes of any aspect."""
+"""Generated images with masks: rectangles and discs on noise, in sizes of any aspect."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +15,20 @@ CLASSES = ("ground", "box", "disc")
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One image [h, w, 3] and its mask [h, w]; boxes are bright, discs dark."""
+    """Return an image [h, w, 3] and its mask [h, w]; boxes are bright, discs dark."""
     h, w = rng.integers(16, 48, 2)
     y, x = np.mgrid[:h, :w]
     mask = np.zeros((h, w), np.uint8)
     top, left = rng.integers(0, h // 2), rng.integers(0, w // 2)
     mask[top : top + h // 3, left : left + w // 3] = 1
-    centre, radius = rng.uniform(0.3, 1, 2) * (h, w), rng.uniform(3, 7)
-    mask[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = 2
+    center, radius = rng.uniform(0.3, 1, 2) * (h, w), rng.uniform(3, 7)
+    mask[(y - center[0]) ** 2 + (x - center[1]) ** 2 < radius**2] = 2
     gray = np.array([128, 220, 30])[mask] + rng.integers(-15, 16, (h, w))
     return np.repeat(gray[..., None], 3, 2).clip(0, 255).astype(np.uint8), mask
 
 
 def write_scenes(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """root/images/<split>/*.png and root/masks/<split>/*.png, and classes.json."""
+    """Write root/images/<split>/*.png, root/masks/<split>/*.png and root/classes.json."""
     rng = np.random.default_rng(seed)
     for split, count in counts.items():
         for kind in ("images", "masks"):

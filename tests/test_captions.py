@@ -1,4 +1,4 @@
-"""Captions: found where users put them, tokenized once, one taken an epoch, packed to a budget."""
+"""Captions: sources, tokenization, one caption drawn per epoch, and the text budget of packs."""
 
 import json
 from pathlib import Path
@@ -43,11 +43,11 @@ def manifest(root: Path, rows: list[dict]) -> Path:
 def test_texts_of_a_manifest(tmp_path):
     rows = [
         {"path": "a.png", "captions": [" one ", "", "two"]},
-        {"path": "b.png", "captions": "[x] alone"},
+        {"path": "b.png", "captions": "[x] only"},
         {"path": "c.png", "captions": []},
     ]
     assert read_captions(build_index(manifest(tmp_path, rows))) == [
-        ("one", "two"), ("[x] alone",), (),
+        ("one", "two"), ("[x] only",), (),
     ]  # fmt: skip
 
 
@@ -71,8 +71,8 @@ def test_no_texts_at_all(tmp_path):
         read_captions(build_index(tmp_path))
 
 
-def test_texts_that_are_no_text_are_none(tmp_path):
-    """A file that is not UTF-8, JSON of other kinds, and letters that are no Unicode."""
+def test_invalid_texts_are_dropped(tmp_path):
+    """A file that is not UTF-8, other kinds of JSON, and invalid Unicode."""
     write_images(tmp_path / "side", ["a.png", "b.png"])
     (tmp_path / "side/a.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "side/b.txt").write_text("two")
@@ -86,20 +86,20 @@ def test_texts_that_are_no_text_are_none(tmp_path):
     assert read_captions(build_index(manifest(tmp_path, rows))) == [("one",), (), (), ()]
 
 
-def test_texts_cut_to_the_same_tokens_stay_different_texts(tmp_path):
+def test_texts_truncated_to_the_same_tokens_stay_different_texts(tmp_path):
     rows = [
         {"path": f"{n}.png", "captions": [f"the same beginning {n}", "shared"]} for n in range(2)
     ]
     index = build_index(manifest(tmp_path, rows))
     texts = read_captions(index)
-    tokenizer = train_tokenizer([text for many in texts for text in many], 300)
+    tokenizer = train_tokenizer([text for captions in texts for text in captions], 300)
     captions = attach_captions(index, texts, tokenizer, 4).index.annotation(Captions)
-    assert captions.text(0).tolist() == captions.text(2).tolist()  # cut
+    assert captions.text(0).tolist() == captions.text(2).tolist()  # truncated
     assert captions.text_ids.tolist() == [0, 1, 2, 1]
     assert captions.select(np.array([1])).text_ids.tolist() == [2, 1]
 
 
-def test_images_in_one_flat_folder_are_shared_out(tmp_path):
+def test_images_in_a_flat_folder_are_split(tmp_path):
     write_images(tmp_path, [f"{n}.png" for n in range(40)])
     index = build_index(tmp_path)
     parts = [set(index.split(name).keys) for name in ("train", "val", "test")]
@@ -107,7 +107,7 @@ def test_images_in_one_flat_folder_are_shared_out(tmp_path):
     assert index.split("val").keys == build_index(tmp_path).split("val").keys
 
 
-def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):
+def test_images_without_text_are_dropped_and_listed(tmp_path):
     rows = [
         {"path": "a.png", "captions": ["a small red box", "red"]},
         {"path": "b.png", "captions": [" "]},
@@ -115,7 +115,7 @@ def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):
     ]
     index = build_index(manifest(tmp_path, rows))
     texts = read_captions(index)
-    tokenizer = train_tokenizer([text for many in texts for text in many], 300)
+    tokenizer = train_tokenizer([text for captions in texts for text in captions], 300)
     pairs = attach_captions(index, texts, tokenizer, 8)
     assert pairs.index.keys == ("a.png", "c.png") and pairs.without_text == {"b.png": "has no text"}
     captions = pairs.index.annotation(Captions)
@@ -127,11 +127,11 @@ def test_pairs_keep_what_has_text_and_tell_the_rest(tmp_path):
     assert only.text(0).tolist() == captions.text(2).tolist() and len(only) == 1
 
 
-def test_an_epoch_takes_one_caption_of_each_image():
+def test_an_epoch_draws_one_caption_of_each_image():
     captions = build_captions([[1], [2, 2], [3, 3, 3], [4]], [1, 3])
-    chosen = np.stack([captions.sample(0, epoch) for epoch in range(200)])
-    assert set(chosen[:, 0]) == {0}
-    counts = np.bincount(chosen[:, 1], minlength=4)
+    draws = np.stack([captions.sample(0, epoch) for epoch in range(200)])
+    assert set(draws[:, 0]) == {0}
+    counts = np.bincount(draws[:, 1], minlength=4)
     assert counts[0] == 0 and counts[1:].min() > 40
     assert (captions.sample(0, 5) == captions.sample(0, 5)).all()
 
@@ -170,7 +170,7 @@ def test_an_item_has_the_caption_whose_length_is_planned():
 
 
 @pytest.mark.parametrize("budget", [20, 33, 1000])
-def test_a_second_budget_holds_and_nothing_is_lost(budget):
+def test_the_text_budget_holds_and_no_image_is_lost(budget):
     rng = np.random.default_rng(0)
     lengths, texts = rng.integers(5, 40, 300), rng.integers(1, 20, 300)
     offsets = np.append(np.arange(0, 300, 5), 300)
@@ -185,13 +185,13 @@ def test_a_second_budget_holds_and_nothing_is_lost(budget):
         assert kept.order.tolist() == full.order.tolist()
 
 
-def test_a_text_longer_than_the_budget_is_refused():
+def test_a_text_longer_than_the_budget_raises():
     full = Packing(np.arange(2), np.array([3, 3]), np.array([0, 2]))
     with pytest.raises(ValueError, match="9 tokens, but a pack may hold 8"):
         enforce_text_budget(full, np.array([4, 9]), 8, 10)
 
 
-def test_conditions_choose_images(tmp_path):
+def test_conditions_select_images(tmp_path):
     rows = [{"path": f"{n}.png", "caption": "x", "vendor": "ab"[n % 2]} for n in range(4)]
     index = build_index(manifest(tmp_path, rows))
     assert index.where(["vendor=b"]).keys == ("1.png", "3.png") and index.where([]) is index
@@ -210,6 +210,6 @@ def test_packed_texts_follow_their_images_when_some_are_selected(tmp_path):
     batch = next(
         load_epoch(index, plan, Preprocessing(patch_size=4), LoaderConfig(workers=0))
     ).batch
-    some = batch.select([2, 0])
+    selected = batch.select([2, 0])
     pieces = batch.texts.tokens.split(batch.texts.lengths)
-    assert torch.equal(some.texts.tokens, torch.cat([pieces[2], pieces[0]]))
+    assert torch.equal(selected.texts.tokens, torch.cat([pieces[2], pieces[0]]))

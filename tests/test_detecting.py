@@ -1,4 +1,4 @@
-"""Detection from COCO files to boxes: training, judging, predicting, and whatever is wrong."""
+"""Detection from COCO files to boxes: training, evaluation, prediction, and invalid data."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ from test_cli import patchpack
 
 
 def write_coco(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """Boxes around the box and the disc of every scene, in boxes.json."""
+    """Write boxes.json with the bounding boxes of the box and the disc of every scene."""
     rng = np.random.default_rng(seed)
     (root / "images").mkdir(parents=True)
     content = {"images": [], "annotations": [],
@@ -110,9 +110,9 @@ def test_predict_writes_a_coco_file_that_can_be_read_again(capsys, run, source, 
     status, out, _ = patchpack(capsys, *words)
     assert status == 0 and "found" in out and "px" in out
     index = build_index(tmp_path / "found.json", require_labels=False)
-    again, faults = attach_boxes(index, (), 0.0)
+    again, issues = attach_boxes(index, (), 0.0)
     shown = pp.load(run).predict(images, score_threshold=0.2)
-    assert not faults.counts and len(again) == 3
+    assert not issues.counts and len(again) == 3
     for located, boxes in zip(again.annotation(BoxAnnotations).images, shown, strict=True):
         to_corners = [[b.top, b.left, b.bottom, b.right] for b in boxes]
         np.testing.assert_allclose(located.boxes, to_corners, atol=1e-3)
@@ -144,8 +144,8 @@ def test_average_precision_is_that_of_pycocotools(source, tmp_path, seed, most):
     found, results = {}, []
     annotations = index.annotation(BoxAnnotations)
     for number, key in enumerate(index.keys):
-        there, crowd = annotations.images[number], annotations.crowds[number]
-        truth, labels = (np.concatenate([getattr(there, name), getattr(crowd, name)])
+        single, crowd = annotations.images[number], annotations.crowds[number]
+        truth, labels = (np.concatenate([getattr(single, name), getattr(crowd, name)])
                          for name in ("boxes", "labels"))  # fmt: skip
         boxes = np.repeat(truth, 3, 0) + rng.normal(0, 2, (3 * len(truth), 4)).astype(np.float32)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
@@ -195,7 +195,7 @@ def test_average_precision_of_nothing(source):
 
 
 def test_boxes_move_with_their_pixels():
-    """A bright rectangle on black: wherever the image goes, its box is around it."""
+    """A bright rectangle on black stays inside its box under all transforms."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[10:20, 30:50] = 255
     boxes = Boxes(np.array([[10, 30, 20, 50]], np.float32), np.array([3]))
@@ -214,8 +214,8 @@ def test_boxes_move_with_their_pixels():
         boxes = moved.annotations["boxes"]
         assert boxes.boxes[0].tolist() == pytest.approx(around(moved), abs=1.01)
         assert boxes.labels.tolist() == [3]
-    assert len(sample.crop(0, 0, 9, 60).annotations["boxes"].labels) == 0  # out of sight
-    assert len(sample.crop(0, 0, 12, 60).annotations["boxes"].labels) == 0  # too little is left
+    assert len(sample.crop(0, 0, 9, 60).annotations["boxes"].labels) == 0  # outside
+    assert len(sample.crop(0, 0, 12, 60).annotations["boxes"].labels) == 0  # less than MIN_VISIBLE
     assert sample.crop(0, 0, 15, 60).annotations["boxes"].boxes.tolist() == [[10, 30, 15, 50]]
 
 
@@ -233,7 +233,7 @@ def change(source: Path, path: Path, edit) -> Path:
     return path
 
 
-def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_path):
+def test_unusable_boxes_are_counted_listed_and_limited(capsys, source, tmp_path):
     def edit(content):
         wrong = content["annotations"]
         wrong[0]["bbox"] = [500, 500, 3, 3]  # outside
@@ -251,14 +251,14 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
     with pytest.raises(BadDataset, match="1 are of images that are not listed: ids 12345"):
         build_index(path, require_labels=False)
     read = build_index(path, require_labels=False, max_bad_fraction=0.1)
-    index, faults = attach_boxes(read, (), 0.1)
-    assert sorted(faults.counts.values()) == [1, 2, 2, 3] and faults.left_out == 7
-    (note,) = faults.messages()
+    index, issues = attach_boxes(read, (), 0.1)
+    assert sorted(issues.counts.values()) == [1, 2, 2, 3] and issues.left_out == 7
+    (note,) = issues.messages()
     assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
     annotations = index.annotation(BoxAnnotations)
     total = sum(len(boxes.labels) for boxes in annotations.images)
     assert [len(crowd.labels) for crowd in annotations.crowds].count(1) == 1
-    assert total == faults.boxes - 7 - 1 and all((o.boxes >= 0).all() for o in annotations.images)
+    assert total == issues.boxes - 7 - 1 and all((o.boxes >= 0).all() for o in annotations.images)
     with pytest.raises(BadDataset, match=r"7 of \d+ boxes cannot be used \(max_bad_fraction is 0"):
         attach_boxes(read, (), 0.01)
     config = tiny_detector(path, tmp_path / "out", steps=2)
@@ -266,8 +266,8 @@ def test_boxes_that_are_none_are_counted_named_and_limited(capsys, source, tmp_p
     assert "reach outside" in capsys.readouterr().err
 
 
-def test_what_a_coco_file_lists_twice_or_not_at_all_is_left_out(source, tmp_path):
-    """And never given to another image; names are the same however they are written."""
+def test_duplicate_and_unlisted_images_of_a_coco_file_are_skipped(source, tmp_path):
+    """Their boxes go to no other image; different spellings of a path are the same file."""
 
     def edit(content):
         images = content["images"]
@@ -285,16 +285,16 @@ def test_what_a_coco_file_lists_twice_or_not_at_all_is_left_out(source, tmp_path
         "is listed already", "is listed already",
     ]  # fmt: skip
     assert len(set(index.keys)) == len(index) == 83 - 5
-    found, _ = attach_boxes(index, (), 0.0)
+    index, _ = attach_boxes(index, (), 0.0)
     truth, _ = attach_boxes(build_index(source, require_labels=False), (), 0.0)
-    truth_images, images = (i.annotation(BoxAnnotations).images for i in (truth, found))
+    truth_images, images = (i.annotation(BoxAnnotations).images for i in (truth, index))
     boxes = {Path(k).name: o.boxes for k, o in zip(truth.keys, truth_images, strict=True)}
-    for key, there in zip(found.keys, images, strict=True):
+    for key, image_boxes in zip(index.keys, images, strict=True):
         if Path(key).name != "train003.png":  # listed first with the id of another
-            assert np.array_equal(there.boxes, boxes[Path(key).name])
+            assert np.array_equal(image_boxes.boxes, boxes[Path(key).name])
 
 
-def test_boxes_told_of_another_size_are_left_out_with_their_image(source, tmp_path):
+def test_images_of_another_size_than_their_annotations_are_skipped(source, tmp_path):
     def edit(content):
         for image in content["images"]:
             height, width = read_size(source.parent / "images" / image["file_name"])
@@ -302,8 +302,8 @@ def test_boxes_told_of_another_size_are_left_out_with_their_image(source, tmp_pa
         content["images"][0]["height"] *= 2
 
     path = change(source, tmp_path / "boxes.json", edit)
-    index, faults = attach_boxes(build_index(path, require_labels=False), (), 0.0)
-    (error,) = faults.images
+    index, issues = attach_boxes(build_index(path, require_labels=False), (), 0.0)
+    (error,) = issues.images
     assert len(index) == 81 and error.key.endswith("train000.png") and "but its boxes" in str(error)
 
     def halved(content):
@@ -343,7 +343,7 @@ def test_splits_without_boxes_or_with_unknown_ones_are_refused(source, tmp_path,
         start(tiny_detector(path, tmp_path / "out"), live=False)
 
 
-def test_a_bad_partner_of_a_mosaic_costs_nothing_but_itself(source, tmp_path):
+def test_an_unreadable_image_does_not_harm_the_mosaics_of_others(source, tmp_path):
     copy = tmp_path / "coco"
     shutil.copytree(source.parent / "images", copy / "images")
     (copy / "boxes.json").write_text(source.read_text())
@@ -375,7 +375,7 @@ def test_a_missing_extra_is_told_before_training(source, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "not JSON"), ("[]", "no list of images"), ('{"images": [3]}', "no list of images"),
         ('{"images": [], "annotations": {}}', "no list of annotations"),
@@ -385,9 +385,9 @@ def test_a_missing_extra_is_told_before_training(source, tmp_path, monkeypatch, 
          "the category 1 is 'a' and '1'"),
     ],
 )  # fmt: skip
-def test_files_that_are_not_coco_say_so(tmp_path, content, said):
+def test_invalid_coco_files(tmp_path, content, message):
     (tmp_path / "boxes.json").write_text(content)
-    with pytest.raises(BadDataset, match=said):
+    with pytest.raises(BadDataset, match=message):
         build_index(tmp_path / "boxes.json", require_labels=False)
 
 

@@ -1,4 +1,4 @@
-"""An index tells key, size, split and label of every image on disk, and reads each header once."""
+"""The index: layouts, manifests, splits, unreadable files, and the cache of headers."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from patchpack.data import index as index_module
 from patchpack.data.index import Index, build_index
 from patchpack.data.records import BadDataset
-from patchpack.data.sources import folders as layouts
+from patchpack.data.sources import folders
 
 
 def image(path: Path, height: int = 2, width: int = 3) -> Path:
@@ -114,8 +114,8 @@ def test_class_folders_are_split_by_class(root: Path) -> None:
     assert table(build_index(root, seed=1)) != table(index)
 
 
-def test_a_split_depends_on_the_names_in_its_class_alone(root: Path) -> None:
-    """So that adding a class, or moving the dataset, moves no image to another split."""
+def test_a_split_depends_only_on_the_names_in_its_class(root: Path) -> None:
+    """Adding a class, or moving the dataset, moves no image to another split."""
     for number in range(40):
         image(root / "a" / f"{number}.ppm")
     before = table(build_index(root))
@@ -124,7 +124,7 @@ def test_a_split_depends_on_the_names_in_its_class_alone(root: Path) -> None:
     after = table(build_index(root.with_name("moved")))
     assert after.pop("0/new.ppm") == ("train", "0")
     assert after == before
-    # The seed and the names make the split, in every release on every machine.
+    # The same in every release on every machine.
     assert [key for key, (split, _) in before.items() if split == "val"] == [
         "a/12.ppm",
         "a/17.ppm",
@@ -156,7 +156,7 @@ def test_order_does_not_depend_on_the_file_system(
             pass
 
     scandir = os.scandir
-    monkeypatch.setattr(layouts.os, "scandir", Backwards)
+    monkeypatch.setattr(folders.os, "scandir", Backwards)
     after = build_index(root)
     assert table(after) == table(before) and after.keys == before.keys
 
@@ -176,15 +176,15 @@ def test_a_flat_folder_has_no_labels_and_one_split(root: Path) -> None:
     assert index.classes == () and index.split("all").keys == ("1.webp", "2.png")
 
 
-def test_what_is_hidden_or_no_image_is_passed_over(root: Path) -> None:
+def test_hidden_files_and_other_files_are_skipped(root: Path) -> None:
     image(root / "cat" / "1.png")
     image(root / "cat" / ".thumbs" / "2.png")
     image(root / "cat" / "._3.png")
     image(root / ".cache" / "4.png")
     image(root / "stray.png")
-    (root / "cat" / "notes.txt").write_text("no image")
+    (root / "cat" / "notes.txt").write_text("not an image")
     (root / "cat" / "folder.png").mkdir()
-    os.mkfifo(root / "cat" / "pipe.png")  # opening it would wait for ever
+    os.mkfifo(root / "cat" / "pipe.png")  # opening it would block
     assert build_index(root).keys == ("cat/1.png",)
 
 
@@ -205,7 +205,7 @@ def test_links_are_followed_and_loops_end(root: Path, tmp_path: Path) -> None:
     assert index.bad[0][1] == "there is no such file"
 
 
-def test_folders_that_link_to_each_other_are_listed_in_no_time(root: Path) -> None:
+def test_folders_that_link_to_each_other_are_listed_fast(root: Path) -> None:
     names = [f"f{number:02}" for number in range(12)]
     for name in names:
         image(root / "a" / name / "x.ppm")
@@ -214,7 +214,7 @@ def test_folders_that_link_to_each_other_are_listed_in_no_time(root: Path) -> No
     assert len(build_index(root)) == len(names)  # there are 12! ways through them
 
 
-def test_names_that_are_no_utf8(root: Path, headers: list[str]) -> None:
+def test_file_names_that_are_not_utf8(root: Path, headers: list[str]) -> None:
     path = image(root / "cat" / "x.png")
     os.rename(path, os.fsencode(path.parent) + b"/\xff\xfe.png")
     for _ in range(2):
@@ -231,13 +231,13 @@ def test_folders_without_images(root: Path) -> None:
         build_index(root)
 
 
-def test_a_folder_that_may_not_be_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_read_permission(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image(root / "cat" / "1.png")
 
-    def refuse(folder: Path) -> None:
+    def deny(folder: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
-    monkeypatch.setattr(layouts.os, "scandir", refuse)
+    monkeypatch.setattr(folders.os, "scandir", deny)
     with pytest.raises(BadDataset, match="images cannot be read: Permission denied"):
         build_index(root)
 
@@ -323,7 +323,7 @@ def test_an_absolute_and_a_relative_path_to_one_file_are_duplicates(root: Path) 
         build_index(manifest(root, "l.csv", f"path\na.png\n{path}\n"))
 
 
-def test_duplicates_are_left_out_and_named_where_some_files_may_be_bad(root: Path) -> None:
+def test_duplicates_within_the_limit_are_skipped_and_listed(root: Path) -> None:
     image(root / "a.png")
     rows = "path,label\na.png,cat\na.png,dog\n"
     index = build_index(manifest(root, "l.csv", rows), max_bad_fraction=0.5)
@@ -338,7 +338,7 @@ def test_a_manifest_that_is_not_utf8(root: Path) -> None:
         build_index(root / "l.csv")
 
 
-def test_names_that_no_file_can_have_are_bad_files(root: Path) -> None:
+def test_impossible_file_names_are_unreadable_files(root: Path) -> None:
     image(root / "a.png")
     text = '{"path": "a.png"}\n{"path": "\\u0000.png"}\n{"path": "\\ud800.png"}\n'
     index = build_index(manifest(root, "l.jsonl", text), max_bad_fraction=0.9)
@@ -348,8 +348,8 @@ def test_names_that_no_file_can_have_are_bad_files(root: Path) -> None:
 # --- splits and selections
 
 
-def test_a_tenth_of_train_is_held_out_where_nothing_is_for_validation(root: Path) -> None:
-    """Images of one group stay together; other splits are left alone."""
+def test_a_tenth_of_train_is_held_out_without_a_validation_split(root: Path) -> None:
+    """Images of one group stay together; other splits do not change."""
     rows = ["path,split,group"]
     for number in range(60):
         image(root / f"{number}.ppm")
@@ -366,19 +366,19 @@ def test_a_tenth_of_train_is_held_out_where_nothing_is_for_validation(root: Path
     again = build_index(root / "labels.csv")
     assert index.splits == again.splits
     (root / "labels.csv").write_text("\n".join([*rows[:-1], rows[-1].replace("train", "val")]))
-    told = build_index(root / "labels.csv")
-    assert told.held_out == 0 and told.splits.count("val") == 1
+    explicit = build_index(root / "labels.csv")
+    assert explicit.held_out == 0 and explicit.splits.count("val") == 1
 
 
-def test_a_split_that_is_not_there(root: Path) -> None:
+def test_an_unknown_split(root: Path) -> None:
     for number in range(3):
         image(root / "train" / "cat" / f"{number}.ppm")
     image(root / "test" / "cat" / "x.ppm")
     index = build_index(root)
-    there = r"test \(1\), train \(2\), val \(1\)"
-    with pytest.raises(BadDataset, match=rf"no split 'tset'.*{there}.*'test'\?"):
+    names = r"test \(1\), train \(2\), val \(1\)"
+    with pytest.raises(BadDataset, match=rf"no split 'tset'.*{names}.*'test'\?"):
         index.split("tset")
-    with pytest.raises(ValueError, match=rf"no split '9'; it has {there}; set data\.train"):
+    with pytest.raises(ValueError, match=rf"no split '9'; it has {names}; set data\.train"):
         index.split("9")
 
 
@@ -399,16 +399,16 @@ def test_a_class_that_is_never_trained_on(root: Path) -> None:
         build_index(root)
 
 
-def test_a_manifest_for_evaluation_alone_needs_no_train_split(root: Path) -> None:
+def test_an_evaluation_manifest_needs_no_train_split(root: Path) -> None:
     image(root / "a.png")
     index = build_index(manifest(root, "l.csv", "path,split,label\na.png,test,cat\n"))
     assert table(index) == {"a.png": ("test", "cat")}
 
 
-# --- bad files
+# --- unreadable files
 
 
-def test_a_few_bad_files_are_left_out_and_listed(root: Path) -> None:
+def test_a_few_unreadable_files_are_skipped_and_listed(root: Path) -> None:
     for number in range(99):
         image(root / "cat" / f"{number}.ppm")
     broken(root / "cat" / "bad.jpg")
@@ -417,7 +417,7 @@ def test_a_few_bad_files_are_left_out_and_listed(root: Path) -> None:
     assert index.bad == (("cat/bad.jpg", "is not an image, or is empty or damaged at its start"),)
 
 
-def test_too_many_bad_files_are_an_error(root: Path) -> None:
+def test_too_many_unreadable_files_are_an_error(root: Path) -> None:
     for number in range(88):
         image(root / "cat" / f"{number}.ppm")
     for number in range(12):
@@ -429,7 +429,7 @@ def test_too_many_bad_files_are_an_error(root: Path) -> None:
     assert len(build_index(root, max_bad_fraction=0.12)) == 88
 
 
-def test_a_class_of_bad_files_only_is_an_error(root: Path) -> None:
+def test_a_class_of_unreadable_files_is_an_error(root: Path) -> None:
     for number in range(20):
         image(root / "cat" / f"{number}.ppm")
     broken(root / "cat" / "0bad.jpg")
@@ -438,7 +438,7 @@ def test_a_class_of_bad_files_only_is_an_error(root: Path) -> None:
         build_index(root, max_bad_fraction=0.5)
 
 
-def test_bad_files_only_are_an_error_whatever_is_allowed(root: Path) -> None:
+def test_a_dataset_of_unreadable_files_is_an_error_at_any_limit(root: Path) -> None:
     broken(root / "1.jpg")
     with pytest.raises(BadDataset, match="1 of 1 images cannot be used"):
         build_index(root, max_bad_fraction=1.0)
@@ -453,7 +453,7 @@ def test_headers_are_read_once(root: Path, headers: list[str], cache_home: Path)
     first = build_index(root)
     assert sorted(headers) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     headers.clear()
-    (cache,) = cache_home.iterdir()  # and nothing unfinished beside it
+    (cache,) = cache_home.iterdir()  # no temporary file
     written = cache.stat()
     second = build_index(root)
     assert headers == []
@@ -463,7 +463,7 @@ def test_headers_are_read_once(root: Path, headers: list[str], cache_home: Path)
     np.testing.assert_array_equal(second.widths, first.widths)
 
 
-def test_changed_added_and_removed_files_are_noticed(root: Path, headers: list[str]) -> None:
+def test_changed_added_and_removed_files_are_detected(root: Path, headers: list[str]) -> None:
     for name in ("same", "longer", "later", "removed"):
         image(root / f"{name}.png")
     build_index(root)
@@ -483,8 +483,8 @@ def test_changed_added_and_removed_files_are_noticed(root: Path, headers: list[s
     assert headers == []
 
 
-def test_bad_files_are_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A permission or a network disk may be mended without any trace in the file."""
+def test_unreadable_files_are_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fixing a permission or a network disk leaves no trace in the file."""
     for name in ("1", "2"):
         image(root / f"{name}.png")
     read_size = index_module.read_size
@@ -500,7 +500,7 @@ def test_bad_files_are_tried_again(root: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(build_index(root)) == 2
 
 
-def test_two_manifests_of_one_folder_keep_their_own_caches(root: Path, headers: list[str]) -> None:
+def test_two_manifests_of_one_folder_have_separate_caches(root: Path, headers: list[str]) -> None:
     for name in ("a", "b"):
         image(root / f"{name}.png")
     lists = [manifest(root, f"{name}.csv", f"path\n{name}.png\n") for name in ("a", "b")]
@@ -531,15 +531,15 @@ def fewer_keys(path: Path) -> None:
         np.savez(path, **{**cache, "keys": np.frombuffer(b"1.png", np.uint8)})
 
 
-@pytest.mark.parametrize("spoil", [not_a_zip, cut_short, other_arrays, other_version, fewer_keys])
-def test_a_spoiled_cache_is_made_again(
-    root: Path, headers: list[str], cache_home: Path, spoil
+@pytest.mark.parametrize("damage", [not_a_zip, cut_short, other_arrays, other_version, fewer_keys])
+def test_a_damaged_cache_is_rebuilt(
+    root: Path, headers: list[str], cache_home: Path, damage
 ) -> None:
     for name in ("1", "2"):
         image(root / f"{name}.png")
     build_index(root)
     (cache,) = cache_home.iterdir()
-    spoil(cache)
+    damage(cache)
     headers.clear()
     assert build_index(root).heights.tolist() == [2, 2]
     assert headers == ["1.png", "2.png"]
@@ -547,7 +547,7 @@ def test_a_spoiled_cache_is_made_again(
     assert headers == ["1.png", "2.png"]
 
 
-def test_a_cache_that_cannot_be_written_is_gone_without(
+def test_an_unwritable_cache_is_skipped(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image(root / "1.png")
@@ -563,14 +563,14 @@ def test_a_cache_that_cannot_be_written_is_gone_without(
     assert list((tmp_path / "full").iterdir()) == []
 
 
-def test_the_cache_goes_where_it_is_told(root: Path, tmp_path: Path, cache_home: Path) -> None:
+def test_the_cache_is_written_to_cache_dir(root: Path, tmp_path: Path, cache_home: Path) -> None:
     image(root / "1.png")
     build_index(root, cache_dir=tmp_path / "here")
     assert [path.suffix for path in (tmp_path / "here").iterdir()] == [".npz"]
     assert not cache_home.exists()
 
 
-def test_splits_go_by_any_of_their_usual_names(tmp_path):
+def test_usual_names_of_splits(tmp_path):
     for split in ("Training", "Validation", "Test", "__MACOSX"):
         for label in ("a", "b"):
             image(tmp_path / "images" / split / label / "1.png")
@@ -578,8 +578,8 @@ def test_splits_go_by_any_of_their_usual_names(tmp_path):
     assert set(index.splits) == {"train", "val", "test"} and index.classes == ("a", "b")
 
 
-def test_classes_are_those_that_are_learned(tmp_path):
-    for place in ("train/a/1.png", "train/b/1.png", "odd/c/1.png"):
-        image(tmp_path / "images" / place)
+def test_classes_are_those_of_the_training_split(tmp_path):
+    for path in ("train/a/1.png", "train/b/1.png", "odd/c/1.png"):
+        image(tmp_path / "images" / path)
     index = build_index(tmp_path / "images", cache_dir=tmp_path / "cache")
     assert index.classes == ("a", "b") and index.split("odd").labels.tolist() == [-1]

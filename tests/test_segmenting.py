@@ -163,7 +163,7 @@ def test_operations_of_judging_are_those_of_what_was_shown(run):
         assert cost.gflops_per_image == pytest.approx(sum(shown) / 10 / 1e9)
 
 
-def test_what_is_in_masks_is_seen_where_it_is_and_as_the_model_numbers_it(run, root, tmp_path):
+def test_masks_match_their_images_and_the_classes_of_the_model(run, root, tmp_path):
     """JPEGs are decoded whole where there is a mask; an image without one counts as bad; another
     classes.json is refused."""
     path = save(tmp_path / "a.jpg", np.zeros((640, 480, 3), np.uint8))
@@ -186,14 +186,14 @@ def test_what_is_in_masks_is_seen_where_it_is_and_as_the_model_numbers_it(run, r
         evaluate(pp.load(run), replace(data, max_bad_fraction=0.01), [36])
 
 
-def test_masks_numbered_otherwise_are_refused(capsys, run, tmp_path):
+def test_masks_with_other_class_indices_raise(capsys, run, tmp_path):
     copy = write_scenes(tmp_path / "some", {"train": 5, "test": 6})
     (copy / "classes.json").write_text('["box", "ground", "disc"]')
     status, _, err = patchpack(capsys, "eval", run, "--data", copy)
     assert status == 2 and "has the classes box, ground, disc, the model ground, box, disc" in err
 
 
-def test_a_mask_is_turned_upright_as_its_image_is(tmp_path):
+def test_exif_orientation_applies_to_masks(tmp_path):
     values = np.array([[0, 1, 2], [2, 2, 1]], np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its left side
@@ -274,13 +274,13 @@ def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
         (np.zeros((4, 6, 3), np.uint8), None, "has mode RGB, not one channel"),
     ],
 )
-def test_a_mask_that_is_none_is_named(tmp_path, values, mode, reason):
+def test_an_invalid_mask_raises_bad_image(tmp_path, values, mode, reason):
     path = save(tmp_path / "mask.png", values, mode)
     with pytest.raises(BadImage, match=f"a.png: its mask {reason}"):
         read_mask(MaskSpec(path, 3, None), (4, 6), "a.png")
 
 
-def test_masks_of_every_kind_of_file_hold_the_same_numbers(tmp_path):
+def test_all_file_modes_give_the_same_class_indices(tmp_path):
     values = np.array([[0, 1, 2], [2, 2, 7]], np.uint8)
     palette = Image.fromarray(values).convert("P")
     palette.putpalette([9, 9, 9] * 256)
@@ -296,16 +296,16 @@ def test_masks_of_every_kind_of_file_hold_the_same_numbers(tmp_path):
             read_mask(MaskSpec(tmp_path / wrong, 3, 7), (2, 3), "x")
 
 
-def test_images_without_masks_are_named_and_limited(root, tmp_path):
+def test_images_without_masks_are_listed_and_limited(root, tmp_path):
     index = build_index(root, require_labels=False)
-    found, alone = attach_masks(index, 3, None)
-    assert len(found) == 58 and not alone
-    assert found.annotation(Masks).keys[0].startswith("masks/")
+    masked, without_mask = attach_masks(index, 3, None)
+    assert len(masked) == 58 and not without_mask
+    assert masked.annotation(Masks).keys[0].startswith("masks/")
     assert {"train", "val", "test"} == set(index.splits)
     copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
     (copy / "masks" / "train" / "002.png").unlink()
-    found, alone = attach_masks(build_index(copy, require_labels=False), 3, None)
-    assert [error.key for error in alone] == ["images/train/002.png"] and len(found) == 6
+    masked, without_mask = attach_masks(build_index(copy, require_labels=False), 3, None)
+    assert [error.key for error in without_mask] == ["images/train/002.png"] and len(masked) == 6
     with pytest.raises(BadDataset, match=r"1 of 7 images cannot be used.*002.png: has no mask"):
         start(tiny_segmenter(copy, tmp_path / "out"), live=False)
     (copy / "masks" / "train" / "001.png").write_bytes(b"no mask")
@@ -324,7 +324,7 @@ def test_data_without_masks_or_names_say_what_is_expected(folder, tmp_path):
     for text, words in (
         ("{", "not JSON"), ('{"1": "a"}', "number its names 0, 1, 2"), ("[]", "must hold names"),
         ('["a", 3]', "must hold names"), ("7", "must be a list"),
-        ('["a", "a"]', "two classes alike"), ("[" * 200_000, "not JSON"),
+        ('["a", "a"]', "duplicate names"), ("[" * 200_000, "not JSON"),
         ('{"0": "a", "00": "b", "1": "c"}', "number its names"),
     ):  # fmt: skip
         (copy / "classes.json").write_text(text)

@@ -52,20 +52,20 @@ class DataConfig:
     max_tokens: int = 4096  # maximum image tokens per pack, on each device
     max_text_tokens: int | None = None  # maximum text tokens per pack; None: no limit
     tokenizer: Path | None = None  # tokenizer file for texts; None: train one on the training split
-    # Rule that selects the frames of each clip; has no effect on images.
+    # rule that selects the frames of each clip; has no effect on images
     frames: FrameSampling = field(default_factory=UniformFrames)
-    # Rule that sets the size of each image, or frame, in training.
+    # rule that sets the size of each image, or frame, in training
     resolution: Resolution = field(default_factory=Native)
-    # Maximum tokens per image or clip in evaluation; None: the maximum in training.
+    # maximum tokens per image or clip in evaluation; None: the maximum in training
     eval_tokens: int | None = None
-    # Rule that sets the share of tokens dropped from each image in training.
+    # rule that sets the share of tokens dropped from each image in training
     dropping: Dropping = field(default_factory=NoDrop)
-    # Augmentation of training images.
+    # augmentation of training images
     augment: Augment = field(default_factory=Augment)
     trim_to_fill: bool = True  # trim the last image of a pack so that every token slot is filled
-    packing_window: int = WINDOW  # number of images that packing chooses among at a time
+    packing_window: int = WINDOW  # number of images that packing combines at a time
     max_bad_fraction: float = 0.01  # share of unreadable images above which the run stops, 0 to 1
-    # Workers that load packs in the background.
+    # workers that load packs in the background
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 
     def __post_init__(self) -> None:
@@ -97,9 +97,9 @@ class PackingConfig:
     max_tokens: int  # maximum tokens per pack, and so per image
     resolution: Resolution  # rule that sets the size of each image or frame
     max_side: int = MAX_SIDE  # longest side of a grid, in patches
-    # Rule that sets the share of tokens dropped from each image.
+    # rule that sets the share of tokens dropped from each image
     dropping: Dropping = field(default_factory=NoDrop)
-    packing_window: int = WINDOW  # number of images that packing chooses among at a time
+    packing_window: int = WINDOW  # number of images that packing combines at a time
     trim_to_fill: bool = True  # trim the last image of a pack so that every token slot is filled
     shuffle: bool = True  # new order each epoch; False: the order of the index, except for packing
     max_text_tokens: int | None = None  # maximum text tokens per pack; None: no limit

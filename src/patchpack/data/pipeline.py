@@ -20,15 +20,14 @@ from patchpack.data.video.frame_sampling import ClipSampling
 
 @dataclass(frozen=True, kw_only=True)
 class EvalView:
-    """How images, or clips, are shown to a model in evaluation."""
+    """The input of a model in evaluation: tokens, sizes, frames, perturbation."""
 
     tokens: int  # maximum tokens per image or clip
-    resolution: Resolution  # rule that sets sizes in training; its form for evaluation is used
-    perturbation: Perturbation | None = None  # change of the pixels before all preprocessing
-    dropping: Dropping = field(
-        default_factory=NoDrop
-    )  # rule that sets the share of tokens dropped from each image
-    clip_sampling: ClipSampling | None = None  # selects the frames of clips; None for images
+    resolution: Resolution  # rule for sizes in training; its `for_evaluation` form is used
+    perturbation: Perturbation | None = None  # applied before all preprocessing
+    # rule that sets the share of tokens dropped from each image
+    dropping: Dropping = field(default_factory=NoDrop)
+    clip_sampling: ClipSampling | None = None  # how clips are sampled; None for images
 
 
 def training_batches(
@@ -40,7 +39,7 @@ def training_batches(
     start: tuple[int, int] = (0, 0),
     shard: tuple[int, int] = (0, 1),
 ) -> Iterator[LoadedPack]:
-    """The training packs of one rank, epoch after epoch, without end.
+    """Yield the training packs of one rank, epoch after epoch, without end.
 
     start  (epoch, step) of the first pack
     shard  (rank, number of ranks)
@@ -84,15 +83,14 @@ def evaluation_batches(
     loader: LoaderConfig | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Iterator[LoadedPack]:
-    """The packs of one rank in one pass over an index: every image, or clip, once and untrimmed.
+    """Yield the packs of one rank for one pass over an index: every item once, not trimmed.
 
-    Targets are those of the original images. Texts are left out: they are encoded apart from
-    images.
+    Targets keep the original size of their images. Texts are left out; they are encoded separately.
 
     max_tokens  maximum tokens per pack; raised to `view.tokens` if it is lower
     shard       (rank, number of ranks)
 
-    Raises ValueError if the frames of a clip do not fit into `view.tokens`.
+    Raise ValueError if the frames of a clip do not fit into `view.tokens`.
     """
     rank, world_size = shard
     clip_sampling, perturbation = view.clip_sampling, view.perturbation
@@ -124,7 +122,7 @@ def evaluation_batches(
 
 
 def _text_tokens(index: Index, seed: int, epoch: int) -> Int[np.ndarray, " image"] | None:
-    """Text tokens of each image in an epoch; None without texts."""
+    """Return the text tokens of each image in an epoch; None without texts."""
     streams = {
         name: lengths
         for name, annotation in index.annotations.items()

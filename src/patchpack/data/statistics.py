@@ -1,10 +1,9 @@
-"""What a dataset looks like to a packed model: sizes, lengths, tokens, fill, and compute saved.
+"""Dataset statistics: sizes, tokens, fill of the packs, and compute saved by packing.
 
-Sizes come from headers and the plan from sizes, so a million images are surveyed without decoding
-one. Compute is counted by a function the caller gives: operations of a forward pass over images of
-these lengths.
+Sizes come from file headers and the plan from sizes, so no image is decoded. Compute is counted by
+a function of the caller: the operations of a forward pass over images of given lengths.
 
-Axes: image.
+Axes: image (or clip).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.plan import ItemSizes, Plan, make_plan
 from patchpack.data.video.frame_sampling import ClipSampling
 
-PADDED_BATCH = 32  # images of a padded batch, drawn at random
+PADDED_BATCH = 32  # images per padded batch, drawn at random
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 Flops = Callable[[Sequence[int]], int]
@@ -27,27 +26,27 @@ Flops = Callable[[Sequence[int]], int]
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Figures of a dataset; quantiles are those of QUANTILES."""
+    """Statistics of a dataset; lists are the quantiles QUANTILES."""
 
-    images: int  # or clips
-    unreadable: int
-    classes: int
-    splits: dict[str, int]
+    images: int  # number of images or clips
+    unreadable: int  # number of unreadable files
+    classes: int  # number of classes
+    splits: dict[str, int]  # images per split
     heights: list[float]  # px
     widths: list[float]  # px
     aspects: list[float]  # width / height
-    frames: list[float]  # of a clip's file; none of images
-    seconds: list[float]  # a clip
-    tokens: list[float]  # an image, at its grid
-    patch_size: int
-    max_tokens: int  # of a pack
-    packs: int
+    frames: list[float]  # frames per clip, in its file; empty for images
+    seconds: list[float]  # duration per clip; empty for images
+    tokens: list[float]  # tokens per image
+    patch_size: int  # px
+    max_tokens: int  # per pack
+    packs: int  # number of packs
     images_per_pack: float
-    fill: float  # share of the slots of all packs that hold a token
-    fill_trimmed: float  # the same where the last image of a pack may be trimmed
-    gflops: float  # a forward pass over all images, packed
-    gflops_padded: float  # in batches of PADDED_BATCH, padded to the longest
-    gflops_square: float  # as squares of as many tokens as the 95th-percentile image
+    fill: float  # share of all token slots that hold a token, without trimming
+    fill_trimmed: float  # the same with trimming (PackingConfig.trim_to_fill)
+    gflops: float  # forward pass over all images, packed
+    gflops_padded: float  # in random batches of PADDED_BATCH, padded to the longest image
+    gflops_square: float  # with each image resized to the tokens of the 95th percentile
 
     def json(self) -> dict:
         return asdict(self)
@@ -60,15 +59,16 @@ def survey(
     flops: Flops,
     clip_sampling: ClipSampling | None = None,
 ) -> Survey:
-    """Compute the statistics of all images of an index, packed by `config` but for its dropping.
+    """Return the statistics of an index, packed by `config` without token dropping.
 
-    clip_sampling  selects the frames of clips; None for images
+    flops          operations of a forward pass, by the tokens of each image
+    clip_sampling  how clips are sampled; None for images
     """
     config = replace(config, dropping=NoDrop())
     plain, trimmed = (
         plan_all(index, replace(config, trim_to_fill=fill), clip_sampling) for fill in (False, True)
     )
-    tokens = plain.kept  # all there are: nothing is dropped or trimmed
+    tokens = plain.kept  # neither dropped nor trimmed
     rng = np.random.default_rng(0)
     shuffled = rng.permutation(tokens)
     batches = [shuffled[i : i + PADDED_BATCH] for i in range(0, len(shuffled), PADDED_BATCH)]
@@ -100,7 +100,7 @@ def survey(
 def plan_all(
     index: Index, config: PackingConfig, clip_sampling: ClipSampling | None = None
 ) -> Plan:
-    """One epoch over everything."""
+    """Return the plan of one epoch over all splits."""
     frames = None if clip_sampling is None else clip_sampling.sample(index.clips)
     return make_plan(ItemSizes(index.heights, index.widths, frames=frames), config, seed=0, epoch=0)
 

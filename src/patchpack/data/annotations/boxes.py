@@ -33,7 +33,7 @@ EXPECTED = (
 CLIPPED = "reach outside their image and are clipped"
 EMPTY = "have no area in their image and are left out"
 FOREIGN = "are of a category that is not listed and are left out"
-BROKEN = "are no boxes and are left out"
+BROKEN = "are invalid and are left out"
 NAMED = 5  # images that messages name
 
 
@@ -262,7 +262,10 @@ def _usable_boxes(
 
 
 def _select_matching_sizes(index: Index) -> tuple[Index, tuple[BadImage, ...]]:
-    """Return the images that have the size in their columns, or none there, and the others."""
+    """Return the images whose size matches their columns height and width, and the others.
+
+    Images without these columns match.
+    """
     heights, widths = (index.columns.get(name, ("",) * len(index)) for name in SIZE)
     rows, others = [], []
     for row, annotated in enumerate(zip(heights, widths, strict=True)):

@@ -147,7 +147,7 @@ class Pairs(NamedTuple):
 
 
 def read_captions(index: Index) -> list[tuple[str, ...]]:
-    """Return the texts of each image, stripped and not empty; raise BadDataset for no text."""
+    """Return the texts of each image, stripped and not empty; raise NoTexts if none has any."""
     column = next((name for name in COLUMNS if name in index.columns), None)
     if column is None:
         cells = [_read_sidecar(index.path(i)) for i in range(len(index))]

@@ -158,7 +158,7 @@ def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
 def attach_masks(
     index: Index, num_classes: int, ignore_index: int | None
 ) -> tuple[Index, list[BadImage]]:
-    """Return the images with a mask, and errors for the others; raise BadDataset for no mask."""
+    """Return the images with a mask, and errors for the others; BadDataset if none has a mask."""
     check_masks(index)
     cells = index.columns[COLUMN]
     rows = [row for row, cell in enumerate(cells) if cell]
@@ -194,7 +194,7 @@ def read_classes(root: Path) -> tuple[str, ...]:
     if not names or len(names) < len(values):
         raise BadDataset(f"{path} must hold names: {hint}")
     if len(set(names)) < len(names):
-        raise BadDataset(f"{path} names two classes alike: {', '.join(names)}")
+        raise BadDataset(f"{path} has duplicate names: {', '.join(names)}")
     return names
 
 

@@ -71,7 +71,7 @@ def parse_boxes(items: Sequence[object]) -> ParsedBoxes:
 def _floats(values: object) -> list[float]:
     if isinstance(values, list) and all(isinstance(value, int | float) for value in values):
         return [float(value) for value in values]
-    raise TypeError(f"{values!r} is no list of numbers")
+    raise TypeError(f"{values!r} is not a list of numbers")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""A sample: the pixels of an image and its annotations, which all transforms move together.
+"""A sample: the pixels of an image and its annotations. All transforms apply to both.
 
 Axes: height, width, channel.
 """

@@ -193,7 +193,7 @@ def test_hidden_files_and_folders_named_like_images_are_passed_over(capsys, run,
 WRONG = {
     "no verb like it": (["tarin"], "did you mean 'train'"),
     "nothing there": (["inspect", "{tmp}/nowhere"], "neither a folder nor a manifest"),
-    "no run": (["eval", "{tmp}"], "holds no weights to use"),
+    "no run": (["eval", "{tmp}"], "holds no trained weights"),
     "no such split": (["eval", "{run}", "--split", "tets"], "did you mean 'test'"),
     "no such image": (["predict", "{run}", "{tmp}/a.jpg"], "there is no such file"),
     "no images": (["predict", "{run}", "{tmp}"], "holds no images"),

@@ -253,5 +253,5 @@ def test_clips_in_memory_and_on_disk_pack_equally(tmp_path):
 def test_a_video_run_needs_the_classification_task(tmp_path):
     from patchpack.tasks.segmentation.model import SegmentationConfig
 
-    with pytest.raises(ValueError, match="clips are classified only"):
+    with pytest.raises(ValueError, match="clips are for task:classification-config"):
         replace(tiny_clips(tmp_path, tmp_path), task=SegmentationConfig())

@@ -117,7 +117,7 @@ def test_predict_writes_a_coco_file_that_can_be_read_again(capsys, run, source, 
         to_corners = [[b.top, b.left, b.bottom, b.right] for b in boxes]
         np.testing.assert_allclose(located.boxes, to_corners, atol=1e-3)
     status, _, err = patchpack(capsys, *words)
-    assert status == 2 and "found.json is there already" in err
+    assert status == 2 and "found.json exists, and is not overwritten" in err
     words = (*words[:-1], tmp_path / "below" / "again.json")
     status, out, _ = patchpack(capsys, *words, "--json")
     assert build_index(words[-1], require_labels=False).path(0).samefile(images[0])
@@ -339,7 +339,7 @@ def test_splits_without_boxes_or_with_unknown_ones_are_refused(source, tmp_path,
                 item["category_id"] = 5
 
     path = change(source, tmp_path / "some.json", only_boxes)
-    with pytest.raises(BadDataset, match="boxes of 'disc' in the validation split"):
+    with pytest.raises(BadDataset, match="the validation split has boxes of 'disc'"):
         start(tiny_detector(path, tmp_path / "out"), live=False)
 
 
@@ -439,7 +439,7 @@ def test_mosaics_are_trained_on_and_only_where_they_make_sense(source, tmp_path)
     assert sum(counts[0]) > 1.5 * sum(counts[1])
     assert load_pack(spec).batch.lengths == load_pack(plain).batch.lengths
     start(replace(config, data=mosaics), live=False)
-    with pytest.raises(ValueError, match="mosaic is for boxes and masks"):
+    with pytest.raises(ValueError, match="mosaic is for task:detection-config"):
         replace(config, data=mosaics, task=ClassificationConfig())
 
 
@@ -447,7 +447,7 @@ def test_what_is_not_for_detectors_is_refused(capsys, run, source):
     image = next((source.parent / "images").glob("test*.png"))
     for words, said in (
         (("eval", run, "--suite", "cost"), "is a detector"),
-        (("eval", run, "--sliding-window"), "--sliding-window is for segmenters"),
+        (("eval", run, "--sliding-window"), "--sliding-window is for segmentation"),
         (("predict", run, image, "--score-threshold", "2"), r"score_threshold must lie in [0, 1]"),
         (("predict", run, image, "-o", source.parent), "is a folder: name the COCO file"),
         (("eval", run, "--data", source.parent / "images"), "no box for any image"),

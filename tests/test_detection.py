@@ -11,13 +11,18 @@ from conftest import assert_losses_add_up, assert_packed_equals_single, make_ima
 from patchpack.batch import collate
 from patchpack.losses import focal_terms
 from patchpack.model.navit import NaViTConfig
-from patchpack.tasks.detection.box_ops import area, iou_and_giou, nms, to_corners
+from patchpack.tasks.detection.box_ops import (
+    area,
+    iou_and_giou,
+    nms,
+    to_center_size,
+    to_corners,
+)
 from patchpack.tasks.detection.model import (
     DetectionConfig,
     Detector,
     DetectorOutput,
-    own_places,
-    to_center_size,
+    box_bias,
 )
 from patchpack.tasks.detection.predictor import decode_detections
 
@@ -84,23 +89,23 @@ def test_a_new_detector_finds_the_patches_themselves():
     expected = torch.cat([batch.coords / grids, (batch.coords + 1) / grids], 1)
     torch.testing.assert_close(to_corners(found.boxes), expected, atol=1e-3, rtol=0)
     assert found.scores.sigmoid().mean() == pytest.approx(0.01, abs=0.005)
-    assert own_places(batch).isfinite().all()
+    assert box_bias(batch).isfinite().all()
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_what_tokens_say_is_as_of_the_image_alone(part):
+def test_packed_equals_single(part):
     module = detector()
     assert_packed_equals_single(
         lambda batch: module(batch)[part], list(module.head.parameters()), per="token"
     )
 
 
-def test_boxes_come_from_two_layers_that_bend():
+def test_boxes_come_from_two_nonlinear_layers():
     module, batch = detector(), collate(make_images(), 12)
     x = module.tokens(batch)
     for layer in module.head.hidden:
         x = F.gelu(layer(x))
-    expected = (module.head.boxes(x) + own_places(batch)).sigmoid()
+    expected = (module.head.boxes(x) + box_bias(batch)).sigmoid()
     torch.testing.assert_close(module(batch).boxes, expected)
 
 
@@ -113,7 +118,7 @@ def test_scores_and_boxes_are_not_rounded_with_the_rest():
     assert len(found.scores.unique()) == found.scores.numel()
 
 
-def test_one_object_is_told_once_and_neighbours_are_told_apart():
+def test_nms_drops_duplicates_and_keeps_neighbours():
     """Boxes that overlap by an IoU of more than a half are one object; all others are kept, best
     first, in pixels."""
     places = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.5, 0.54, 0.5, 0.5], [0.5, 0.7, 0.5, 0.5]])
@@ -158,7 +163,7 @@ def test_the_matching_is_the_cheapest_of_all():
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_weights_that_have_diverged_make_a_loss_that_says_so(wrong):
+def test_diverged_weights_give_a_loss_that_is_not_finite(wrong):
     """The loop names what is wrong; a matching that dies of it would not."""
     module = detector()
     with torch.no_grad():
@@ -206,5 +211,5 @@ def test_operations_are_those_that_pytorch_counts():
     "wrong", [{"l1_weight": -1.0}, {"focal_alpha": 2.0}, {"focal_gamma": -0.1}]
 )
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"must not be negative|must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"must be at least 0|must lie in \[0, 1\]"):
         DetectionConfig(**wrong)

@@ -1,4 +1,4 @@
-"""Clips from files to labels: training, judging, predicting, beginning with a model of images."""
+"""Clips from files to labels: training, evaluating, predicting, and --init from an image model."""
 
 import json
 from dataclasses import replace
@@ -18,10 +18,11 @@ from patchpack.data.records import BadDataset
 from patchpack.demo.motions import CLASSES as MOTIONS
 from patchpack.demo.motions import draw_video as motion
 from patchpack.evaluation import data_of, evaluate
+from patchpack.inference.model_spec import ModelSpec
 from patchpack.model.positions import Factorized, Rotary
 from patchpack.run import start
 from patchpack.tasks.classification.options import ClassificationEvalOptions
-from patchpack.tasks.classification.task import Classification
+from patchpack.tasks.classification.task import build
 from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
 from patchpack.tasks.initialize import initialize_from_run
 from runs import assert_resumes_exactly, tiny
@@ -125,7 +126,6 @@ def test_predict_and_embed_take_videos_folders_and_what_cannot_be_read(capsys, r
 
 def test_what_a_model_of_clips_cannot_do_is_said(capsys, run, root, tmp_path):
     for words, message in [
-        (("eval", run, "--suite", "cost"), "it is a classifier of clips|is a classifier of clips"),
         (("predict", run, tmp_path), "holds no clips"),
         (("predict", run, tmp_path / "away.mp4"), "there is no such file"),
         (("predict", run, root / "test", "--views", "0"), "at least one view"),
@@ -147,10 +147,10 @@ def test_views_are_for_clips(capsys, tmp_path):
     start(tiny(images, tmp_path / "run", steps=2), live=False)
     for words in (("eval", tmp_path / "run"), ("predict", tmp_path / "run", images / "test")):
         status, _, err = patchpack(capsys, *words, "--views", 2)
-        assert status == 2 and "--views is for classifiers of clips" in err
+        assert status == 2 and "--views is for video classifiers" in err
     video = write_video(tmp_path / "a.mp4", film("left", np.random.default_rng(0)))
     status, _, err = patchpack(capsys, "predict", tmp_path / "run", video)
-    assert status == 2 and "is a video, which a model of clips takes" in err
+    assert status == 2 and "is a video, and this model takes images" in err
 
 
 def test_a_run_of_clips_resumes_to_the_bit(root, tmp_path):
@@ -161,7 +161,7 @@ def test_images_are_no_clips_and_are_refused(tmp_path):
     images = write_folder(tmp_path / "images", {"train": 8, "val": 4})
     for path in (images / "train").rglob("*.png"):
         path.rename(images / "train" / path.name)
-    with pytest.raises(BadDataset, match=r"no labels to learn: expected .*mp4"):
+    with pytest.raises(BadDataset, match=r"no class labels: expected .*mp4"):
         start(tiny_clips(images, tmp_path / "run"), live=False)
 
 
@@ -186,7 +186,7 @@ def test_a_model_of_images_becomes_one_of_clips_that_says_the_same_of_still_ones
     )  # fmt: skip
     paths, folders = still(tmp_path / "still", images)
     for how in ("central", "average"):
-        task = Classification.build(SimpleJob(clips, before.spec.classes))
+        task = build(ModelSpec(model=clips.model, task=clips.task, classes=before.spec.classes))
         assert initialize_from_run(task, config.out, lambda spec: True, how)
         batch = pp.pack_clips(folders, clips.model.tubelets)
         image_batch = pp.pack(paths, patch_size=4)
@@ -196,13 +196,6 @@ def test_a_model_of_images_becomes_one_of_clips_that_says_the_same_of_still_ones
         # Twice two frames are twice the tokens of the image, all of them equal in pairs.
         assert torch.allclose(found, expected, atol=1e-5)
         assert not torch.allclose(expected[0], expected[1], atol=1e-3)
-
-
-class SimpleJob:
-    """Just enough of a job to build its module."""
-
-    def __init__(self, config, classes) -> None:
-        self.config, self.classes, self.task = config, classes, config.task
 
 
 def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp_path):
@@ -235,9 +228,9 @@ def test_a_run_of_clips_begins_with_one_of_images_or_says_why_not(root, run, tmp
         config, out=tmp_path / "turned", model=replace(config.model, positions=Rotary())
     )
     start(rot90, live=False)
-    with pytest.raises(CheckpointError, match="positions are rotary, and know no time"):
+    with pytest.raises(CheckpointError, match="positions are rotary, which have no time"):
         start(replace(clips, out=tmp_path / "never", init=rot90.out), live=False)
-    with pytest.raises(CheckpointError, match="takes clips, and this model takes images"):
+    with pytest.raises(CheckpointError, match="is a video model, and this model takes images"):
         start(replace(config, out=tmp_path / "back", init=run), live=False)
 
 

@@ -64,7 +64,7 @@ def test_a_frozen_backbone_is_a_linear_probe(root, pretrained, tmp_path):
     after = load(list_checkpoints(tmp_path / "probe" / "checkpoints", "last")[0]).tensors["model"]
     same = {name for name in best if torch.equal(best[name], after[name])}
     assert set(best) - same == {"head.weight", "head.bias"}
-    with pytest.raises(ValueError, match="lock_trunk needs init"):
+    with pytest.raises(ValueError, match="freeze_backbone needs init"):
         replace(config, init=None)
 
 
@@ -171,12 +171,12 @@ def test_a_resized_time_table_keeps_its_embeddings():
 def test_weights_that_do_not_fit_are_rejected_with_options(root, pretrained, tmp_path):
     config = tiny(root, tmp_path / "run", steps=1)
     wider = replace(config, model=replace(config.model, dim=32), init=pretrained)
-    message = r"another model \(dim 16, not 32\): give --model.dim 16"
+    message = r"another architecture \(dim 16, not 32\): give --model.dim 16"
     with pytest.raises(CheckpointError, match=message):
         start(wider, live=False)
     other = replace(config.model, activation="gelu_tanh", bias=not config.model.bias)
     message = "give --model.(no-)?bias --model.activation gelu$"
     with pytest.raises(CheckpointError, match=message):
         start(replace(config, model=other, init=pretrained), live=False)
-    with pytest.raises(CheckpointError, match="holds no weights to begin with"):
+    with pytest.raises(CheckpointError, match="holds no checkpoint `best`"):
         start(replace(config, init=tmp_path), live=False)

@@ -105,7 +105,7 @@ def test_it_is_asked_for_other_names(capsys, run, source):
     status, out, _ = patchpack(capsys, *words)
     assert status == 0 and {b["label"] for b in json.loads(out)["boxes"]} == {"red stripes"}
     words = ("predict", run, images[0], "--labels", "bolt", "bolt")
-    assert "'bolt' stands twice" in patchpack(capsys, *words)[2]
+    assert "class names must be unique: 'bolt' repeats" in patchpack(capsys, *words)[2]
     with pytest.raises(ValueError, match="is empty"):
         model.predict(images, ["box", " "])
 
@@ -131,9 +131,9 @@ def test_what_reads_no_names_is_refused(source, towers, run, tmp_path):
         start(replace(config, init=None), live=False)
     plain = replace(config, out=tmp_path / "plain", init=None, task=DetectionConfig())
     start(replace(plain, train=replace(plain.train, steps=1)), live=False)
-    with pytest.raises(BadDataset, match="reads no texts"):
+    with pytest.raises(BadDataset, match="has no text tower"):
         start(replace(config, init=tmp_path / "plain"), live=False)
-    with pytest.raises(ValueError, match="knows its own classes alone: box, disc"):
+    with pytest.raises(ValueError, match="has fixed classes, and takes no --labels: box, disc"):
         pp.load(tmp_path / "plain").predict([np.zeros((9, 9, 3), np.uint8)], ["dog"])
     with pytest.raises(CheckpointError, match=r"no valid checkpoint"):
         start(replace(config, init=tmp_path / "nothing"), live=False)

@@ -194,11 +194,11 @@ def test_operations_are_those_that_pytorch_counts(decoder):
 
 def test_wrong_settings_are_refused():
     for wrong in ({"dice_weight": -1.0}, {"class_weights": (-1.0,)}):
-        with pytest.raises(ValueError, match="must not be negative"):
+        with pytest.raises(ValueError, match="must be at least 0"):
             SegmentationConfig(**wrong)
     with pytest.raises(ValueError, match="must not all be 0"):
         SegmentationConfig(class_weights=(0.0, 0.0))
-    with pytest.raises(ValueError, match="'a' stands twice"):
+    with pytest.raises(ValueError, match="class names must be unique: 'a' repeats"):
         SegmentationConfig(classes=("a", "b", "a"))
     with pytest.raises(ValueError, match="2 class_weights for 3 classes"):
         SegmentationConfig(classes=("a", "b", "c"), class_weights=(1.0, 2.0))

@@ -1,4 +1,4 @@
-"""Segmentation from files to masks: training, judging, predicting, and whatever is wrong."""
+"""Segmentation from files to masks: training, evaluating, predicting, and whatever is wrong."""
 
 import itertools
 import json
@@ -146,7 +146,7 @@ def test_neighbouring_windows_share_a_quarter(size):
             assert end - begin >= 0.25 * parts[0][side] - 1
 
 
-def test_operations_of_judging_are_those_of_what_was_shown(run):
+def test_cost_counts_the_operations_of_the_forward_passes(run):
     model, data = pp.load(run), data_of(run, split="test")
     shown: list[int] = []
     forward = model.model.forward
@@ -205,11 +205,11 @@ def test_exif_orientation_applies_to_masks(tmp_path):
 def test_classes_that_nothing_can_be_told_of_are_said(root, tmp_path, capsys):
     config = tiny_segmenter(root, tmp_path / "run", steps=1, ignore_index=0)
     start(config, live=False)
-    assert "task.ignore is the number of 'ground'" in capsys.readouterr().err
+    assert "task.ignore_index is the class 'ground'" in capsys.readouterr().err
     copy = write_scenes(tmp_path / "some", {"train": 5, "val": 2})
     for mask in copy.glob("masks/val/*.png"):
         save(mask, np.full(read_size(mask), 7, np.uint8))
-    with pytest.raises(BadDataset, match="no pixel of the masks of the validation split"):
+    with pytest.raises(BadDataset, match=r"no pixel of the masks of .*/some has a class"):
         start(tiny_segmenter(copy, tmp_path / "out", steps=1, ignore_index=7), live=False)
 
 
@@ -333,7 +333,7 @@ def test_data_without_masks_or_names_say_what_is_expected(folder, tmp_path):
     (copy / "classes.json").unlink()
     with pytest.raises(BadDataset, match=r"task\.classes"):
         read_classes(copy)
-    with pytest.raises(BadDataset, match="may hold 2 to 255 classes, not 1"):
+    with pytest.raises(BadDataset, match="may have 2 to 255 classes, not 1"):
         start(tiny_segmenter(copy, tmp_path / "out", classes=("a",)), live=False)
     with pytest.raises(BadDataset, match="2 class_weights for 3 classes: ground"):
         (copy / "classes.json").write_text('["ground", "box", "disc"]')
@@ -344,13 +344,13 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root, tmp_path):
     image = root / "images" / "test" / "000.png"
     for words, said in (
         (("eval", run, "--suite", "cost"), "is a segmenter"),
-        (("search", run, root, "x"), "is a segmenter: it reads no texts"),
+        (("search", run, root, "x"), "is a segmenter: it does not embed texts"),
         (("eval", run, "--split", "nothing"), "no split 'nothing'"),
         (("predict", run, image, "-o", image), "is a file: name a folder"),
-        (("predict", run, image, "--labels", "cat"), "--labels is for models of images and texts"),
-        (("predict", run, image, "--score-threshold", "0.5"), "--score-threshold is for detectors"),
+        (("predict", run, image, "--labels", "cat"), "--labels is for contrastive, detection"),
+        (("predict", run, image, "--score-threshold", "0.5"), "--score-threshold is for detection"),
         (("predict", run, image, "-o", image / "masks"), "is a file: name a folder"),
-        (("predict", run, image, "-o", image.parent), "000.png is there already"),
+        (("predict", run, image, "-o", image.parent), "000.png exists, and is not overwritten"),
         (("eval", run, "--views", "2"), "--views is for classifiers of clips"),
         (("eval", run, "--attributes", "age"), "--attributes needs --suite"),
         (
@@ -366,10 +366,10 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root, tmp_path):
     assert status == 0 and json.loads(out)["shape"] == [58, 16]  # of images, and not of masks
     (tmp_path / "000.png").symlink_to(tmp_path / "away.png")
     status, _, err = patchpack(capsys, "predict", run, image, "-o", tmp_path)
-    assert status == 2 and "000.png is there already" in err
+    assert status == 2 and "000.png exists, and is not overwritten" in err
 
 
-def test_unreadable_images_are_left_out_and_named_when_judged(run, tmp_path):
+def test_eval_names_unreadable_images(run, tmp_path):
     copy = write_scenes(tmp_path / "some", {"test": 6})
     (copy / "images" / "test" / "003.png").write_bytes(
         (copy / "images" / "test" / "003.png").read_bytes()[:90]

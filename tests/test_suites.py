@@ -60,7 +60,7 @@ def test_all_suites_make_one_report(capsys, run, tmp_path):
 def test_what_was_said_is_kept_and_not_asked_again(capsys, run, tmp_path, monkeypatch):
     words = ("eval", run, "--suite", "calibration", "--budgets", 4, "--out", tmp_path, "--json")
     first = patchpack(capsys, *words)
-    kept = sorted((run / cache.KEPT).iterdir())
+    kept = sorted((run / cache.FOLDER).iterdir())
     second = patchpack(capsys, *words)
     assert first[1] == second[1] and "images at 4 tokens" in first[2] and second[2] == ""
     for path in kept:
@@ -198,7 +198,7 @@ def test_label_maps(capsys, run, root, tmp_path):
             (other / split / new).symlink_to(root / split / old)
     words = ["eval", run, "--suite", "calibration", "--budgets", 36, "--data", other, "--json",
              "--out", tmp_path]  # fmt: skip
-    assert "a --label-map says which" in patchpack(capsys, *words)[2]
+    assert "with --label-map" in patchpack(capsys, *words)[2]
     names = tmp_path / "map.json"
     names.write_text(json.dumps({"rows": "across", "columns": "along", "dots": "plain"}))
     status, out, _ = patchpack(capsys, *words, "--label-map", names)
@@ -208,7 +208,7 @@ def test_label_maps(capsys, run, root, tmp_path):
     )
     assert status == 0 and mapped == pytest.approx(expected)
     names.write_text("[]")
-    assert "must be an object of texts" in patchpack(capsys, *words, "--label-map", names)[2]
+    assert "must be a JSON object of strings" in patchpack(capsys, *words, "--label-map", names)[2]
 
 
 WRONG = [

@@ -55,10 +55,13 @@ _HOMES = {
     "model.presets": ("list_models", "model_config"),
     "model.video": ("VideoConfig", "inflate"),
     "tasks.classification.model": ("Classifier", "create_model"),
+    "tasks.classification.predictor": ("ClassificationPredictor",),
+    "tasks.classification.video_predictor": ("VideoClassificationPredictor",),
     "tasks.contrastive.predictor": ("ImageTextPredictor",),
     "tasks.detection.model": ("Detector",),
     "tasks.detection.predictor": ("DetectionPredictor",),
     "tasks.segmentation.model": ("Segmenter",),
+    "tasks.segmentation.predictor": ("SegmentationPredictor",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -67,7 +70,10 @@ __all__ = list(_HOME_OF)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'patchpack' has no attribute {name!r}")
+        from patchpack.old_names import PYTHON
+
+        hint = f": it is now {PYTHON[name]}" if name in PYTHON else ""
+        raise AttributeError(f"module 'patchpack' has no attribute {name!r}{hint}")
     return getattr(import_module(f"patchpack.{_HOME_OF[name]}"), name)
 
 

@@ -13,13 +13,14 @@ from patchpack.inference.model_spec import input_spec
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.model.video import Inflation, VideoConfig
+from patchpack.old_names import renamed_python
 from patchpack.serialization import ConfigError
 from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.tasks.registry import TASKS, task_of
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
-Task = Union[tuple(task.config for task in TASKS)]  # pyrefly: ignore
+Task = Union[tuple(task.config for task in TASKS)]  # noqa: UP007 pyrefly: ignore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,8 @@ class RunConfig:
     """Everything about a run; saved with it as config.json."""
 
     out: Path = Path("runs/run")  # run folder, which must not hold a run yet
-    init: Path | None = (
-        None  # run folder whose best weights initialize the model; None: random weights
-    )
+    init: Path | None = None
+    """Run folder whose best weights initialize the model; None: random weights."""
     inflate: Inflation = "central"
     """How patches of an image model become tubelets with --init; central: the middle frame alone,
     average: all frames equally."""
@@ -69,8 +69,9 @@ class RunConfig:
         tubelets = sampling.max_frames // model.tubelets[0].frames
         if model.time_coordinates == "absolute" and tubelets > model.time_table_size:
             raise ValueError(
-                f"{sampling.max_frames} frames are {tubelets} tubelets, but model.time_table_size is "
-                f"{model.time_table_size}: raise it, or lower data.frames.frames"
+                f"{sampling.max_frames} frames are {tubelets} tubelets, but "
+                f"model.time_table_size is {model.time_table_size}: raise it, "
+                f"or lower data.frames.frames"
             )
         sampling.patches_for_tokens(self.data.evaluation_tokens(self.input))
 
@@ -82,7 +83,13 @@ def load_recipe(path: Path) -> RunConfig:
     """
     if not path.is_file():
         raise ConfigError(f"there is no recipe {path}")
-    config = runpy.run_path(str(path)).get("config")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except (ImportError, TypeError) as error:
+        if not (renamed := renamed_python(str(error))):
+            raise
+        names = "".join(f"; {old!r} is now {new!r}" for old, new in renamed)
+        raise ConfigError(f"{path}: {error}{names}") from error
     if not isinstance(config, RunConfig):
         raise ConfigError(f"{path} is not a recipe: it defines no `config` that is a RunConfig")
     return config

@@ -1,10 +1,12 @@
-"""Names of earlier versions, so that their runs and checkpoints still load.
+"""Names of earlier versions: their runs load, their commands and recipes fail with the new name.
 
 One table per category: types, fields and values of configs, tensors and state of checkpoints, files
-of a run folder. A rename adds one entry here and nothing elsewhere.
+of a run folder, and what users write in commands, recipes and programs. A rename adds one entry
+here and nothing elsewhere.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Dataclass names in "type", old → current.
@@ -74,6 +76,76 @@ TENSOR_PARTS = {"trunk": "backbone", "of_patches": "patch_proj", "of_classes": "
 STATE = {"card": "model_spec"}
 # File of a run folder, current → old.
 FILES = {"operating_point.json": "serving.json", "text_tower.json": "towers.json"}
+
+# Options of commands, old → current.
+OPTIONS = {
+    "at": "robustness_tokens",
+    "least": "score_threshold",
+    "max_boxes": "max_detections",
+    "shifted": "shifted_data",
+    "windowed": "sliding_window",
+}
+# Names that programs and recipes import, old → current.
+PYTHON = {
+    "BoxModel": "DetectionPredictor",
+    "ClipPredictor": "VideoClassificationPredictor",
+    "DataConfig": "patchpack.data.config.DataConfig",
+    "Matcher": "ImageTextPredictor",
+    "PixelModel": "SegmentationPredictor",
+    "Predictor": "ClassificationPredictor",
+    "RunConfig": "patchpack.config.RunConfig",
+    "patchpack.data.augment": "patchpack.data.transforms.augment",
+    "patchpack.data.dropping": "patchpack.data.packing.dropping",
+    "patchpack.data.frames": "patchpack.data.video.frame_sampling",
+    "patchpack.data.resolution": "patchpack.data.packing.resolution",
+    "patchpack.heads": "patchpack.tasks",
+    "patchpack.judge": "patchpack.evaluation",
+    "patchpack.recipe": "patchpack.config",
+    "patchpack.serve": "patchpack.loading",
+    "patchpack.suites": "patchpack.evaluation.suites",
+}
+# Section of the options of `train` → the dataclasses whose fields they are.
+SECTIONS = {
+    "data": ("DataConfig",),
+    "data.loader": ("LoaderConfig",),
+    "data.augment": ("Augment",),
+    "model": ("EncoderConfig", "VideoConfig"),
+    "model.positions": ("Factorized",),
+    "optim": ("OptimConfig",),
+    "task": ("ContrastiveConfig", "DetectionConfig", "SegmentationConfig"),
+    "task.text": ("EncoderConfig",),
+    "train": ("TrainConfig",),
+}
+
+
+def renamed_options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Old and new form of each option with an old name: `--optim.clip`, `data.frames:every`."""
+    renamed = []
+    for word in words:
+        option = word.partition("=")[0]
+        if option.startswith("--"):
+            section, dot, name = option[2:].rpartition(".")
+            fields = {o: n for cls in SECTIONS.get(section, ()) for o, n in FIELDS[cls].items()}
+            new = (fields if section else OPTIONS).get(name.replace("-", "_"))
+            if new:
+                renamed.append((option, f"--{section}{dot}{new.replace('_', '-')}"))
+        else:
+            section, colon, name = option.rpartition(":")
+            types = {_kebab(old): _kebab(new) for old, new in TYPES.items()}
+            if colon and name in types:
+                renamed.append((option, f"{section}:{types[name]}"))
+    return renamed
+
+
+def renamed_python(message: str) -> list[tuple[str, str]]:
+    """Old and new form of each old name that an error message quotes."""
+    fields = {old: new for fields in FIELDS.values() for old, new in fields.items()}
+    table = fields | TYPES | PYTHON
+    return [(name, table[name]) for name in re.findall(r"'([\w.]+)'", message) if name in table]
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
 def current_fields(cls: type, data: Mapping[str, object]) -> dict[str, object]:

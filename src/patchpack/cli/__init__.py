@@ -29,6 +29,7 @@ from patchpack.cli.predict import PredictOptions, run_predict
 from patchpack.cli.search import Search, run_search
 from patchpack.cli.train import run_train
 from patchpack.data.records import BadDataset
+from patchpack.old_names import renamed_options
 from patchpack.train.loop import Stopped, TrainingError
 
 VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
@@ -66,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             options, args=words[1:], prog=prog, config=(tyro.conf.CascadeSubcommandArgs,)
         )
         sys.exit(function(parsed) or 0)
+    except SystemExit as error:  # of the parser, which has printed why
+        if error.code == 2:
+            for old, new in renamed_options(words):
+                print(f"patchpack: {old} is now {new}", file=sys.stderr)
+        raise
     except Stopped as stop:
         print(f"patchpack: {stop}; continue with: patchpack train --resume {stop.folder}",
               file=sys.stderr)  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train a small NaViT and a square ViT on generated images, compare them, and write a report."""
+    """Train a small NaViT and a square ViT on generated images, and write a report of both."""
 
     out: Path = Path("demo")  # folder for the images, the runs and report.html
     steps: int = 400  # optimizer steps of the NaViT; the square ViT gets the same compute

@@ -36,10 +36,14 @@ class Eval:
     of predictions next to the ground truth; with --suite, a report on cost, calibration,
     robustness, few-shot accuracy and fairness."""
 
-    run: Positional[Path]  # run folder
-    data: Path | None = None  # image folder, COCO file or manifest; without it, the data of the run
-    split: str = "test"  # split to evaluate on
-    where: tuple[str, ...] = ()  # manifest filters "column=value"; an image must match all of them
+    run: Positional[Path]
+    """Run folder."""
+    data: Path | None = None
+    """Image folder, COCO file or manifest; without it, the data of the run."""
+    split: str = "test"
+    """Split to evaluate on."""
+    where: tuple[str, ...] = ()
+    """Manifest filters "column=value"; an image must match all of them."""
     budgets: tuple[int, ...] = ()
     """Maximum tokens per image, one or more; without it, the budget of evaluation in training."""
     suite: str = ""
@@ -52,21 +56,25 @@ class Eval:
     min_accuracy: float | None = None
     """Minimum accuracy on the split val, 0 to 1: save the cheapest budget or cascade that reaches
     it for predict."""
-    fit_temperature: bool = (
-        False  # fit the temperature of the logits on val, and save it for predict
-    )
+    fit_temperature: bool = False
+    """Fit the temperature of the logits on val, and save it for predict."""
     robustness_tokens: int | None = None
     """Maximum tokens per image in the suite robustness; without it, the largest budget."""
-    severities: tuple[int, ...] = SEVERITIES  # severities of corruptions, 1 to 5
+    severities: tuple[int, ...] = SEVERITIES
+    """Severities of corruptions, 1 to 5."""
     shifted_data: Path | None = None
     """Dataset of the same classes from another source, for the suite robustness."""
-    attributes: tuple[str, ...] = ()  # manifest columns to probe, for the suite fairness
-    label_map: Path | None = None  # JSON file {class of the data: class of the model}
-    out: Path | None = None  # folder for the results; without it, the run folder
+    attributes: tuple[str, ...] = ()
+    """Manifest columns to probe, for the suite fairness."""
+    label_map: Path | None = None
+    """JSON file {class of the data: class of the model}."""
+    out: Path | None = None
+    """Folder for the results; without it, the run folder."""
     max_bad_fraction: float | None = None
     """Share of unreadable images above which evaluation stops, 0 to 1; without it, that of the
     run."""
-    json: bool = False  # print JSON
+    json: bool = False
+    """Print JSON."""
 
 
 EvalOptions = with_task_options(Eval, lambda task: task.eval_options)

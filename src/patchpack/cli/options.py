@@ -1,7 +1,7 @@
 """One set of options for all tasks: a verb offers every task's, and rejects those of other tasks.
 
 Option dataclasses of tasks are merged by inheritance, so that an option that several tasks have is
-one option, with one help text.
+one option, with one help text: a docstring below the field, as comments of a merged class are lost.
 """
 
 from collections.abc import Callable, Sequence

@@ -24,14 +24,16 @@ class Predict:
     """Predict labels with probabilities (classification, contrastive), the class of every pixel
     (segmentation) or boxes (detection) for image or video files."""
 
-    run: Positional[Path]  # run folder
+    run: Positional[Path]
+    """Run folder."""
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE...")]
     """Image or video files, or folders of them."""
     max_tokens: int | None = None
     """Cost dial: maximum tokens per image or clip; without it, the saved operating point."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """Folder for predicted masks (segmentation), or COCO file for predicted boxes (detection)."""
-    json: bool = False  # print one JSON object per image
+    json: bool = False
+    """Print one JSON object per image."""
 
 
 PredictOptions = with_task_options(Predict, lambda task: task.predict_options)

@@ -28,9 +28,8 @@ class Search:
     top: int = 8  # images per query
     max_tokens: int | None = None
     """Cost dial: maximum tokens per image; without it, the budget of evaluation in training."""
-    picture: Path | None = (
-        None  # image file for the results; without it, search.png in the run folder
-    )
+    picture: Path | None = None
+    """Image file for the results; without it, search.png in the run folder."""
     json: bool = False  # print one JSON object per query
 
 

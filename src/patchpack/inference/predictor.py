@@ -22,7 +22,6 @@ from patchpack.data.pack import AnyImage, check_list, image_key, to_patches
 from patchpack.data.packing.resolution import Resolution
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.inference.operating_point import OperatingPoint
-from patchpack.model.navit import forward_flops
 
 PACK_TOKENS = 8192  # maximum tokens per forward pass, but for a single larger image
 P = TypeVar("P", Patches, ClipPatches)
@@ -110,7 +109,7 @@ class Predictor:
 
     def flops(self, lengths: Sequence[int]) -> int:
         """Operations of one forward pass over images of these token counts."""
-        return forward_flops(self.spec.model, lengths)
+        return self.model.flops(lengths)  # pyrefly: ignore
 
     def precision(self) -> torch.autocast:
         """Autocast to the dtype that the model was trained in."""

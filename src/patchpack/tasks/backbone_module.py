@@ -62,6 +62,10 @@ class BackboneModule(nn.Module):
         """Tokens and pooled vectors of the backbone."""
         return self.backbone.encode(batch, attend)
 
+    def flops(self, lengths: Sequence[int]) -> int:
+        """Operations of one forward pass over images of these token counts."""
+        return self.backbone_flops(lengths)
+
     def backbone_flops(self, lengths: Sequence[int]) -> int:
         """Operations of the backbone's forward pass, as far as this task needs it."""
         return forward_flops(self.backbone.config, lengths)

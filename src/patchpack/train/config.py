@@ -10,15 +10,13 @@ class TrainConfig:
 
     steps: int = 1000  # optimizer steps, unless --train.flops or --train.seconds is given
     flops: float | None = None  # operations after which the run ends; None: no such limit
-    seconds: float | None = (
-        None  # seconds after which the run ends, evaluation included; None: no limit
-    )
+    seconds: float | None = None
+    """Seconds after which the run ends, evaluation included; None: no limit."""
     grad_accumulation: int = 1  # packs per optimizer step on each device
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of matrix products; auto: bfloat16 where the hardware multiplies it fast."""
-    freeze_backbone: bool = (
-        False  # train the head alone on the backbone of --init (linear probe, LiT)
-    )
+    freeze_backbone: bool = False
+    """Train the head alone on the backbone of --init (linear probe, LiT)."""
     ema: float = 0.0  # decay per step of the averaged weights that are evaluated and kept; 0: none
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -2,9 +2,9 @@
 
     packs → Σ loss → backward → ÷ global count → clip → optimizer → log → evaluate → save
 
-The task module computes `loss(batch) -> (sum, count)`. Gradients of the sums are added over packs and
-ranks and divided once, by the count over all of them (images, pixels, objects), so N processes take
-the step that a single process would take with all the packs.
+The task module computes `loss(batch) -> (sum, count)`. Gradients of the sums are added over packs
+and ranks and divided once, by the count over all of them (images, pixels, objects), so N processes
+take the step that a single process would take with all the packs.
 
 Every random number of a step follows from (seed, step, rank), and every pack from (seed, epoch,
 step): the state of a run is its weights, its optimizer and its progress.
@@ -158,7 +158,7 @@ class Trainer:
         return loss
 
     def _update(self, loss: Tensor, count: float, batches: list[PackedBatch]) -> None:
-        """Divide by the global count, clip and step; DDP has averaged over ranks, which is undone."""
+        """Divide by the global count, clip and step; undoes the mean that DDP takes over ranks."""
         grads = [p.grad for p in self.task.parameters() if p.grad is not None]
         scale = self.world.size / count
         self.grad_norm = get_total_norm(grads) * scale
@@ -214,7 +214,7 @@ class Trainer:
         progress.seconds += totals.seconds / self.world.size
 
     def _find_nonfinite_images(self, step: "Step") -> str:
-        """The error message for a step: which images of this rank have a loss that is not finite."""
+        """The error message of a step: the images of this rank whose loss is not finite."""
         self.task.eval()
         nonfinite, total = [], 0
         with torch.no_grad(), autocast(self.world.device, self.dtype):
@@ -230,7 +230,10 @@ class Trainer:
         if nonfinite:
             return f"{where}; images whose own loss is not finite: {', '.join(nonfinite[:10])}"
         keys = ", ".join(key for batch in step.batches for key in batch.keys[:5])
-        return f"{where} or its gradient is not finite, for no single image; images of the step: {keys}, …"
+        return (
+            f"{where} or its gradient is not finite, for no single image; "
+            f"images of the step: {keys}, …"
+        )
 
     def save(self, parent: Path, name: str, extra: dict, keep: int) -> None:
         """Save a checkpoint; `best` holds the weights to use, `last` all that resume needs."""

@@ -17,14 +17,16 @@ from patchpack.tasks.task import LabelScorer
 class TopOptions:
     """How many labels to give."""
 
-    top: int = 5  # labels per image
+    top: int = 5
+    """Labels per image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions:
     """Views of a clip."""
 
-    views: int = 1  # views per clip at evenly spaced start times, whose logits are averaged
+    views: int = 1
+    """Views per clip at evenly spaced start times, whose logits are averaged."""
 
 
 @dataclass(frozen=True, kw_only=True)

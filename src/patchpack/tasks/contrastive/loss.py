@@ -4,7 +4,7 @@ Image i belongs to text i; every other text of the step, on any process, is a ne
 
               texts of all processes
     images  ┌──────────────────────────┐
-    of this │ a chunk of rows at a time│   forward: log-sum-exp of rows, running log-sum-exp of columns
+    of this │ a chunk of rows at a time│   forward: log-sum-exp of rows, and of columns so far
     process │                          │   backward: the chunk recomputed, its gradient added
             └──────────────────────────┘
 
@@ -37,8 +37,8 @@ Scalar = Float[Tensor, ""]
 def softmax_contrastive(images: Vectors, texts: Vectors, scale: Scalar) -> Loss:
     """Softmax cross-entropy of each image with its text and of each text with its image, halved.
 
-    Logits are scale · images · textsᵀ (Radford et al., arXiv 2103.00020, Fig. 3); in chunks as in the
-    paper (arXiv 2307.06304, §2.2).
+    Logits are scale · images · textsᵀ (Radford et al., arXiv 2103.00020, Fig. 3); in chunks as in
+    the paper (arXiv 2307.06304, §2.2).
     """
     return _loss(images, texts, scale, torch.zeros_like(scale), "softmax")
 

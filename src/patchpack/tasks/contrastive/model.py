@@ -52,7 +52,8 @@ class ContrastiveConfig(TaskConfig):
             raise ValueError(f"dim must be at least 1, not {self.dim}")
         if not 0 < self.init_logit_scale <= self.max_logit_scale:
             raise ValueError(
-                f"init_logit_scale must lie in (0, {self.max_logit_scale:g}], not {self.init_logit_scale}"
+                f"init_logit_scale must lie in (0, {self.max_logit_scale:g}], "
+                f"not {self.init_logit_scale}"
             )
 
 
@@ -96,7 +97,7 @@ class Contrastive(BackboneModule):
         return softmax_contrastive(images, captions, self.scale)
 
     def training_flops(self, batch: PackedBatch) -> int:
-        """Operations of a forward and a backward pass, with the loss over the pairs of this pack."""
+        """Operations of a forward and a backward pass, and of the loss over this pack's pairs."""
         c, model, n = self.config, self.backbone.config, batch.num_images
         texts = text_flops(c.text, batch.texts.lengths) if batch.texts else 0
         projections = 2 * n * c.dim * (model.dim + c.text.dim)

@@ -26,16 +26,16 @@ from patchpack.tasks.task import LabelScorer
 class LabelsOptions:
     """Class names given as text."""
 
-    labels: tuple[
-        str, ...
-    ] = ()  # class names to choose from or to detect, for models that read text
+    labels: tuple[str, ...] = ()
+    """Class names to choose from or to detect, for models that read texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateOptions:
     """Prompts around a class name."""
 
-    templates: Path | None = None  # file of prompts, one per line, with {} in place of a class name
+    templates: Path | None = None
+    """File of prompts, one per line, with {} in place of a class name."""
 
 
 @dataclass(frozen=True, kw_only=True)

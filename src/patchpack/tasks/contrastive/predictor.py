@@ -19,6 +19,7 @@ from patchpack.data.pack import AnyImage
 from patchpack.data.tokenizer import tokenize_and_pack
 from patchpack.inference.labels import LabelPrediction, top_predictions
 from patchpack.inference.predictor import Predictor, Unreadable
+from patchpack.tasks.backbone_module import check_unique_class_names
 
 TEXTS_PER_BATCH = 1024
 PLAIN = ("{}",)  # the prompt template of a bare class name
@@ -66,9 +67,11 @@ class ImageTextPredictor(Predictor):
     ) -> Float[np.ndarray, "label dim"]:
         """The embedding of each class: the mean over its name in each template, of length 1.
 
-        Radford et al. (arXiv 2103.00020), §3.1.4. Raises ValueError for a template without "{}".
+        Radford et al. (arXiv 2103.00020), §3.1.4. Raises ValueError for a template without "{}",
+        and for names that repeat.
         """
         check_templates(templates)
+        check_unique_class_names(names)
         if not names:
             raise ValueError("no classes were given")
         texts = [template.replace("{}", name) for name in names for template in templates]

@@ -50,9 +50,8 @@ class DetectionConfig(TaskConfig):
     class_weight: float = 2.0  # weight of the focal loss of classes (arXiv 2010.04159)
     l1_weight: float = 5.0  # weight of the L1 loss of box centers and sizes
     giou_weight: float = 2.0  # weight of the generalized IoU loss
-    focal_alpha: float = (
-        0.25  # weight of positives in the focal loss, 0 to 1; negatives get the rest
-    )
+    focal_alpha: float = 0.25
+    """Weight of positives in the focal loss, 0 to 1; negatives get the rest."""
     focal_gamma: float = 2.0  # focusing exponent of the focal loss; 0: cross-entropy
 
     def __post_init__(self) -> None:

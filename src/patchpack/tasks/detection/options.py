@@ -18,14 +18,16 @@ from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, Box, DetectionP
 class DetectionPredictOptions(LabelsOptions):
     """Options of `predict` for detectors."""
 
-    score_threshold: float = SCORE_THRESHOLD  # minimum score of a reported box, 0 to 1
+    score_threshold: float = SCORE_THRESHOLD
+    """Minimum score of a reported box, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionEvalOptions:
     """Options of `eval` for detectors."""
 
-    max_detections: int = MAX_DETECTIONS  # detections per image that count for average precision
+    max_detections: int = MAX_DETECTIONS
+    """Detections per image that count for average precision."""
 
 
 def predict(

@@ -24,6 +24,7 @@ from patchpack.data.pack import AnyImage, check_list, to_pixels
 from patchpack.data.tokenizer import tokenize_and_pack
 from patchpack.inference.predictor import Predictor, Unreadable, skip_unreadable
 from patchpack.metrics.detection import Detections
+from patchpack.tasks.backbone_module import check_unique_class_names
 from patchpack.tasks.contrastive.model import ContrastiveConfig
 from patchpack.tasks.detection.box_ops import nms, to_corners
 from patchpack.tasks.detection.model import DetectorOutput
@@ -117,7 +118,8 @@ class DetectionPredictor(Predictor):
 
     def embed_classes(self, names: Sequence[str]) -> Float[Tensor, "label dim"]:
         """The embeddings of class names; raises ValueError for a detector of fixed classes, and
-        for an empty name."""
+        for names that are empty or repeat."""
+        check_unique_class_names(names)
         text_tower, tokenizer = self.spec.text_tower, self.spec.tokenizer
         if not isinstance(text_tower, ContrastiveConfig) or tokenizer is None:
             raise ValueError(

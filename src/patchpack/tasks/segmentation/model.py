@@ -54,7 +54,7 @@ class SegmentationConfig(TaskConfig):
     """Classes, decoder and loss of a segmenter."""
 
     classes: tuple[str, ...] = ()
-    """Class names of the mask values 0, 1, 2 …; without it, those of classes.json beside the data."""
+    """Class names of the mask values 0, 1, 2 …; empty: those of classes.json beside the data."""
     ignore_index: int | None = None  # mask value of pixels without a class, in loss and metrics
     # Decoder from tokens to class scores.
     decoder: Decoder = field(default_factory=LinearDecoder)
@@ -104,7 +104,7 @@ class Segmenter(DenseBackboneModule):
         return (argmax_pixels(x, size) for x, size in zip(maps, sizes, strict=True))
 
     def loss(self, batch: PackedBatch) -> Loss:
-        """The sum over the pixels that have a class and lie in a kept patch; the count is theirs."""
+        """The sum over the pixels that have a class and lie in a kept patch, and their count."""
         masks = batch.targets.get(MASK, [])
         if len(masks) != batch.num_images:
             raise ValueError(f"segmentation needs the target {MASK!r} for every image")
@@ -127,7 +127,7 @@ class Segmenter(DenseBackboneModule):
         return Loss(total, int(count))
 
     def _zero(self, batch: PackedBatch) -> Float[Tensor, ""]:
-        """Zero; for an empty pack with a zero gradient for every weight, which other processes wait for."""
+        """Zero; of an empty pack with a zero gradient for every weight, as other processes need."""
         if batch.num_images:
             return torch.zeros((), device=batch.patches.device)
         return 0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
@@ -187,7 +187,7 @@ class LinearHead(nn.Linear):
 
 
 class MaskTransformerDecoder(nn.Module):
-    """Class scores: cosine of patch tokens and class tokens (Segmenter, arXiv 2105.05633, eq. 4)."""
+    """Class scores: cosine of patches and class tokens (Segmenter, arXiv 2105.05633, eq. 4)."""
 
     def __init__(self, config: NaViTConfig, num_classes: int) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ class SegmentationPredictor(Predictor):
     def masks(
         self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
     ) -> Iterator[Int[Tensor, "height width"]]:
-        """The class of every pixel of a pack's images, resized to these (height, width), on the host."""
+        """The class of every pixel of a pack's images at these (height, width), on the host."""
         with self.precision():
             masks = self.model.predict_masks(batch.to(self.device), sizes)
         return (mask.cpu() for mask in masks)

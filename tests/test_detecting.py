@@ -451,8 +451,8 @@ def test_what_is_not_for_detectors_is_refused(capsys, run, source):
         (("predict", run, image, "--score-threshold", "2"), r"score_threshold must lie in [0, 1]"),
         (("predict", run, image, "-o", source.parent), "is a folder: name the COCO file"),
         (("eval", run, "--data", source.parent / "images"), "no box for any image"),
-        (("eval", run, "--templates", source), "--templates is for models of images and texts"),
-        (("train", source), "to learn from its boxes, add task:detection-config"),
+        (("eval", run, "--templates", source), "--templates is for contrastive"),
+        (("train", source), "to train on its boxes, add task:detection-config"),
     ):
         status, _, err = patchpack(capsys, *words)
         assert status == 2 and said in err

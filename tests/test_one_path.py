@@ -2,23 +2,25 @@
 agree: a temperature or threshold fitted by one verb is valid in all."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import patchpack as pp
 from pairs import tiny_pairs
-from patchpack.data.annotations.boxes import attach_boxes
-from patchpack.data.annotations.masks import attach_masks
 from patchpack.evaluation.run_data import data_of
 from patchpack.inference.measure import view_batches, view_of
-from patchpack.run import start
-from patchpack.tasks.registry import task_of
+from patchpack.model.navit import NaViT
+from patchpack.run import load_config, start
+from patchpack.tasks.contrastive.model import ContrastiveConfig
 from runs import tiny
 from scenes import tiny_segmenter
+from test_cli import patchpack
 from test_detecting import tiny_detector
 
 BUDGETS = (4, 30, 100)
@@ -77,44 +79,76 @@ def run(request, root, tmp_path_factory) -> Path:
     return config.out
 
 
-def outputs(predictor, batch) -> torch.Tensor:
-    """Whatever the model computes of a pack, in rows per token or image."""
-    with torch.inference_mode():
-        out = predictor.model(batch)
-    return torch.cat(list(out), dim=-1) if isinstance(out, tuple) else out
+Item = tuple[tuple[int, ...], bytes]  # the grid of an image, and its patches
 
 
-def annotated(name: str, data, predictor):
-    """The data as the task's own evaluation reads them."""
-    index = data.index
-    if name == "segmentation":
-        return attach_masks(index, 2, None)[0]
-    if name == "detection":
-        return attach_boxes(index, predictor.classes, 0.0)[0]
-    return index
+@contextmanager
+def recorded_images(monkeypatch) -> Iterator[set[Item]]:
+    """The images that enter a backbone in evaluation mode, without order."""
+    images: set[Item] = set()
+    embed = NaViT.embed
+
+    def recording(self, batch):
+        if not self.training:
+            patches = batch.patches.split(list(batch.lengths))
+            for grid, part in zip(batch.grids.tolist(), patches, strict=True):
+                images.add((tuple(grid), part.numpy().tobytes()))
+        return embed(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NaViT, "embed", recording)
+        yield images
 
 
 @pytest.mark.parametrize("tokens", BUDGETS)
-def test_evaluation_and_predict_compute_the_same_logits_of_the_same_file(run, root, tokens):
-    predictor, data = pp.load(run), data_of(run, split="test")
-    task = task_of(predictor.spec.task)
-    index = annotated(task.name, data, predictor)
-    files = [index.path(number) for number in range(len(index))]
-    dense = task.supports_mosaic  # masks and boxes: the predictor decodes the whole image
-    images = [np.asarray(pixels) for pixels in map(pp_decode, files)] if dense else files
-    (predicted,) = predictor.packs(images, tokens)
+def test_every_verb_gives_the_model_the_same_patches_of_a_file(
+    run, capsys, monkeypatch, tmp_path, tokens
+):
+    data = data_of(run, split="test")
+    files = [data.index.path(number) for number in range(len(data.index))]
+    name = load_config(run).task
+    labels = ["--labels", "a", "b"] if isinstance(name, ContrastiveConfig) else []
+    commands = {
+        "eval": ["eval", run, "--budgets", tokens, "--out", tmp_path],
+        "predict": ["predict", run, *files, "--max-tokens", tokens, *labels],
+        "embed": ["embed", run, *files, "--max-tokens", tokens, "-o", tmp_path / "v.npz"],
+    }
+    if isinstance(name, ContrastiveConfig):
+        folder = tmp_path / "files"
+        folder.mkdir()
+        for file in files:
+            (folder / file.name).symlink_to(file)
+        commands["search"] = ["search", run, folder, "a", "--max-tokens", tokens]
+    seen = {}
+    for verb, words in commands.items():
+        with recorded_images(monkeypatch) as seen[verb]:
+            assert patchpack(capsys, *words)[0] == 0
+    with recorded_images(monkeypatch) as seen["validation"]:
+        config = load_config(run)
+        data_config = replace(config.data, val_split="test", eval_tokens=tokens)
+        train = replace(config.train, steps=1, eval_every=1)
+        start(replace(config, out=tmp_path / "run", data=data_config, train=train), live=False)
+    for verb, images in seen.items():
+        assert len(images) == len(files) and images == seen["eval"], verb
+
+
+@pytest.mark.parametrize("tokens", BUDGETS)
+def test_predict_prints_the_probabilities_that_eval_counts(root, tmp_path, capsys, tokens):
+    run = start_tiny(root, tmp_path / "run")
+    data = data_of(run, split="test")
+    files = [data.index.path(number) for number in range(len(data.index))]
+    predictor = pp.load(run)
     unreadable = data.unreadable()
-    (evaluated,) = view_batches(predictor, index, view_of(predictor, tokens), unreadable)
-    order = [evaluated.keys.index(key) for key in index.keys]
-    evaluated = evaluated.select(order)
-    assert torch.equal(predicted.patches, evaluated.patches)
-    assert torch.equal(predicted.coords, evaluated.coords)
-    torch.testing.assert_close(
-        outputs(predictor, predicted), outputs(predictor, evaluated), atol=1e-6, rtol=0
-    )
+    (batch,) = view_batches(predictor, data.index, view_of(predictor, tokens), unreadable)
+    expected = dict(zip(batch.keys, predictor.outputs(batch).logits.softmax(1), strict=True))
+    _, out, _ = patchpack(capsys, "predict", run, *files, "--max-tokens", tokens, "--json")
+    for key, line in zip(data.index.keys, out.splitlines(), strict=True):
+        record = json.loads(line)
+        probabilities = dict(zip(predictor.classes, expected[key].tolist(), strict=True))
+        printed = {entry["label"]: entry["probability"] for entry in record["labels"]}
+        assert printed == pytest.approx(probabilities, abs=1e-6)
 
 
-def pp_decode(path: Path) -> np.ndarray:
-    from patchpack.data.images import decode
-
-    return decode(path, key=str(path))
+def start_tiny(root: Path, out: Path) -> Path:
+    start(tiny(root, out, steps=1), live=False)
+    return out

@@ -351,13 +351,13 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root, tmp_path):
         (("predict", run, image, "--score-threshold", "0.5"), "--score-threshold is for detection"),
         (("predict", run, image, "-o", image / "masks"), "is a file: name a folder"),
         (("predict", run, image, "-o", image.parent), "000.png exists, and is not overwritten"),
-        (("eval", run, "--views", "2"), "--views is for classifiers of clips"),
+        (("eval", run, "--views", "2"), "--views is for classification"),
         (("eval", run, "--attributes", "age"), "--attributes needs --suite"),
         (
             ("predict", run, image, "--sliding-window", "--max-tokens", 0),
             "max_tokens must be at least 1",
         ),
-        (("train", root), "to learn from its masks, add task:segmentation-config"),
+        (("train", root), "to train on its masks, add task:segmentation-config"),
     ):
         status, _, err = patchpack(capsys, *words)
         assert status == 2 and said in err

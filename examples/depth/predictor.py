@@ -1,7 +1,6 @@
 """A trained depth estimator: from images to the depth of every pixel."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
-from patchpack.data.images import Pixels
-from patchpack.data.pack import AnyImage, to_pixels
-from patchpack.inference.predictor import Predictor, Unreadable, skip_unreadable
+from patchpack.data.pack import AnyImage
+from patchpack.inference.dense import DensePredictor
+from patchpack.inference.predictor import Unreadable
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +21,7 @@ class DepthImage:
     meters: Float[np.ndarray, "height width"]
 
 
-class DepthPredictor(Predictor):
+class DepthPredictor(DensePredictor):
     """A depth estimator on one device."""
 
     description = "a depth estimator"
@@ -35,17 +34,10 @@ class DepthPredictor(Predictor):
         unreadable: Unreadable = None,
     ) -> list[DepthImage]:
         """The depth of every pixel of each image, at its own size, in the order given."""
-        sizes: deque[tuple[int, int]] = deque()
-
-        def pixels() -> Iterator[Pixels]:
-            for image in skip_unreadable(to_pixels, images, unreadable):
-                sizes.append(image.shape[:2])
-                yield image
-
         return [
             DepthImage(depth.numpy())
-            for batch in self.packs(pixels(), max_tokens)
-            for depth in self.depth(batch, [sizes.popleft() for _ in batch.lengths])
+            for batch, sizes in self.sized_packs(images, max_tokens, unreadable)
+            for depth in self.depth(batch, sizes)
         ]
 
     @torch.inference_mode()

@@ -20,7 +20,7 @@ from patchpack.tasks.registry import TASKS, task_of
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
-Task = Union[tuple(task.config for task in TASKS)]  # noqa: UP007 pyrefly: ignore
+Task = Union[tuple(task.config for task in TASKS)]  # pyrefly: ignore  # noqa: UP007
 
 
 @dataclass(frozen=True, kw_only=True)

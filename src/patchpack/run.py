@@ -22,9 +22,10 @@ from patchpack.config import RunConfig
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
-from patchpack.data.pipeline import EvalView, evaluation_batches, training_batches
+from patchpack.data.pipeline import evaluation_batches, training_batches
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import World, all_gather_objects, init_distributed
+from patchpack.inference.measure import view_of
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.initialize import initialize_from_run
@@ -169,11 +170,10 @@ def _fit(
         for split, reasons in ((task_run.train, bad_before), (task_run.val, {}))
     )
     evaluator = task.run_evaluator(task_run)
-    view = EvalView(
-        tokens=spec.eval_tokens, resolution=spec.resolution, clip_sampling=spec.clip_sampling()
-    )
 
     def evaluate(module: nn.Module) -> dict[str, float]:
+        predictor = task.predictor(spec)(module, spec, world.device)
+        view = view_of(predictor, spec.eval_tokens)
         errors: list[BadImage] = []
 
         def batches():
@@ -184,7 +184,6 @@ def _fit(
                 errors.extend(pack.unreadable)
                 yield pack.batch
 
-        predictor = task.predictor(spec)(module, spec, world.device)
         metrics = evaluator.run(predictor, batches(), world).metrics
         errors = all_gather_objects(errors, world)
         log.log_unreadable(trainer.progress.step, bad_val.add(errors))

@@ -28,6 +28,7 @@ class EvalView:
     # rule that sets the share of tokens dropped from each image
     dropping: Dropping = field(default_factory=NoDrop)
     clip_sampling: ClipSampling | None = None  # how clips are sampled; None for images
+    full_size_decode: bool = False  # decode large JPEGs at their full size, not at a fraction
 
 
 def training_batches(
@@ -114,6 +115,7 @@ def evaluation_batches(
     preprocessing = Preprocessing(
         patch_size=input.patch_size,
         perturbation=perturbation,
+        full_size_decode=view.full_size_decode,
         keep_originals=True,
         clip_sampling=clip_sampling,
     )

@@ -50,7 +50,9 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     # Decoded so large that the smallest random crop, `crop` ** 0.5 of a side, fills the grid.
     crop = prep.augment.min_crop_area / prep.augment.max_crop_aspect
     target = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
-    sample = read_sample(image.source, None if prep.perturbation else target)
+    sample = read_sample(
+        image.source, None if prep.perturbation or prep.full_size_decode else target
+    )
     originals = sample.annotations if prep.keep_originals else {}
     if prep.perturbation:
         perturbation_rng = np.random.default_rng([prep.seed, image.row, 5])

@@ -62,6 +62,7 @@ class Preprocessing:
     perturbation: Perturbation | None = None  # applied first, at the size of the file
     seed: int = 0
     clip_sampling: ClipSampling | None = None  # None: images
+    full_size_decode: bool = False  # decode large JPEGs at their full size, not at a fraction
     keep_originals: bool = False  # attach annotations as before all transforms, for evaluation
 
 

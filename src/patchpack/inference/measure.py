@@ -38,6 +38,7 @@ def view_of(predictor: Predictor, tokens: int, start_fraction: float = 0.5) -> E
         tokens=tokens,
         resolution=spec.resolution,
         clip_sampling=spec.clip_sampling(start_fraction),
+        full_size_decode=predictor.full_size_decode,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from patchpack.batch import ClipPatches, PackedBatch, Patches, collate
 from patchpack.data.images import BadImage
-from patchpack.data.pack import AnyImage, check_list, image_key, to_patches
+from patchpack.data.pack import AnyImage, check_list, image_key, to_patches, to_pixels
 from patchpack.data.packing.resolution import Resolution
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.inference.operating_point import OperatingPoint
@@ -34,6 +34,7 @@ class Predictor:
     """A trained model on one device. Each task has a subclass with its own `predict`."""
 
     description = "a model of images"  # names the kind of model in error messages
+    full_size_decode = False  # True: large JPEGs are not decoded at a fraction of their size
 
     def __init__(
         self,
@@ -132,6 +133,8 @@ class Predictor:
         model, rule = self.spec.model, resolution or self.spec.resolution.for_evaluation(tokens)
 
         def prepare(image: AnyImage, key: str) -> Patches:
+            if self.full_size_decode:
+                image = to_pixels(image, key)
             return to_patches(image, key, model.patch_size, tokens, rule, model.positions.max_side)
 
         prepared = skip_unreadable(prepare, images, unreadable)

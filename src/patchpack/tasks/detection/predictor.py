@@ -9,8 +9,7 @@ Per-class non-maximum suppression is applied.
 Axes: token, label, dim.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchpack.batch import PackedBatch
-from patchpack.data.images import Pixels
-from patchpack.data.pack import AnyImage, check_list, to_pixels
+from patchpack.data.pack import AnyImage
 from patchpack.data.tokenizer import tokenize_and_pack
-from patchpack.inference.predictor import Predictor, Unreadable, skip_unreadable
+from patchpack.inference.dense import DensePredictor
+from patchpack.inference.predictor import Unreadable
 from patchpack.metrics.detection import Detections
 from patchpack.tasks.backbone_module import check_unique_class_names
 from patchpack.tasks.contrastive.model import ContrastiveConfig
@@ -72,7 +71,7 @@ def decode_detections(
     return detections
 
 
-class DetectionPredictor(Predictor):
+class DetectionPredictor(DensePredictor):
     """A detector on one device."""
 
     description = "a detector"
@@ -97,23 +96,13 @@ class DetectionPredictor(Predictor):
         Raises BadImage for a file that cannot be read, unless `unreadable` collects it, and
         ValueError for any other wrong argument.
         """
-        check_list(images)
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in [0, 1], not {score_threshold}")
         embeddings = self.embed_classes(names) if names else None
-        sizes: deque[tuple[int, int]] = deque()
-
-        def pixels() -> Iterator[Pixels]:
-            for image in skip_unreadable(to_pixels, images, unreadable):
-                sizes.append(image.shape[:2])
-                yield image
-
         return [
             _boxes(detections, names or self.classes, score_threshold)
-            for batch in self.packs(pixels(), max_tokens)  # pyrefly: ignore
-            for detections in self.detect(
-                batch, [sizes.popleft() for _ in batch.lengths], embeddings
-            )
+            for batch, sizes in self.sized_packs(images, max_tokens, unreadable)
+            for detections in self.detect(batch, sizes, embeddings)
         ]
 
     def embed_classes(self, names: Sequence[str]) -> Float[Tensor, "label dim"]:

@@ -10,7 +10,6 @@ Masks have the size of the image file at every token budget.
 Axes: label; height and width in pixels, h and w in patches.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,8 @@ from patchpack.batch import PackedBatch
 from patchpack.data.images import Pixels
 from patchpack.data.pack import AnyImage, check_list, to_pixels
 from patchpack.data.packing.resolution import Native
-from patchpack.inference.predictor import Predictor, Unreadable, skip_unreadable
+from patchpack.inference.dense import DensePredictor
+from patchpack.inference.predictor import Unreadable, skip_unreadable
 from patchpack.model.feature_maps import to_maps
 from patchpack.tasks.segmentation.model import upsample
 from patchpack.tasks.segmentation.sliding_window import windows
@@ -45,7 +45,7 @@ class SegmentedImage:
         return {self.classes[i]: float(counts[i] / self.mask.size) for i in order if counts[i]}
 
 
-class SegmentationPredictor(Predictor):
+class SegmentationPredictor(DensePredictor):
     """A segmenter on one device."""
 
     description = "a segmenter"
@@ -70,27 +70,18 @@ class SegmentationPredictor(Predictor):
         Raises BadImage for a file that cannot be read, unless `unreadable` collects it, and
         ValueError for any other wrong argument.
         """
-        check_list(images)
-        tokens = self.tokens_or_default(max_tokens)
-        pixels = skip_unreadable(to_pixels, images, unreadable)
         if sliding_window:
+            check_list(images)
+            tokens = self.tokens_or_default(max_tokens)
+            pixels = skip_unreadable(to_pixels, images, unreadable)
             masks = (self._windowed(image, tokens) for image in pixels)
         else:
-            masks = self._whole(pixels, max_tokens)
+            masks = (
+                mask
+                for batch, sizes in self.sized_packs(images, max_tokens, unreadable)
+                for mask in self.masks(batch, sizes)
+            )
         return [SegmentedImage(mask.numpy().astype(np.uint8), self.classes) for mask in masks]
-
-    def _whole(
-        self, images: Iterator[Pixels], max_tokens: int | None
-    ) -> Iterator[Int[Tensor, "height width"]]:
-        sizes: deque[tuple[int, int]] = deque()
-
-        def with_size() -> Iterator[Pixels]:
-            for image in images:
-                sizes.append(image.shape[:2])
-                yield image
-
-        for batch in self.packs(with_size(), max_tokens):  # pyrefly: ignore
-            yield from self.masks(batch, [sizes.popleft() for _ in batch.lengths])
 
     @torch.inference_mode()
     def masks(

@@ -63,6 +63,23 @@ def test_it_learns_which_way_and_eval_agrees_with_predict(capsys, run, root):
     assert np.mean(right) == pytest.approx(budgets[1]["top1"])
 
 
+def test_suites_and_compare_take_clips(capsys, run, tmp_path):
+    """The accuracy of the suites is that of plain eval; a corruption changes every frame."""
+    (plain,) = json.loads(patchpack(capsys, "eval", run, "--budgets", 96, "--json")[1])["budgets"]
+    status, out, _ = patchpack(
+        capsys, "eval", run, "--suite", "cost,calibration,robustness,fewshot", "--budgets", 48, 96,
+        "--severities", 1, "--out", tmp_path, "--json",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert status == 0 and len(found["robustness"]["corrupted"]) == 15
+    assert found["calibration"]["budgets"]["96"]["top1"] == pytest.approx(plain["top1"])
+    assert found["cost"]["ways"]["96 tokens"]["top1"] == pytest.approx(plain["top1"])
+    status, out, _ = patchpack(
+        capsys, "compare", run, run, "--budgets", 96, "--out", tmp_path / "compare", "--json"
+    )
+    assert status == 0 and (tmp_path / "compare").is_dir()
+
+
 def test_a_clip_is_classified_alone_as_in_company(run, root):
     model = pp.load(run)
     together = model.predict(files(root))

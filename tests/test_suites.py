@@ -15,7 +15,11 @@ from patchpack.evaluation import output_cache as cache
 from patchpack.run import start
 from patchpack.tasks.classification.model import ClassificationConfig
 from runs import tiny
+from scenes import tiny_segmenter, write_scenes
 from test_cli import patchpack
+from test_detecting import tiny_detector, write_coco
+
+SPLITS = {"train": 8, "val": 2, "test": 2}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,25 @@ def test_all_suites_make_one_report(capsys, run, tmp_path):
     assert json.loads((tmp_path / "report-test.json").read_text())["cost"] == found["cost"]
 
 
-def test_what_was_said_is_kept_and_not_asked_again(capsys, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["segmentation", "detection"])
+def test_feature_suites_take_any_task_and_others_are_refused_by_name(capsys, root, tmp_path, kind):
+    """A linear probe needs vectors, and labels in the data; cost needs scores of labels."""
+    if kind == "segmentation":
+        config = tiny_segmenter(write_scenes(tmp_path / "data", SPLITS), tmp_path / "run", steps=1)
+    else:
+        config = tiny_detector(write_coco(tmp_path / "data", SPLITS), tmp_path / "run", steps=1)
+    start(config, live=False)
+    words = ("eval", config.out, "--data", root, "--budgets", 36, "--out", tmp_path, "--json")
+    status, out, _ = patchpack(capsys, *words, "--suite", "fewshot")
+    assert status == 0 and json.loads(out)["fewshot"]["36"]["5"]["classes"] == 3
+    status, _, err = patchpack(capsys, *words, "--suite", "cost")
+    assert status == 2
+    assert "suite cost needs scores of labels, which classification, contrastive give" in err
+    status, _, err = patchpack(capsys, "compare", config.out, config.out)
+    assert status == 2 and "suite calibration needs scores of labels" in err
+
+
+def test_outputs_are_cached_and_not_computed_again(capsys, run, tmp_path, monkeypatch):
     words = ("eval", run, "--suite", "calibration", "--budgets", 4, "--out", tmp_path, "--json")
     first = patchpack(capsys, *words)
     kept = sorted((run / cache.FOLDER).iterdir())

@@ -70,7 +70,7 @@ class Classifier(BackboneModule):
         return 2 * self.head.weight.numel() * images if isinstance(self.head, nn.Linear) else 0
 
     def loss(self, batch: PackedBatch) -> Loss:
-        """The sum over the images of the pack; the count is theirs."""
+        """The sum over the images of the pack, and their count."""
         labels = batch.targets.get(LABEL)
         if not isinstance(labels, Tensor):
             if batch.num_images:

@@ -85,7 +85,7 @@ class Contrastive(BackboneModule):
         return self.log_scale.exp().clamp(max=self.config.max_logit_scale)
 
     def loss(self, batch: PackedBatch) -> Loss:
-        """The sum over the image-text pairs of the pack; the count is theirs."""
+        """The sum over the image-text pairs of the pack, and their count."""
         texts = batch.texts
         if texts is None:
             if batch.num_images:

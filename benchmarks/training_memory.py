@@ -55,7 +55,7 @@ def main() -> None:
     config = RunConfig(model=model_config(options.model))
     train = replace(config.train, activation_checkpointing=options.activation_checkpointing)
     world, dtype = World(), choose_dtype("auto", torch.device("cpu"))
-    trainer = Trainer(Classifier(config.model, 1000), replace(config, train=train), world, dtype)
+    trainer = Trainer(Classifier(config.model, 1000), train, config.optim, world, dtype)
     before = peak_gib()
     pack = full_pack(options.max_tokens, config.model.patch_dim)
     start = time.perf_counter()

@@ -43,12 +43,12 @@ FINDING = Finding(
     claim="NaViT reaches the accuracy of the best ViT with a quarter of the compute (Fig. 1).",
     paper={"compute_ratio": 4.0},
     remarks=(
-        "A ViT at 144 px, the paper's ratio to NaViT's maximum size, needs 3.0 times NaViT's "
-        "compute, not 4: at equal compute a NaViT trains on 4.2 times as many images here, and on "
-        "about five times as many in the paper. A ViT at 96 px, which trains on 1/1.8 as many "
-        "images as a NaViT, needs 1.5 times its compute: most of the gain comes from more, "
-        "smaller images, which a square ViT can have too, at that one size. The dataset has only "
-        "1,200 training photographs, and repeated epochs add less and less."
+        "Squares in the paper's ratio to NaViT's largest size need 3.0 times its compute, not 4: "
+        "for the same compute a NaViT processes 4.2 times as many images here, in the paper about "
+        "five. Squares of 96 px, compared with which it processes 1.8 times as many, need 1.5 "
+        "times its compute: most of the gain comes from more, smaller images, which a square ViT "
+        "can use too, at that one size only. Twelve hundred photographs are few, and each "
+        "repetition adds less."
     ),
 )
 
@@ -105,8 +105,8 @@ def main() -> None:
     table = [["training TFLOP", *(f"{TITLES[name]}, {TOKENS[name][0]} tokens" for name in TOKENS)]]
     for i, budget in enumerate(budgets):
         table.append([f"{budget / 1e12:g}", *(percent(by_budget[name][i]) for name in TOKENS)])
-    table.append(["compute relative to NaViT", "1", *(f"{ratio:.1f}" for ratio in ratios.values())])
-    table.append(["image size only", f"{100 * baseline:.1f}", "", ""])
+    table.append(["compute, times NaViT's", "1", *(f"{ratio:.1f}" for ratio in ratios.values())])
+    table.append(["height and width alone", f"{100 * baseline:.1f}", "", ""])
     publish(
         FINDING,
         options,
@@ -135,7 +135,7 @@ def draw(budgets: np.ndarray, by_budget: dict[str, list[list[float]]], baseline:
             budgets / 1e12, 100 * np.array(means), 100 * np.array(spreads), color=color,
             marker="o", capsize=3, label=TITLES[name],
         )  # fmt: skip
-    axes.axhline(100 * baseline, color="#888", lw=1, ls=":", label="image size only")
+    axes.axhline(100 * baseline, color="#888", lw=1, ls=":", label="height and width alone")
     axes.set_xscale("log", base=2)
     axes.set_xticks(budgets / 1e12, [f"{b / 1e12:g}" for b in budgets])
     style_axes(axes, "training compute (TFLOP)", "test accuracy (%)")

@@ -24,15 +24,15 @@ FINDING = Finding(
     name="fine_tuning",
     title="Fine-tuning at several sizes",
     claim=(
-        "a NaViT fine-tuned once at mixed sizes is as good at each size as NaViTs fine-tuned at "
-        "that size, and both beat ViTs fine-tuned at each (Fig. 6)."
+        "a NaViT fine-tuned once at mixed sizes is as accurate at each size as NaViTs fine-tuned "
+        "at that size, and both beat ViTs fine-tuned at each (Fig. 6)."
     ),
     remarks=(
-        "NaViTs fine-tuned at one size beat ViTs fine-tuned at the same size by 2 to 6 points, "
-        "although the ViT was better after pretraining on plankton. The NaViT fine-tuned at mixed "
-        "sizes matches the single-size NaViT at 96 px, is three points better at 128 px, where "
-        "single-size training has too few images for its compute, and four points worse at 64 px, "
-        "the edge of its range."
+        "NaViTs fine-tuned at a size beat ViTs fine-tuned at it, by 2 to 6 points, though the ViT "
+        "was more accurate before, on plankton. One NaViT fine-tuned at mixed sizes is as accurate "
+        "as those of one size at 96 px, three points better at 128 px, where a single size "
+        "processes too few images for its compute, and four points worse at 64 px, the edge of its "
+        "range."
     ),
     paper={"mixed_as_good_as_each": True, "navit_beats_vit": True},
 )

@@ -42,17 +42,17 @@ FINDING = Finding(
     title="Packing",
     claim=(
         "sequences of 64 tokens hold 5.41 images (B/32), of 256 tokens 4.88 (B/16), less than 2 % "
-        "padding (Table 2, App. A.3); attention over packed images adds little compute, and less "
-        "for wider models (Fig. 4)."
+        "padding (Table 2, App. A.3); attention over packed images costs little more, and less the "
+        "wider the model (Fig. 4)."
     ),
     paper={"images_per_sequence": {"32": 5.41, "16": 4.88}, "padding_at_most": 0.02},
     remarks=(
-        "First-fit gives 5.50 and 4.97 images per sequence, 2 % more than the paper prints, with "
-        "less padding than its bound; the planner looks ahead and leaves 0.04 % empty. Under one "
-        "dense mask, attention's share grows with the number of packed images, as in Fig. 4. The "
-        "share of time is about twice the share of operations, since its matrix products are "
-        "small and the softmax is not a matrix product. Inside each image, the share does not "
-        "grow. On two cores, timed shares vary by a few points."
+        "First-fit gives 5.50 and 4.97 images per sequence, two percent above the printed numbers, "
+        "with less padding than the paper allows; the planner, which has a look-ahead window, "
+        "leaves 0.04 % empty. Under one dense mask the share of attention grows with the number of "
+        "packed images, as in Fig. 4, in time about twice as much as in operations, since its "
+        "matrix products are small and its softmax is not a matrix product; within each image it "
+        "does not grow. On two cores the timed shares vary by some points."
     ),
 )
 
@@ -135,12 +135,12 @@ def main() -> None:
         printed = FINDING.paper["images_per_sequence"][key]
         table += [
             [
-                f"images per {size} tokens",
+                f"images in {size} tokens",
                 f"{printed:.2f}",
                 f"{images:.2f}",
                 f"{planned_images:.2f}",
             ],
-            [f"padding of {size} tokens", "< 2 %", f"{padding:.2%}", f"{planned_padding:.2%}"],
+            [f"padding in {size} tokens", "< 2 %", f"{padding:.2%}", f"{planned_padding:.2%}"],
         ]
     shares = attention_shares()
     ours["attention_share"] = shares
@@ -148,7 +148,7 @@ def main() -> None:
         for packed in PACKED:
             share = shares[f"{width}x{packed}"]
             table.append([
-                f"attention's share, dim {width}, {packed} images",
+                f"attention's share, dim {width}, {packed} packed",
                 f"{share['dense']:.1%} analytic, {share['dense_timed']:.1%} timed",
                 "",
                 f"{share['inside']:.1%} analytic, {share['inside_timed']:.1%} timed",
@@ -162,7 +162,7 @@ def main() -> None:
 
 
 def attention_shares() -> dict[str, dict[str, float]]:
-    """Return attention's share by "width x images": under a dense mask, and inside images."""
+    """Return attention's share by "width x images": under a dense mask, and within images."""
     attend = select_attention(DEVICE)
     return {
         f"{width}x{packed}": {
@@ -179,7 +179,7 @@ def attention_shares() -> dict[str, dict[str, float]]:
 def draw(shares: dict[str, dict[str, float]]) -> bytes:
     """Draw attention's share over the model width; returns a PNG."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
-    titles = {"dense": "one dense mask (paper)", "inside": "inside each image (this library)"}
+    titles = {"dense": "one dense mask (paper)", "inside": "within each image (this library)"}
     for axes, (kind, title) in zip(figure.subplots(1, 2, sharey=True), titles.items(), strict=True):
         for color, packed in zip(COLORS, PACKED, strict=False):
             by_width = [shares[f"{width}x{packed}"] for width in WIDTHS]

@@ -1,4 +1,4 @@
-"""Resolution sampling: by side or by area, uniform or normal with a bias (Fig. 7).
+"""Sampling of sizes: by side or by area, uniform or normal with a bias (Fig. 7).
 
     python experiments/resolution_sampling.py --data caltech40
 
@@ -18,16 +18,16 @@ TOKENS = (16, 36, 64, 100)
 DRAWS = {"uniform": None, "normal 0": 0.0, "normal -0.5": -0.5, "normal +0.5": 0.5}
 FINDING = Finding(
     name="resolution_sampling",
-    title="Resolution sampling",
+    title="Sampling of sizes",
     claim=(
         "sampling the side beats sampling the area in each of four distributions, and a normal "
         "with a bias to small sizes is best (Fig. 7, ImageNet zero-shot)."
     ),
     remarks=(
         "Sampling the side is one to three points ahead in three of the four distributions and "
-        "equal in the fourth. A bias to small sizes is best for both, since it trains on more "
-        "images at equal compute. Training at native size, which here mostly means the maximum of "
-        "100 tokens, is equal at 100 tokens and much worse below."
+        "even in the fourth, and a bias to small sizes is best for both: it processes more images "
+        "for its compute. Training at the native size only, which here is mostly the largest "
+        "budget, is as accurate at 100 tokens and much worse below."
     ),
     paper={
         "area": {"uniform": 63.1, "normal 0": 63.3, "normal -0.5": 63.6, "normal +0.5": 62.6},

@@ -37,6 +37,13 @@ from patchpack.visualize.style import COLORS, figure_to_png, style_axes
 
 ROOT = Path(__file__).parents[1]
 TEST = "test"
+INTRODUCTION = """\
+# Findings
+
+Findings of the paper (arXiv 2307.06304), reproduced with this library at a scale that fits
+its hardware: small models, short runs, little data. Every number comes from the command
+in its section; `findings.json` has them all. ± is the standard deviation over seeds.
+"height and width alone" is nearest neighbors in the size of the image, without its pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +242,7 @@ def compare(
     tokens = contenders[0].tokens
     table = [["top-1, %", *(f"{t} tokens" for t in tokens)]]
     table += [[name, *(percent(by_budget[t]) for t in tokens)] for name, by_budget in top1.items()]
-    table.append(["image size only", *[f"{100 * baseline:.1f}"] * len(tokens)])
+    table.append(["height and width alone", *[f"{100 * baseline:.1f}"] * len(tokens)])
     publish(
         finding,
         options,
@@ -259,7 +266,7 @@ def draw_lines(top1: Top1, baseline: float) -> bytes:
             color=COLORS[number % len(COLORS)], ls=("-", "--", ":")[number // len(COLORS)],
             label=name,
         )  # fmt: skip
-    axes.axhline(100 * baseline, color="#888", lw=1, ls="-.", label="image size only")
+    axes.axhline(100 * baseline, color="#888", lw=1, ls="-.", label="height and width alone")
     tokens = list(next(iter(top1.values())))
     axes.set_xscale("log", base=2)
     axes.set_xticks(tokens, map(str, tokens))
@@ -340,13 +347,7 @@ def hardware() -> str:
 
 
 def _page(findings: dict[str, dict[str, Any]]) -> str:
-    lines = [
-        "# Findings",
-        "",
-        "Experiments of the paper (arXiv 2307.06304), reproduced with this library at a small",
-        "scale: small models, short runs, small datasets. The command in each section computes its",
-        "numbers; `findings.json` has all of them. ± is the standard deviation over seeds.",
-    ]
+    lines = [INTRODUCTION]
     for name, record in findings.items():
         lines += [
             "",

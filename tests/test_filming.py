@@ -73,7 +73,7 @@ def test_suites_and_compare_take_clips(capsys, run, tmp_path):
     found = json.loads(out)
     assert status == 0 and len(found["robustness"]["corrupted"]) == 15
     assert found["calibration"]["budgets"]["96"]["top1"] == pytest.approx(plain["top1"])
-    assert found["cost"]["ways"]["96 tokens"]["top1"] == pytest.approx(plain["top1"])
+    assert found["cost"]["points"]["96 tokens"]["top1"] == pytest.approx(plain["top1"])
     status, out, _ = patchpack(
         capsys, "compare", run, run, "--budgets", 96, "--out", tmp_path / "compare", "--json"
     )

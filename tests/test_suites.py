@@ -46,10 +46,9 @@ def test_all_suites_make_one_report(capsys, run, tmp_path):
     for budget, expected in zip(("9", "36"), plain, strict=True):
         measured = found["calibration"]["budgets"][budget]
         assert measured["top1"] == pytest.approx(expected["top1"])
-        assert found["cost"]["ways"][f"{budget} tokens"]["top1"] == pytest.approx(expected["top1"])
-        assert found["cost"]["ways"][f"{budget} tokens"]["gflops"] == pytest.approx(
-            expected["gflops_per_image"]
-        )
+        point = found["cost"]["points"][f"{budget} tokens"]
+        assert point["top1"] == pytest.approx(expected["top1"])
+        assert point["gflops"] == pytest.approx(expected["gflops_per_image"])
     assert len(found["robustness"]["corrupted"]) == 15 and found["robustness"]["tokens"] == 9
     assert found["fewshot"]["36"]["10"]["classes"] == 3
     html = (tmp_path / "report-test.html").read_text()

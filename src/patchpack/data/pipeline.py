@@ -86,7 +86,7 @@ def evaluation_batches(
 ) -> Iterator[LoadedPack]:
     """Yield the packs of one rank for one pass over an index: every item once, not trimmed.
 
-    Targets keep the original size of their images. Texts are left out; they are encoded separately.
+    Targets keep the original size of their images. Texts are not loaded: they are encoded apart.
 
     max_tokens  maximum tokens per pack; raised to `view.tokens` if it is lower
     shard       (rank, number of ranks)

@@ -72,7 +72,7 @@ def cost(cache: OutputCache, budgets: Sequence[int]) -> Section:
         ],
         numbers={
             "kept": fractions,
-            "ways": {
+            "points": {
                 condition.name: {"top1": o.top1, "gflops": o.gflops, "ms": o.ms}
                 for group in results.values() for condition, o in group
             },

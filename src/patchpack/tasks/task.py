@@ -1,4 +1,4 @@
-"""What a task is: one TaskSpec, which training, loading, evaluation, prediction and reports ask.
+"""What a task is: one TaskSpec, which training, loading, evaluation, prediction and reports use.
 
     index + TaskContext → prepare → TaskRun → model_spec → build → module     training
     checkpoint → ModelSpec → build → module → predictor                       loading
@@ -167,7 +167,7 @@ class NoOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """Everything that the rest of the library asks of a task."""
+    """Everything that the rest of the library uses of a task."""
 
     name: str  # "detection"
     config: type[TaskConfig]

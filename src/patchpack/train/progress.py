@@ -28,7 +28,7 @@ class Progress:
         return max(by_flops, by_seconds)
 
     def steps(self, config: TrainConfig) -> float:
-        """Steps of the whole run: as told, or as those so far let expect."""
+        """Steps of the whole run: as configured, or extrapolated from the fraction done."""
         if config.flops is None and config.seconds is None:
             return config.steps
         fraction_done = self.fraction_done(config)

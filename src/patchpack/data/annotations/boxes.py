@@ -31,9 +31,9 @@ EXPECTED = (
     '[{"bbox": [x, y, width, height], "category": "name"}, …]'
 )
 CLIPPED = "reach outside their image and are clipped"
-EMPTY = "have no area in their image and are left out"
-FOREIGN = "are of a category that is not listed and are left out"
-BROKEN = "are invalid and are left out"
+EMPTY = "have no area in their image and are skipped"
+FOREIGN = "are of a category that is not listed and are skipped"
+BROKEN = "are invalid and are skipped"
 NAMED = 5  # images that messages name
 
 
@@ -147,12 +147,12 @@ class BoxAnnotations:
 
 @dataclass(frozen=True)
 class AnnotationIssues:
-    """Boxes that are clipped or left out, with the keys of a few of their images."""
+    """Boxes that are clipped or skipped, with the keys of a few of their images."""
 
     counts: Counter[str]  # issue → boxes
     keys: tuple[str, ...]
     boxes: int  # all boxes, with and without issues
-    images: tuple[BadImage, ...]  # images left out: their size is not that of their annotations
+    images: tuple[BadImage, ...]  # images skipped: their size is not that of their annotations
 
     @property
     def left_out(self) -> int:
@@ -176,7 +176,7 @@ def attach_boxes(
 ) -> tuple[Index, AnnotationIssues]:
     """Return the images with their boxes; images without boxes are kept as negative examples.
 
-    Images whose size differs from the columns height and width, if any, are left out: their boxes
+    Images whose size differs from the columns height and width, if any, are skipped: their boxes
     were annotated at another size.
 
     classes  names of the classes; all categories of the data, sorted by name, when empty

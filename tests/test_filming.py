@@ -74,6 +74,8 @@ def test_suites_and_compare_take_clips(capsys, run, tmp_path):
     assert status == 0 and len(found["robustness"]["corrupted"]) == 15
     assert found["calibration"]["budgets"]["96"]["top1"] == pytest.approx(plain["top1"])
     assert found["cost"]["points"]["96 tokens"]["top1"] == pytest.approx(plain["top1"])
+    status, _, err = patchpack(capsys, "eval", run, "--suite", "cost", "--views", 2)
+    assert status == 2 and "--views is not for suites" in err
     status, out, _ = patchpack(
         capsys, "compare", run, run, "--budgets", 96, "--out", tmp_path / "compare", "--json"
     )

@@ -353,6 +353,7 @@ def test_what_is_not_for_segmenters_is_refused(capsys, run, root, tmp_path):
         (("predict", run, image, "-o", image.parent), "000.png exists, and is not overwritten"),
         (("eval", run, "--views", "2"), "--views is for classification"),
         (("eval", run, "--attributes", "age"), "--attributes needs --suite"),
+        (("eval", run, "--severities", "1"), "--severities needs --suite"),
         (
             ("predict", run, image, "--sliding-window", "--max-tokens", 0),
             "max_tokens must be at least 1",

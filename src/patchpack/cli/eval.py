@@ -1,7 +1,7 @@
 """`patchpack eval`: metrics of a run's best weights at token budgets, and evaluation suites."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ class Eval:
 
 EvalOptions = with_task_options(Eval, lambda task: task.eval_options)
 LIMITS = ("max_ms", "max_gflops", "min_accuracy")
-SUITE_OPTIONS = ("robustness_tokens", "shifted_data", "attributes", "label_map")
+SUITE_OPTIONS = ("robustness_tokens", "severities", "shifted_data", "attributes", "label_map")
+TASK_OPTIONS_OF_SUITES = ("templates",)  # suites use no other option of a task
 
 
 def run_eval(parsed: Any) -> None:
@@ -89,6 +90,10 @@ def run_eval(parsed: Any) -> None:
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.eval_options)
     if parsed.suite or chooses or parsed.fit_temperature:
+        for field in fields(options):
+            unused = field.name not in TASK_OPTIONS_OF_SUITES
+            if unused and getattr(options, field.name) != field.default:
+                raise ValueError(f"{option_name(field.name)} is not for suites")
         request = _request(parsed, predictor, chooses)
         check_suites(parsed.run, predictor, request.suites)
         try:
@@ -100,9 +105,9 @@ def run_eval(parsed: Any) -> None:
             limits=limits if chooses else {}, out=parsed.out or parsed.run, as_json=parsed.json,
         )  # fmt: skip
         return
-    for name in SUITE_OPTIONS:
-        if getattr(parsed, name):
-            raise ValueError(f"{option_name(name)} needs --suite")
+    for field in fields(Eval):
+        if field.name in SUITE_OPTIONS and getattr(parsed, field.name) != field.default:
+            raise ValueError(f"{option_name(field.name)} needs --suite")
     _evaluate(parsed, predictor, task, options)
 
 

@@ -18,6 +18,7 @@ from patchpack.data.records import BadDataset
 from patchpack.demo.motions import CLASSES as MOTIONS
 from patchpack.demo.motions import draw_video as motion
 from patchpack.evaluation import data_of, evaluate
+from patchpack.inference.measure import view_batches, view_of
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.model.positions import Factorized, Rotary
 from patchpack.run import start
@@ -61,6 +62,20 @@ def test_it_learns_which_way_and_eval_agrees_with_predict(capsys, run, root):
     found = model.predict(files(root), max_tokens=96)
     right = [f.label == path.parent.name for f, path in zip(found, files(root), strict=True)]
     assert np.mean(right) == pytest.approx(budgets[1]["top1"])
+
+
+@pytest.mark.parametrize("tokens", [24, 96])
+@pytest.mark.parametrize("position", [0.0, 0.5])
+def test_eval_and_predict_give_the_model_the_same_patches_of_a_clip(run, root, tokens, position):
+    model, data = pp.load(run), data_of(run, split="test")
+    paths = [data.index.path(number) for number in range(len(data.index))]
+    (predicted,) = model.packs(paths, tokens, start_fraction=position)
+    view = view_of(model, tokens, position)
+    (evaluated,) = view_batches(model, data.index, view, data.unreadable())
+    evaluated = evaluated.select([evaluated.keys.index(key) for key in data.index.keys])
+    assert len(paths) == 16 and predicted.lengths == evaluated.lengths
+    assert torch.equal(predicted.patches, evaluated.patches)
+    assert torch.equal(predicted.coords, evaluated.coords)
 
 
 def test_suites_and_compare_take_clips(capsys, run, tmp_path):

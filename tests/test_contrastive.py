@@ -249,7 +249,7 @@ def test_wrong_commands_say_what_to_do(capsys, run, root, words, says):
     assert status == 2 and says in err and len(err.splitlines()) == 1
 
 
-def test_images_without_texts_are_left_out_and_told(root, tmp_path):
+def test_images_without_texts_are_skipped_and_named(root, tmp_path):
     lines = [json.loads(line) for line in root.read_text().splitlines()]
     lines[3]["captions"], lines[4]["captions"] = [], ["", " "]
     for line in lines:

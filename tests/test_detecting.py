@@ -252,7 +252,7 @@ def test_unusable_boxes_are_counted_listed_and_limited(capsys, source, tmp_path)
         build_index(path, require_labels=False)
     read = build_index(path, require_labels=False, max_bad_fraction=0.1)
     index, issues = attach_boxes(read, (), 0.1)
-    assert sorted(issues.counts.values()) == [1, 2, 2, 3] and issues.left_out == 7
+    assert sorted(issues.counts.values()) == [1, 2, 2, 3] and issues.skipped == 7
     (note,) = issues.messages()
     assert "2 have no area" in note and "1 reach outside" in note and "train000.png" in note
     annotations = index.annotation(BoxAnnotations)

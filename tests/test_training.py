@@ -401,7 +401,7 @@ def test_models_are_judged_at_the_size_they_learn_at():
     assert replace(square, eval_tokens=9).evaluation_tokens(RunConfig().input) == 9
 
 
-def test_images_without_a_label_are_left_out_of_training(tmp_path, capsys):
+def test_images_without_a_label_are_not_trained_on(tmp_path, capsys):
     root = write_folder(tmp_path / "images", {"train": 8, "val": 4})
     stray = root / "train" / "stray.png"
     stray.write_bytes((root / "train" / "plain" / "000.png").read_bytes())

@@ -155,7 +155,7 @@ class AnnotationIssues:
     images: tuple[BadImage, ...]  # images skipped: their size is not that of their annotations
 
     @property
-    def left_out(self) -> int:
+    def skipped(self) -> int:
         return sum(count for issue, count in self.counts.items() if issue != CLIPPED)
 
     def messages(self) -> list[str]:
@@ -209,9 +209,9 @@ def attach_boxes(
             if count and len(keys) < NAMED:
                 keys.append(index.keys[row])
     issues = AnnotationIssues(+counts, tuple(keys), total, other_sizes)
-    if issues.left_out > max_bad_fraction * total:
+    if issues.skipped > max_bad_fraction * total:
         raise BadDataset(
-            f"{root}: {issues.left_out} of {total} boxes cannot be used "
+            f"{root}: {issues.skipped} of {total} boxes cannot be used "
             f"(max_bad_fraction is {max_bad_fraction:g}): {issues.messages()[0]}"
         )
     images, areas, crowds = (

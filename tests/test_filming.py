@@ -1,6 +1,7 @@
 """Clips from files to labels: training, evaluating, predicting, and --init from an image model."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,8 +92,9 @@ def test_suites_and_compare_take_clips(capsys, run, tmp_path):
     assert found["cost"]["points"]["96 tokens"]["top1"] == pytest.approx(plain["top1"])
     status, _, err = patchpack(capsys, "eval", run, "--suite", "cost", "--views", 2)
     assert status == 2 and "--views is not for suites" in err
+    copy = shutil.copytree(run, tmp_path / "copy")
     status, out, _ = patchpack(
-        capsys, "compare", run, run, "--budgets", 96, "--out", tmp_path / "compare", "--json"
+        capsys, "compare", run, copy, "--budgets", 96, "--out", tmp_path / "compare", "--json"
     )
     assert status == 0 and (tmp_path / "compare").is_dir()
 

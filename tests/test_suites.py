@@ -74,7 +74,8 @@ def test_feature_suites_take_any_task_and_others_are_refused_by_name(capsys, roo
     status, _, err = patchpack(capsys, *words, "--suite", "cost")
     assert status == 2
     assert "suite cost needs scores of labels, which classification, contrastive give" in err
-    status, _, err = patchpack(capsys, "compare", config.out, config.out)
+    copy = shutil.copytree(config.out, tmp_path / "copy")
+    status, _, err = patchpack(capsys, "compare", config.out, copy, "--out", tmp_path / "compare")
     assert status == 2 and "suite calibration needs scores of labels" in err
 
 
@@ -233,11 +234,14 @@ def test_label_maps(capsys, run, root, tmp_path):
 
 
 WRONG = [
-    (["--suite", "speed"], "there is no suite ['speed']: choose among cost, calibration"),
+    (["--suite", "speed"], "there is no suite 'speed': choose among cost, calibration"),
     (["--suite", "fairness"], "needs --attributes"),
     (["--suite", "fairness", "--attributes", "age"], "no column 'age'; it has none"),
     (["--suite", "cost", "--budgets", "0"], "budgets must be at least 1"),
-    (["--suite", "robustness", "--severities", "7"], "of severity 7"),
+    (["--suite", "robustness", "--severities", "7"], "severities must be among 1 to 5"),
+    (["--suite", "robustness", "--severities"], "severities must be among 1 to 5"),
+    (["--suite", "cost", "--severities", "2"], "--severities is for the suite robustness"),
+    (["--suite", "cost", "--attributes", "age"], "--attributes is for the suite fairness"),
     (["--suite", "robustness", "--shifted-data", "nowhere"], "neither a folder nor a manifest"),
     (["--suite", "cost", "--split", "tset"], "did you mean 'test'"),
 ]
@@ -248,3 +252,19 @@ def test_wrong_requests_say_what_to_do(capsys, run, words, says):
     status, _, err = patchpack(capsys, "eval", run, *words)
     last = [line for line in err.splitlines() if " images at " not in line]
     assert status == 2 and len(last) == 1 and says in last[0]
+
+
+def test_wrong_comparisons_and_outputs_are_refused_before_the_work(capsys, root, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "e.npz").write_text("kept")
+    image = next((root / "test").rglob("*.png"))
+    for words, message in (
+        (("compare", run, run), "a run is given twice"),
+        (("compare", run, tmp_path, "--suite", "fewshot"), "compare has no suite 'fewshot'"),
+        (("eval", run, "--suite", "cost", "--out", tmp_path / "file"), "is a file: name a folder"),
+        (("embed", run, image, "-o", tmp_path / "e"), "e.npz exists, and is not overwritten"),
+        (("inspect", tmp_path, "--picture", tmp_path / "file"), "a picture ends in .png"),
+    ):
+        status, _, err = patchpack(capsys, *words)
+        assert status == 2 and message in err and len(err.splitlines()) == 1
+    assert (tmp_path / "e.npz").read_text() == "kept"

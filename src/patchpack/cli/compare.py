@@ -8,6 +8,9 @@ from tyro.conf import Positional, arg
 
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
+from patchpack.inference.output_files import make_folder
+
+COMPARED = ("calibration", "robustness", "fairness")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,14 @@ class Compare:
 def run_compare(options: Compare) -> None:
     if len(options.runs) < 2:
         raise ValueError("compare needs two runs or more")
+    if len({run.resolve() for run in options.runs}) < len(options.runs):
+        raise ValueError("a run is given twice: compare needs different runs")
+    suites = suites_of(options.suite)
+    if wrong := [name for name in suites if name not in COMPARED]:
+        raise ValueError(f"compare has no suite {wrong[0]!r}: choose among {', '.join(COMPARED)}")
+    make_folder(options.out)
     request = Request(
-        suites=suites_of(options.suite),
+        suites=suites,
         budgets=options.budgets,
         data=options.data,
         split=options.split,

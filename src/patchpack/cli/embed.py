@@ -13,6 +13,7 @@ from patchpack.cli.predict import report_unreadable
 from patchpack.data.images import BadImage
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.inference.image_files import image_files, in_groups
+from patchpack.inference.output_files import check_new, make_folder
 from patchpack.inference.predictor import Predictor, readable
 from patchpack.inference.text_files import read_lines
 from patchpack.loading import load
@@ -39,6 +40,11 @@ def run_embed(options: Embed) -> int:
         raise ValueError(f"{options.output} is a folder: name the .npz file to write")
     if not options.images and not options.texts:
         raise ValueError("there is nothing to embed: give images, or --texts FILE")
+    output = options.output
+    if output.suffix != ".npz":
+        output = output.with_name(f"{output.name}.npz")
+    check_new([output])
+    make_folder(output.parent)
     predictor = load(options.run)
     arrays: dict[str, np.ndarray] = {}
     bad: list[BadImage] = []
@@ -46,10 +52,6 @@ def run_embed(options: Embed) -> int:
         arrays |= _text_arrays(predictor, options.run, options.texts)
     if options.images:
         arrays |= image_arrays(predictor, options.images, options.max_tokens, bad)
-    output = options.output
-    if output.suffix != ".npz":
-        output = output.with_name(f"{output.name}.npz")
-    output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".tmp-{output.name}")
     with temporary.open("wb") as file:
         np.savez(file, **arrays)  # pyrefly: ignore

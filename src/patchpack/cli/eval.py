@@ -87,6 +87,7 @@ def run_eval(parsed: Any) -> None:
     limits = {name: getattr(parsed, name) for name in LIMITS}
     chooses = any(limit is not None for limit in limits.values())
     predictor = load(parsed.run)
+    make_folder(parsed.out or parsed.run)  # before the work, which would be lost
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.eval_options)
     if parsed.suite or chooses or parsed.fit_temperature:
@@ -123,7 +124,6 @@ def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -
     record = {"run": str(parsed.run), "split": parsed.split}
     record |= task.report.record(evaluations, predictor)
     out = parsed.out or parsed.run
-    make_folder(out)
     path = out / f"eval-{parsed.split}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     files = [path]

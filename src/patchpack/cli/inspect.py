@@ -17,6 +17,7 @@ from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
+from patchpack.inference.output_files import check_picture
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
 
@@ -43,6 +44,8 @@ def run_inspect(options: Inspect) -> None:
         raise ValueError("patch_size and max_tokens must be at least 1")
     if options.frames and options.picture:
         raise ValueError("--picture draws a pack of images, not of clips")
+    if options.picture:
+        check_picture(options.picture)
     media_type = CLIPS if options.frames else IMAGES
     index = build_index(
         options.source, max_bad_fraction=options.max_bad_fraction, media_type=media_type

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from patchpack.cli.embed import image_arrays, require_text
 from patchpack.cli.predict import report_unreadable
 from patchpack.data.images import BadImage, decode
-from patchpack.inference.output_files import check_new
+from patchpack.inference.output_files import check_picture
 from patchpack.loading import load
 from patchpack.visualize.contact_sheet import SHOWN, Hit, draw_hits
 
@@ -39,10 +39,7 @@ def run_search(options: Search) -> int:
     if not options.queries:
         raise ValueError("there is no query: give a text in quotes")
     picture = options.picture or options.run / "search.png"
-    if picture.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ValueError(f"{picture}: a picture ends in .png, .jpg or .webp")
-    if options.picture:
-        check_new([picture])
+    check_picture(picture, new=options.picture is not None)
     predictor = load(options.run)
     require_text(predictor, options.run)
     texts = predictor.embed_texts(options.queries)

@@ -40,13 +40,34 @@ class Request:
     def __post_init__(self) -> None:
         unknown = [name for name in self.suites if name not in SUITES]
         if unknown or not self.suites:
-            raise ValueError(f"there is no suite {unknown}: choose among {', '.join(SUITES)}")
+            names = ", ".join(map(repr, unknown)) or "without a name"
+            raise ValueError(f"there is no suite {names}: choose among {', '.join(SUITES)}")
         if "fairness" in self.suites and not self.attributes:
             raise ValueError("the suite fairness needs --attributes, columns of the manifest")
+        if not self.severities or not set(self.severities) <= set(SEVERITIES):
+            raise ValueError(f"severities must be among 1 to 5, not {self.severities}")
+        self._check_used()
         if min((*self.budgets, self.robustness_tokens or 1), default=1) < 1:
             raise ValueError(
                 f"budgets must be at least 1, not {self.budgets}, {self.robustness_tokens}"
             )
+
+    def _check_used(self) -> None:
+        """Raise ValueError for an option of a suite that is not requested."""
+        for suite, used in (
+            ("fairness", {"--attributes": self.attributes}),
+            (
+                "robustness",
+                {
+                    "--severities": self.severities != SEVERITIES,
+                    "--shifted-data": self.shifted_data,
+                    "--robustness-tokens": self.robustness_tokens,
+                },
+            ),
+        ):
+            given = [option for option, value in used.items() if value]
+            if given and suite not in self.suites:
+                raise ValueError(f"{given[0]} is for the suite {suite}, which is not requested")
 
 
 def check_suites(run: Path, predictor: Predictor, suites: Sequence[str]) -> None:

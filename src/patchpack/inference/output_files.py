@@ -12,6 +12,19 @@ def check_new(paths: Iterable[Path]) -> None:
             raise ValueError(f"{path} exists, and is not overwritten: name another output")
 
 
+def check_picture(path: Path, new: bool = True) -> None:
+    """Raise ValueError where a picture cannot be written: its format, its folder, or a file there.
+
+    new  reject a file that exists
+    """
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"{path}: a picture ends in .png, .jpg or .webp")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent} is no folder: name a picture in one that exists")
+    if new:
+        check_new([path])
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents; raises ValueError where one of them is a file."""
     for parent in (folder, *folder.parents):

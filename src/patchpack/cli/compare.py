@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
-from patchpack.inference.output_files import make_folder
+from patchpack.inference.output_files import check_folder
 
 COMPARED = ("calibration", "robustness", "fairness")
 
@@ -45,7 +45,7 @@ def run_compare(options: Compare) -> None:
     suites = suites_of(options.suite)
     if wrong := [name for name in suites if name not in COMPARED]:
         raise ValueError(f"compare has no suite {wrong[0]!r}: choose among {', '.join(COMPARED)}")
-    make_folder(options.out)
+    check_folder(options.out)
     request = Request(
         suites=suites,
         budgets=options.budgets,

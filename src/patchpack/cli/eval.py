@@ -14,6 +14,7 @@ from patchpack.evaluation.budgets import evaluate_with, evaluator_of
 from patchpack.evaluation.request import (
     BARE,
     NEEDS_REPORT,
+    SUITE_OF_OPTION,
     Request,
     check_suites,
     default_budgets,
@@ -79,7 +80,7 @@ class Eval:
 
 EvalOptions = with_task_options(Eval, lambda task: task.eval_options)
 LIMITS = ("max_ms", "max_gflops", "min_accuracy")
-SUITE_OPTIONS = ("robustness_tokens", "severities", "shifted_data", "attributes", "label_map")
+SUITE_OPTIONS = (*SUITE_OF_OPTION, "label_map")
 TASK_OPTIONS_OF_SUITES = ("templates",)  # suites use no other option of a task
 
 

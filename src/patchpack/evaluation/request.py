@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from patchpack.data.transforms.corruptions import SEVERITIES
@@ -15,6 +15,12 @@ BARE = ("{}",)  # the prompt of a bare class name
 LABEL_SUITES = ("cost", "calibration", "robustness")  # need scores of labels
 FEATURE_SUITES = ("fewshot", "fairness")  # need feature vectors
 SUITES = (*LABEL_SUITES, *FEATURE_SUITES)
+SUITE_OF_OPTION = {
+    "attributes": "fairness",
+    "robustness_tokens": "robustness",
+    "severities": "robustness",
+    "shifted_data": "robustness",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +60,11 @@ class Request:
 
     def _check_used(self) -> None:
         """Raise ValueError for an option of a suite that is not requested."""
-        for suite, used in (
-            ("fairness", {"--attributes": self.attributes}),
-            (
-                "robustness",
-                {
-                    "--severities": self.severities != SEVERITIES,
-                    "--shifted-data": self.shifted_data,
-                    "--robustness-tokens": self.robustness_tokens,
-                },
-            ),
-        ):
-            given = [option for option, value in used.items() if value]
-            if given and suite not in self.suites:
-                raise ValueError(f"{given[0]} is for the suite {suite}, which is not requested")
+        for field in fields(self):
+            suite = SUITE_OF_OPTION.get(field.name)
+            if suite and suite not in self.suites and getattr(self, field.name) != field.default:
+                option = f"--{field.name.replace('_', '-')}"
+                raise ValueError(f"{option} is for the suite {suite}, which is not requested")
 
 
 def check_suites(run: Path, predictor: Predictor, suites: Sequence[str]) -> None:

@@ -25,11 +25,16 @@ def check_picture(path: Path, new: bool = True) -> None:
         check_new([path])
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents; raises ValueError where one of them is a file."""
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where a folder cannot be made: it, or a parent, is a file."""
     for parent in (folder, *folder.parents):
         if parent.exists():
             if not parent.is_dir():
                 raise ValueError(f"{parent} is a file: name a folder")
             break
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; raises ValueError where one of them is a file."""
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pairs import write_pairs
 from patchpack.cli import main
 from patchpack.config import load_recipe
 from patchpack.inference.operating_point import read_operating_point
-from patchpack.old_names import renamed_options
+from patchpack.old_names import PYTHON, renamed_options
 from patchpack.run import load_config, resume
 from patchpack.serialization import ConfigError
 from patchpack.tasks.registry import task_of
@@ -115,3 +116,12 @@ def test_old_recipes_fail_with_the_new_name(tmp_path, code, message):
 def test_old_public_names_fail_with_the_new_name():
     with pytest.raises(AttributeError, match="it is now ImageTextPredictor"):
         pp.Matcher  # noqa: B018
+
+
+@pytest.mark.parametrize("name", sorted(set(PYTHON.values())))
+def test_new_names_in_messages_exist(name):
+    module, _, attribute = name.rpartition(".")
+    if attribute[0].isupper():
+        assert getattr(import_module(module or "patchpack"), attribute)
+    else:
+        assert import_module(name)

@@ -102,7 +102,7 @@ PYTHON = {
     "patchpack.judge": "patchpack.evaluation",
     "patchpack.recipe": "patchpack.config",
     "patchpack.serve": "patchpack.loading",
-    "patchpack.suites": "patchpack.evaluation.suites",
+    "patchpack.suites": "patchpack.evaluation",
 }
 # Section of the options of `train` → the dataclasses whose fields they are.
 SECTIONS = {

@@ -1,5 +1,7 @@
 """Classification counts: additive over packs, unlabeled images skipped."""
 
+from math import isnan
+
 import pytest
 import torch
 
@@ -24,7 +26,8 @@ def test_counts_of_two_packs_sum_to_the_counts_of_all_images():
     whole = count(LOGITS, LABELS)
     parts = count(LOGITS[:1], LABELS[:1]) + count(LOGITS[1:], LABELS[1:])
     assert torch.equal(whole.confusion, parts.confusion) and whole.in_top5 == parts.in_top5
-    assert ClassificationCounts.none(7).images == 0 and ClassificationCounts.none(7).top1 == 0
+    assert torch.equal((whole + ClassificationCounts.none(7)).confusion, whole.confusion)
+    assert ClassificationCounts.none(7).images == 0 and isnan(ClassificationCounts.none(7).top1)
 
 
 def test_unlabeled_images_are_skipped():

@@ -1,5 +1,7 @@
 """Recall@k matches hand-computed values and brute force."""
 
+from math import isnan
+
 import pytest
 import torch
 
@@ -8,13 +10,13 @@ from patchpack.metrics.retrieval import best_ranks, recalls
 
 
 def test_recall_matches_hand_computed_values():
-    """Image 0 ranks its own text first; image 1 ranks it second."""
+    """Image 0 ranks its own text first; image 1 ranks it second. Of two, none can miss at 2."""
     images = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
     texts = torch.tensor([[1.0, 0.1], [0.1, 1.0]])
     result = recalls(images, texts, torch.tensor([[0, 0], [1, 1]]), at=(1, 2))
-    assert result["image_to_text@1"] == 0.5 and result["image_to_text@2"] == 1
+    assert result["image_to_text@1"] == 0.5 and isnan(result["image_to_text@2"])
     assert result["text_to_image@1"] == 1 and result["recall@1"] == 0.75
-    assert result["mean_recall"] == 0.875
+    assert result["mean_recall"] == 0.75
 
 
 @pytest.mark.parametrize("cells", [1, 17, 1 << 24])
@@ -45,8 +47,11 @@ def test_a_shared_text_matches_each_of_its_images():
     assert result["recall@1"] == 1
 
 
-def test_one_pair_and_zero_pairs():
-    one = torch.ones(1, 2)
-    assert recalls(one, one, torch.tensor([[0, 0]]))["recall@1"] == 1
-    none = torch.empty(0, 2)
-    assert recalls(none, none, torch.empty(0, 2, dtype=torch.int64))["recall@10"] == 0
+def test_queries_that_cannot_miss_are_left_out():
+    """Text 0 matches both images; text 1 matches image 0 alone, and can miss."""
+    images, texts = torch.eye(2), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    result = recalls(images, texts, torch.tensor([[0, 0], [1, 0], [0, 1]]), at=(1,))
+    assert result["text_to_image@1"] == 0  # of text 1 alone
+    assert result["image_to_text@1"] == 0  # of image 1 alone: its wrong text ties
+    one_text = recalls(torch.eye(3), torch.ones(1, 3), torch.tensor([[0, 0], [1, 0], [2, 0]]))
+    assert all(map(isnan, one_text.values()))

@@ -7,6 +7,7 @@ from patchpack.tasks.depth.predictor import DepthPredictor
 
 from patchpack.batch import PackedBatch
 from patchpack.distributed import World, all_reduce_floats
+from patchpack.metrics.undefined import ratio
 from patchpack.tasks.task import Evaluator
 
 
@@ -20,9 +21,14 @@ class DepthResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        if not self.pixels:
-            return {}
-        return {"abs_rel": self.error / self.pixels, "delta1": self.accurate / self.pixels}
+        return {
+            "abs_rel": ratio(self.error, self.pixels),
+            "delta1": ratio(self.accurate, self.pixels),
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        return [] if self.pixels else ["no pixel of the depth maps has a depth"]
 
 
 class DepthEvaluator(Evaluator):

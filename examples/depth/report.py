@@ -9,6 +9,7 @@ from patchpack.tasks.depth.predictor import DepthImage
 from PIL import Image
 
 from patchpack.inference.output_files import check_new, make_folder
+from patchpack.metrics.undefined import shown
 from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.tables import new_table
 
@@ -30,8 +31,8 @@ class DepthReport(Report):
         for cost, result in evaluations:
             values = result.metrics
             rows.add_row(
-                f"{cost.max_tokens}", f"{values['abs_rel']:.3f}", f"{values['delta1']:.1%}",
-                f"{cost.gflops_per_image:.2f}",
+                f"{cost.max_tokens}", shown(values["abs_rel"], ".3f"),
+                shown(values["delta1"], ".1%"), f"{cost.gflops_per_image:.2f}",
             )  # fmt: skip
         yield rows
 

@@ -27,6 +27,7 @@ from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import World, all_gather_objects, init_distributed
 from patchpack.inference.measure import view_of
 from patchpack.inference.model_spec import ModelSpec
+from patchpack.metrics.undefined import defined
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.initialize import initialize_from_run
 from patchpack.tasks.registry import prepare, task_of
@@ -184,11 +185,18 @@ def _fit(
                 errors.extend(pack.unreadable)
                 yield pack.batch
 
-        metrics = evaluator.run(predictor, batches(), world).metrics
+        result = evaluator.run(predictor, batches(), world)
+        metrics = result.metrics
         errors = all_gather_objects(errors, world)
         log.log_unreadable(trainer.progress.step, bad_val.add(errors))
         if not metrics:
             raise TrainingError("no image of the validation split can be read")
+        if not defined(metrics[task.metric.name]):
+            reasons = "; ".join(result.notes) or "it is computed over nothing"
+            raise TrainingError(
+                f"the validation split gives no {task.metric.name}, so no weights can be chosen as "
+                f"best: {reasons}"
+            )
         return metrics
 
     batches = training_batches(

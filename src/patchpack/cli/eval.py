@@ -26,6 +26,7 @@ from patchpack.inference.output_files import make_folder
 from patchpack.inference.predictor import Predictor
 from patchpack.inference.text_files import read_lines
 from patchpack.loading import load
+from patchpack.metrics.undefined import json_values
 from patchpack.tasks.registry import task_of
 from patchpack.tasks.task import TaskSpec
 
@@ -123,7 +124,7 @@ def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -
     evaluator, skipped = evaluator_of(predictor, data, options)
     evaluations = evaluate_with(evaluator, skipped, predictor, data, budgets)
     record = {"run": str(parsed.run), "split": parsed.split}
-    record |= task.report.record(evaluations, predictor)
+    record = json_values(record | task.report.record(evaluations, predictor))
     out = parsed.out or parsed.run
     path = out / f"eval-{parsed.split}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")

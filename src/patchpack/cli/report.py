@@ -17,6 +17,7 @@ from patchpack.evaluation.runner import Runner, save_operating_point, write_repo
 from patchpack.inference.predictor import Predictor
 from patchpack.loading import load
 from patchpack.metrics.operating_points import MeasuredPoint
+from patchpack.metrics.undefined import json_values
 from patchpack.visualize.section import Section
 
 
@@ -51,7 +52,7 @@ def _print(
 ) -> None:
     if as_json:
         numbers = {section.name: section.numbers for section in sections}
-        print(json.dumps({"report": str(report), **numbers}))
+        print(json.dumps(json_values({"report": str(report), **numbers})))
         return
     console = Console(markup=False, highlight=False)
     for section in sections:

@@ -1,5 +1,6 @@
 """Records of a dataset: one unopened file each, with its split and label; media types; splits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from patchpack.data.images import SUFFIXES
@@ -61,3 +62,9 @@ class Record:
 def split_name(name: str) -> str:
     """Map the usual names of train, val and test to these; return other names unchanged."""
     return SPLIT_NAMES.get(name.lower(), name)
+
+
+def list_names(names: Sequence[str], limit: int = 10) -> str:
+    """Return quoted names for a message: at most `limit`, and the number of those left out."""
+    shown = ", ".join(map(repr, names[:limit]))
+    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown

@@ -1,5 +1,6 @@
 """Calibration suite: ECE, NLL and Brier score at each token budget (arXiv 2307.06304, Table 4)."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,17 +17,22 @@ from patchpack.metrics.calibration import (
     sigmoid_negative_log_likelihood,
 )
 from patchpack.metrics.outputs import Predictions
+from patchpack.metrics.undefined import ratio, shown
 from patchpack.visualize.plots import draw_reliability
 from patchpack.visualize.section import Section, Table
 
+MEASURES = ("top1", "confidence", "ece", "adaptive_ece", "nll", "brier")
+
 
 def measure(outputs: Predictions, temperature: float = 1.0) -> dict[str, float]:
-    """Return all calibration metrics of one set of predictions."""
+    """Return all calibration metrics of one set of predictions; NaN for undefined ones."""
     p = outputs.probabilities(temperature)
+    if p.shape[1] < 2:  # a single class cannot be missed
+        return dict.fromkeys(MEASURES, math.nan)
     confidence, correct = p.max(1), outputs.correct
     return {
         "top1": outputs.top1,
-        "confidence": float(confidence.mean()),
+        "confidence": ratio(float(confidence.sum()), len(confidence)),
         "ece": even_bins(confidence, correct).error,
         "adaptive_ece": adaptive_bins(confidence, correct).error,
         "nll": _nll(outputs, p, temperature),
@@ -55,8 +61,8 @@ def calibration(
     errors = [m["ece"] for m in plain.values()]
     text = [
         f"Expected calibration error of top-1 (ECE, {BINS} bins) over all budgets: "
-        f"{min(errors):.3f} to {max(errors):.3f}. NaViT in the paper: 0.045 to 0.048 at 128 to "
-        "1,024 tokens."
+        f"{shown(min(errors), '.3f')} to {shown(max(errors), '.3f')}. NaViT in the paper: 0.045 to "
+        "0.048 at 128 to 1,024 tokens."
     ]
     if temperature is not None:
         scaled = {tokens: measure(outputs, temperature) for tokens, outputs in predictions.items()}
@@ -87,5 +93,5 @@ def temperature_of(cache: OutputCache, tokens: int) -> float:
 
 
 def _row(name: str, m: dict[str, float]) -> list[str]:
-    return [name, f"{m['top1']:.1%}", f"{m['confidence']:.1%}", f"{m['ece']:.3f}",
-            f"{m['adaptive_ece']:.3f}", f"{m['nll']:.3f}", f"{m['brier']:.3f}"]  # fmt: skip
+    forms = {"top1": ".1%", "confidence": ".1%"}
+    return [name, *(shown(m[key], forms.get(key, ".3f")) for key in MEASURES)]

@@ -7,9 +7,11 @@ from patchpack.evaluation.fairness import LIMITS
 from patchpack.evaluation.robustness import mean_corruption_error
 from patchpack.metrics.fairness import signed_rank
 from patchpack.metrics.operating_points import MeasuredPoint
+from patchpack.metrics.undefined import shown
 from patchpack.visualize.plots import draw_accuracy_over_cost
 from patchpack.visualize.section import Section, Table
 
+ERRORS = ("ece", "adaptive_ece", "nll", "brier")  # of calibration, compared
 Numbers = Mapping[str, Mapping[str, Any]]  # JSON reports by run and suite
 
 
@@ -32,7 +34,7 @@ def compare(points: Mapping[str, Sequence[MeasuredPoint]], numbers: Numbers) -> 
 
 def _cost(points: Mapping[str, Sequence[MeasuredPoint]]) -> Section:
     rows = [
-        [f"{run}, {p.tokens} tokens", f"{p.accuracy:.1%}", f"{p.gflops:.3f}", f"{p.ms:.2f}"]
+        [f"{run}, {p.tokens} tokens", shown(p.accuracy, ".1%"), f"{p.gflops:.3f}", f"{p.ms:.2f}"]
         for run, run_points in points.items() for p in run_points
     ]  # fmt: skip
     return Section(
@@ -57,8 +59,7 @@ def _cost(points: Mapping[str, Sequence[MeasuredPoint]]) -> Section:
 
 def _calibration(numbers: Numbers) -> Section:
     rows = [
-        [f"{run}, {tokens} tokens", f"{m['ece']:.3f}", f"{m['adaptive_ece']:.3f}",
-         f"{m['nll']:.3f}", f"{m['brier']:.3f}"]
+        [f"{run}, {tokens} tokens", *(shown(m[key], ".3f") for key in ERRORS)]
         for run, suites in numbers.items()
         for tokens, m in suites["calibration"]["budgets"].items()
     ]  # fmt: skip
@@ -74,19 +75,22 @@ def _robustness(numbers: Numbers) -> Section:
     baseline, *_ = numbers
     corrupted = {run: suites["robustness"]["corrupted"] for run, suites in numbers.items()}
     mce = {run: mean_corruption_error(by, corrupted[baseline]) for run, by in corrupted.items()}
+    kinds = [k for k, by in corrupted[baseline].items() if any(top1 < 1 for top1 in by.values())]
     names = [name for kind in numbers[baseline]["robustness"]["shifts"].values() for name in kind]
     rows = []
     for run, suites in numbers.items():
         result = suites["robustness"]
         shifts = {name: top1 for kind in result["shifts"].values() for name, top1 in kind.items()}
-        gaps = [f"{100 * (shifts[n] - result['plain']):+.1f}" if n in shifts else "" for n in names]
+        gaps = [
+            shown(100 * (shifts[n] - result["plain"]), "+.1f") if n in shifts else "" for n in names
+        ]
         rows.append(
             [
                 run,
-                f"{result['plain']:.1%}",
+                shown(result["plain"], ".1%"),
                 *gaps,
-                f"{result['mean_corrupted']:.1%}",
-                _format_mce(mce[run]),
+                shown(result["mean_corrupted"], ".1%"),
+                shown(mce[run], ".2f"),
             ]
         )
     return Section(
@@ -94,15 +98,13 @@ def _robustness(numbers: Numbers) -> Section:
         title="Robustness",
         text=[
             "Top-1 on clean images, change in percentage points under each perturbation, mean "
-            f"top-1 on corrupted images, and mean corruption error (mCE) relative to {baseline}."
+            f"top-1 on corrupted images, and mean corruption error (mCE) relative to {baseline}, "
+            f"over the {len(kinds)} of {len(corrupted[baseline])} corruptions on which {baseline} "
+            "has errors."
         ],
         tables=[Table(["run", "clean", *names, "corrupted", "mCE"], rows)],
         numbers={"mce": mce},
     )
-
-
-def _format_mce(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def _fairness(numbers: Numbers) -> Section:
@@ -111,7 +113,7 @@ def _fairness(numbers: Numbers) -> Section:
     kinds = list(probes[baseline])
     attributes = list(probes[baseline][kinds[0]])
     rows = [
-        [f"{run}, {kind}", *(f"{by[kind][name]:.1%}" for name in attributes)]
+        [f"{run}, {kind}", *(shown(by[kind][name], ".1%") for name in attributes)]
         for run, by in probes.items() for kind in kinds if kind in by
     ]  # fmt: skip
     text, tests = [LIMITS], {}
@@ -125,7 +127,7 @@ def _fairness(numbers: Numbers) -> Section:
         higher = sum(a > b for a, b in pairs)
         text.append(
             f"{run} has higher accuracy than {baseline} in {higher} of {len(pairs)} probes; "
-            f"Wilcoxon signed-rank test, p = {tests[run]:.2g}."
+            f"Wilcoxon signed-rank test, p = {shown(tests[run], '.2g')}."
         )
     return Section(
         name="fairness",

@@ -14,6 +14,7 @@ from patchpack.metrics.operating_points import (
     frontier,
     single_points,
 )
+from patchpack.metrics.undefined import shown
 from patchpack.visualize.plots import draw_accuracy_over_cost, draw_cascades
 from patchpack.visualize.section import Section, Table
 
@@ -43,7 +44,7 @@ def cost(cache: OutputCache, budgets: Sequence[int]) -> Section:
         for kind, group in conditions.items()
     }
     rows = [
-        [condition.name, f"{o.top1:.1%}", f"{o.gflops:.3f}", f"{o.ms:.2f}",
+        [condition.name, shown(o.top1, ".1%"), f"{o.gflops:.3f}", f"{o.ms:.2f}",
          f"{1000 / o.ms:,.0f}" if o.ms else ""]
         for kind, group in results.items() for condition, o in group
         if kind == "resized" or condition.drop or condition.enlarge
@@ -54,7 +55,7 @@ def cost(cache: OutputCache, budgets: Sequence[int]) -> Section:
     best = best_cascade_over_line(singles, cascades)
     fractions = _accuracy_at_fractions(singles)
     line = frontier(points)
-    cells = [[p.name, f"{p.accuracy:.1%}", f"{p.gflops:.3f}", f"{p.ms:.2f}"] for p in line]
+    cells = [[p.name, shown(p.accuracy, ".1%"), f"{p.gflops:.3f}", f"{p.ms:.2f}"] for p in line]
     return Section(
         name="cost",
         title="Cost against quality",
@@ -95,8 +96,10 @@ def _accuracy_at_fractions(singles: Sequence[MeasuredPoint]) -> dict[str, dict]:
 
 
 def _fractions_text(full: MeasuredPoint, fractions: dict[str, dict]) -> str:
-    reduced = "; ".join(f"{f['top1']:.1%} at {f['tokens']} tokens" for f in fractions.values())
-    return f"{full.accuracy:.1%} at {full.tokens} tokens; {reduced}."
+    reduced = "; ".join(
+        f"{shown(f['top1'], '.1%')} at {f['tokens']} tokens" for f in fractions.values()
+    )
+    return f"{shown(full.accuracy, '.1%')} at {full.tokens} tokens; {reduced}."
 
 
 def _summary(best: MeasuredPoint | None) -> str:

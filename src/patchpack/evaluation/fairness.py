@@ -5,11 +5,12 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from patchpack.data.records import BadDataset
+from patchpack.data.records import BadDataset, list_names
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.inference.measure import EvalData
-from patchpack.metrics.fairness import MIN_GROUP_SIZE, gap, groups, probe
+from patchpack.metrics.fairness import MIN_GROUP_SIZE, Correct, gap, groups, probe
 from patchpack.metrics.outputs import Predictions
+from patchpack.metrics.undefined import ratio, shown
 from patchpack.visualize.plots import draw_intervals
 from patchpack.visualize.section import Section, Table
 
@@ -38,6 +39,11 @@ def fairness(
         if name not in test.index.columns:
             columns = ", ".join(test.index.columns) or "none"
             raise BadDataset(f"{test.index.root} has no column {name!r}; it has {columns}")
+        if len(values := {cell for cell in train.index.columns.get(name, ()) if cell}) < 2:
+            raise BadDataset(
+                f"{train.index.root}: a probe needs two values of an attribute, but {name!r} has "
+                f"{list_names(sorted(values)) or 'none'} in the training split"
+            )
     rows, numbers = [], {}
     splits: dict[int, tuple[Predictions, Predictions]] = {}  # train and test, by tokens
     for tokens in budgets:
@@ -47,20 +53,21 @@ def fairness(
             cache.outputs(condition, _all_labeled(test)),
         )
         for kind in PROBES:
-            accuracy = {
-                name: _correct(*splits[tokens], train, test, name, kind).mean()
-                for name in attributes
-            }
+            accuracy = {}
+            for name in attributes:
+                correct, _ = _correct(*splits[tokens], train, test, name, kind)
+                accuracy[name] = ratio(float(correct.sum()), len(correct))
             rows.append(
-                [f"{tokens} tokens, {kind}", *(f"{accuracy[name]:.1%}" for name in attributes)]
+                [f"{tokens} tokens, {kind}", *(shown(accuracy[n], ".1%") for n in attributes)]
             )
-            numbers[f"{tokens} {kind}"] = {name: float(value) for name, value in accuracy.items()}
+            numbers[f"{tokens} {kind}"] = accuracy
     max_tokens = max(budgets)
     train_outputs, test_outputs = splits[max_tokens]
-    values = {name: _column(test, test_outputs, name) for name in attributes}
+    cells = {name: np.array(_column(test, test_outputs, name)) for name in attributes}
     by_group, gaps, pictures = {}, [], []
     for name in attributes:
-        correct = _correct(train_outputs, test_outputs, train, test, name, "logistic")
+        correct, known = _correct(train_outputs, test_outputs, train, test, name, "logistic")
+        values = {by: column[known].tolist() for by, column in cells.items()}
         by_value = groups(correct, values)
         by_group[name] = {group: asdict(g) for group, g in by_value.items()}
         for by in attributes:
@@ -68,16 +75,17 @@ def fairness(
                 interval = f"{100 * d.low:.1f} to {100 * d.high:.1f}"
                 gaps.append([name, by, f"{d.best}, {d.worst}", f"{100 * d.points:.1f}", interval])
         single = {g: (v.accuracy, v.low, v.high) for g, v in by_value.items() if ", " not in g}
-        caption = f"Probe of {name}: accuracy of each group with 95 % bootstrap intervals."
-        pictures.append(draw_intervals(single, caption))
+        if single:
+            caption = f"Probe of {name}: accuracy of each group with 95 % bootstrap intervals."
+            pictures.append(draw_intervals(single, caption))
     return Section(
         name="fairness",
         title="Fairness",
         text=[
             LIMITS,
             f"Linear probes on frozen features, trained on {len(train_outputs):,} images and "
-            f"evaluated on {len(test_outputs):,}. Groups with fewer than {MIN_GROUP_SIZE} images "
-            "are omitted.",
+            f"evaluated on {len(test_outputs):,}; images without a value of an attribute are left "
+            f"out of its probe. Groups with fewer than {MIN_GROUP_SIZE} images are omitted.",
         ],
         tables=[
             Table(["probe", *attributes], rows),
@@ -110,9 +118,15 @@ def _correct(
     test: EvalData,
     name: str,
     kind: str,
-) -> np.ndarray:
-    """Return whether the probe of an attribute is correct for each test image."""
+) -> tuple[Correct, Correct]:
+    """Return whether the probe of an attribute is correct for each test image that has a value, and
+    which test images have one."""
     assert train_outputs.features is not None and test_outputs.features is not None
     truth = np.array(_column(test, test_outputs, name))
-    values, labels = np.unique(np.array(_column(train, train_outputs, name)), return_inverse=True)
-    return values[probe(train_outputs.features, labels, test_outputs.features, kind)] == truth
+    column = np.array(_column(train, train_outputs, name))
+    fit, known = column != "", truth != ""
+    values, labels = np.unique(column[fit], return_inverse=True)
+    if not known.any():
+        return np.empty(0, bool), known
+    predicted = probe(train_outputs.features[fit], labels, test_outputs.features[known], kind)
+    return values[predicted] == truth[known], known

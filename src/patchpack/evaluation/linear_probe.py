@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.inference.measure import EvalData
 from patchpack.metrics.linear_probe import few_shot
+from patchpack.metrics.undefined import shown
 from patchpack.visualize.section import Section, Table
 
 SHOTS = (1, 5, 10)  # training images per class
@@ -24,7 +25,9 @@ def fewshot(cache: OutputCache, train: EvalData, budgets: Sequence[int]) -> Sect
         if fit.features is None or test.features is None:
             raise ValueError("few-shot evaluation needs features, which this model does not return")
         results = few_shot(fit.features, fit.labels, test.features, test.labels, shots=SHOTS)
-        cells = (f"{100 * r.mean:.1f} ± {100 * r.spread:.1f} %" for r in results)
+        cells = (
+            f"{shown(100 * r.mean, '.1f')} ± {shown(100 * r.spread, '.1f')} %" for r in results
+        )
         rows.append([str(tokens), *cells])
         numbers[str(tokens)] = {
             str(r.shots): {"mean": r.mean, "spread": r.spread, "classes": r.classes}

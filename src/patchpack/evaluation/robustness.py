@@ -18,6 +18,7 @@ from patchpack.data.transforms.perturbations import (
 )
 from patchpack.evaluation.output_cache import EvalCondition, OutputCache
 from patchpack.inference.measure import EvalData
+from patchpack.metrics.undefined import defined, ratio, shown
 from patchpack.visualize.plots import draw_bars
 from patchpack.visualize.section import Section, Table
 
@@ -44,19 +45,21 @@ def robustness(
         "aspect": [AspectChange(factor) for factor in ASPECT_FACTORS],
         "detail": [Downsample(max(1, round(side * share))) for share in DOWNSAMPLE_SIDES],
     }
-    rows = [["clean", f"{plain:.1%}", ""]]
+    rows = [["clean", shown(plain, ".1%"), ""]]
     by_shift: dict[str, dict[str, float]] = {}
     for kind, perturbations in shifts.items():
         by_shift[kind] = {}
         for perturbation in perturbations:
             top1 = cache.outputs(EvalCondition(tokens, perturbation=perturbation)).top1
             by_shift[kind][perturbation.name] = top1
-            rows.append([perturbation.name, f"{top1:.1%}", f"{100 * (top1 - plain):+.1f}"])
+            rows.append(
+                [perturbation.name, shown(top1, ".1%"), shown(100 * (top1 - plain), "+.1f")]
+            )
     if shifted is not None:
         top1 = cache.outputs(EvalCondition(tokens), shifted).top1
         by_shift["shifted"] = {shifted.index.root.name: top1}
-        rows.append([f"images of {shifted.index.root.name}", f"{top1:.1%}",
-                     f"{100 * (top1 - plain):+.1f}"])  # fmt: skip
+        rows.append([f"images of {shifted.index.root.name}", shown(top1, ".1%"),
+                     shown(100 * (top1 - plain), "+.1f")])  # fmt: skip
     corrupted = {
         kind: {
             str(s): cache.outputs(EvalCondition(tokens, perturbation=Corrupt(kind, s))).top1
@@ -67,7 +70,7 @@ def robustness(
     means = {kind: float(np.mean(list(by.values()))) for kind, by in corrupted.items()}
     mean = float(np.mean(list(means.values())))
     cells = [
-        [kind, *(f"{top1:.1%}" for top1 in by.values()), f"{means[kind]:.1%}"]
+        [kind, *(shown(top1, ".1%") for top1 in by.values()), shown(means[kind], ".1%")]
         for kind, by in corrupted.items()
     ]
     bars = {
@@ -77,9 +80,10 @@ def robustness(
         name="robustness",
         title="Robustness",
         text=[
-            f"Top-1 at {tokens} tokens: {plain:.1%} on clean images, {mean:.1%} on corrupted "
-            f"images (mean over {len(corrupted)} corruptions and {len(severities)} severities), "
-            f"{mean / plain if plain else 0:.0%} of the clean accuracy.",
+            f"Top-1 at {tokens} tokens: {shown(plain, '.1%')} on clean images, "
+            f"{shown(mean, '.1%')} on corrupted images (mean over {len(corrupted)} corruptions and "
+            f"{len(severities)} severities), "
+            f"{shown(ratio(mean, plain), '.0%')} of the clean accuracy.",
             "Square models are often evaluated on center crops. Like NaViT in the paper (Table 5), "
             "this evaluation resizes whole images, except in rows that name a crop.",
         ],
@@ -106,13 +110,15 @@ def mean_corruption_error(
     corrupted, baseline  top-1 in [0, 1] by corruption and severity
 
     Hendrycks & Dietterich (arXiv 1903.12261), §4.3. In [0, ∞); lower is better; the baseline itself
-    has 1. Corruptions without baseline errors are skipped; None if none remain.
+    has 1. Corruptions without baseline errors are left out: their ratio is undefined. None where
+    none remains, and for undefined accuracies.
     """
     ratios = []
     for kind, by in corrupted.items():
         errors, baseline_errors = (
             sum(1 - top1 for top1 in x.values()) for x in (by, baseline[kind])
         )
-        if baseline_errors > 0:
-            ratios.append(errors / baseline_errors)
-    return float(np.mean(ratios)) if ratios else None
+        if baseline_errors:
+            ratios.append(ratio(errors, baseline_errors))
+    mean = ratio(sum(ratios), len(ratios))
+    return mean if defined(mean) else None

@@ -25,6 +25,7 @@ from patchpack.inference.operating_point import (
 from patchpack.inference.predictor import Predictor
 from patchpack.metrics.operating_points import MeasuredPoint, choose
 from patchpack.metrics.outputs import ModelOutput
+from patchpack.metrics.undefined import json_values
 from patchpack.tasks.registry import task_of
 from patchpack.tasks.task import LabelScorer
 from patchpack.visualize.html import page
@@ -119,6 +120,11 @@ class Runner:
     def _cache(self, split: str) -> OutputCache:
         if split not in self._caches:
             data, score, query = self._labelled(split)
+            if unlabelled := int((data.index.labels < 0).sum()):
+                self.log(
+                    f"{unlabelled:,} of {len(data.index):,} {data.index.item_name} of the split "
+                    f"{split} are not counted: they have no label, or one of no class of the model"
+                )
             self._caches[split] = OutputCache(
                 self.run, self.predictor, data, score, query, self.log
             )
@@ -168,7 +174,7 @@ def write_report(
     markdown = [f"# {title}\n", f"{summary}\n", *(s.markdown(name) for s in sections)]
     numbers = {section.name: section.numbers for section in sections}
     write_text_atomic(folder / f"{name}.md", "\n".join(markdown))
-    write_text_atomic(folder / f"{name}.json", json.dumps(numbers, indent=1) + "\n")
+    write_text_atomic(folder / f"{name}.json", json.dumps(json_values(numbers), indent=1) + "\n")
     html = page(title, summary, [(section.title, section.html()) for section in sections])
     write_text_atomic(folder / f"{name}.html", html)
     return folder / f"{name}.html"

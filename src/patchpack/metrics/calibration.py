@@ -6,6 +6,7 @@ label for models trained with sigmoid loss. All functions take arrays and need n
 Axes: image, label, bin.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,10 +32,10 @@ class Bins:
     def error(self) -> float:
         """Return the ℓ1 calibration error, Σ (share of images) · |accuracy − confidence|.
 
-        In [0, 1]; lower is better. 0.0 without images.
+        In [0, 1]; lower is better. NaN without images, and where a confidence is not finite.
         """
         if not len(self.counts):
-            return 0.0
+            return math.nan
         gaps = np.abs(self.accuracy - self.confidence)
         return float((gaps * self.counts).sum() / self.counts.sum())
 
@@ -44,7 +45,8 @@ def even_bins(confidence: Confidence, correct: Correct, bins: int = BINS) -> Bin
 
     Guo et al. (arXiv 1706.04599), Eq. 3; Naeini et al. (2015). ECE is in [0, 1]; lower is better.
     """
-    bin_index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    upper = np.nan_to_num(np.ceil(confidence * bins)).astype(np.int64)  # NaN: in the first bin
+    bin_index = np.clip(upper - 1, 0, bins - 1)
     return _bins(bin_index, confidence, correct)
 
 
@@ -74,10 +76,10 @@ def negative_log_likelihood(
     """Return the mean of −log p(true label) over images, in nats.
 
     In [0, ∞); lower is better. p is clipped to the smallest normal float, so the result is finite.
-    0.0 without images.
+    NaN without images, and for a single label.
     """
-    if not len(labels):
-        return 0.0
+    if not len(labels) or probabilities.shape[1] < 2:
+        return math.nan
     true = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(true, np.finfo(true.dtype).tiny)).mean())
 
@@ -87,10 +89,11 @@ def brier_score(
 ) -> float:
     """Return the multi-class Brier score: the mean over images of Σ over labels (p − one-hot)².
 
-    Brier (1950). In [0, 2] for softmax probabilities; lower is better. 0.0 without images.
+    Brier (1950). In [0, 2] for softmax probabilities; lower is better. NaN without images, and for
+    a single label.
     """
-    if not len(labels):
-        return 0.0
+    if not len(labels) or probabilities.shape[1] < 2:
+        return math.nan
     true = probabilities[np.arange(len(labels)), labels]
     return float(((probabilities**2).sum(1) - 2 * true + 1).mean())
 
@@ -102,20 +105,22 @@ def sigmoid_negative_log_likelihood(
 ) -> float:
     """Return the mean over images of the binary cross-entropy summed over labels, in nats.
 
-    The true label is the only positive one. In [0, ∞); lower is better. 0.0 without images.
+    The true label is the only positive one. In [0, ∞); lower is better. NaN without images.
     """
     if not len(labels):
-        return 0.0
+        return math.nan
     scaled = logits.astype(np.float64) / temperature
     true = scaled[np.arange(len(labels)), labels]
-    return float((np.logaddexp(0, scaled).sum(1) - true).mean())
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return float((np.logaddexp(0, scaled).sum(1) - true).mean())
 
 
 def sigmoid(
     logits: Float[np.ndarray, "image label"], temperature: float = 1.0
 ) -> Float[np.ndarray, "image label"]:
     """Return sigmoid(logits / temperature), in float64; labels are independent."""
-    return np.exp(-np.logaddexp(0, -logits.astype(np.float64) / temperature))
+    with np.errstate(invalid="ignore"):
+        return np.exp(-np.logaddexp(0, -logits.astype(np.float64) / temperature))
 
 
 def softmax(
@@ -123,7 +128,8 @@ def softmax(
 ) -> Float[np.ndarray, "image label"]:
     """Return softmax(logits / temperature), in float64; each row sums to 1."""
     scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN
+        scaled -= scaled.max(1, keepdims=True)
     powers = np.exp(scaled)
     return powers / powers.sum(1, keepdims=True)
 
@@ -137,11 +143,13 @@ def fit_temperature(
 
     Guo et al. (arXiv 1706.04599), §4.2. The log likelihood of softmax and of sigmoids is concave in
     1 / temperature, so bisection on the sign of its slope finds the single maximum. Raise
-    ValueError without images.
+    ValueError without images, and for logits that are not finite.
     """
     if not len(labels):
         raise ValueError("a temperature cannot be fitted without images")
     logits = logits.astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise ValueError("a temperature cannot be fitted to logits that are not finite")
     true = logits[np.arange(len(labels)), labels]
 
     def slope(inverse_temperature: float) -> float:

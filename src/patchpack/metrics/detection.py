@@ -20,6 +20,7 @@ from patchpack.data.index import Index
 from patchpack.data.sources.coco import CocoImage, to_coco
 
 MAX_DETECTIONS = 100  # boxes per image that count, highest scores first
+NAMED = 5  # images that an error lists
 STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
@@ -70,7 +71,8 @@ def average_precision(
     predictions     by image key; an image without detections needs an empty entry
     max_detections  boxes per image that count, highest scores first
 
-    Raise ImportError if the extra `detection` is not installed, ValueError if max_detections < 1.
+    Raise ImportError if the extra `detection` is not installed, ValueError if max_detections < 1,
+    and for boxes or scores that are not finite.
     """
     need_detection()
     from faster_coco_eval import COCO, COCOeval_faster
@@ -84,12 +86,14 @@ def average_precision(
     classes = boxes.classes
     truth = to_coco([_truth(index, boxes, row) for row in rows], classes)
     objects = sum(not annotation["iscrowd"] for annotation in truth["annotations"])
+    # COCO's table of precisions has 100 KB for each class: only those with objects are evaluated.
+    present = sorted({int(label) for row in rows for label in boxes.images[row].labels})
+    _check_finite(predictions)
     images = [_prediction(index, row, predictions[index.keys[row]]) for row in rows]
     results = to_coco(images, classes)["annotations"]
-    if not results or not objects:
-        value = None if not objects else 0.0
+    if not objects:
         return DetectionMetrics(
-            **dict.fromkeys(STATS, value), per_class=dict.fromkeys(classes, value),
+            **dict.fromkeys(STATS), per_class=dict.fromkeys(classes),
             images=len(predictions), objects=objects,
         )  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):  # COCO prints its progress
@@ -98,19 +102,19 @@ def average_precision(
             ground_truth, ground_truth.loadRes(results), "bbox", print_function=_silent
         )
         evaluator.params.maxDets = [1, min(10, max_detections), max_detections]  # sorted
+        evaluator.params.catIds = [label + 1 for label in present]
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
     precision = evaluator.eval["precision"]  # [IoU, recall, class, area, maxDets]
-    per_class = [_mean(precision[:, :, number, 0, -1]) for number in range(len(classes))]
+    per_class: dict[str, float | None] = dict.fromkeys(classes)
+    for number, label in enumerate(present):
+        per_class[classes[label]] = _mean(precision[:, :, number, 0, -1])
     stats = {
         name: None if value < 0 else float(value)
         for name, value in zip(STATS, evaluator.stats, strict=False)
     }
-    return DetectionMetrics(
-        **stats, per_class=dict(zip(classes, per_class, strict=True)),
-        images=len(predictions), objects=objects,
-    )  # fmt: skip
+    return DetectionMetrics(**stats, per_class=per_class, images=len(predictions), objects=objects)
 
 
 def _truth(index: Index, annotations: BoxAnnotations, row: int) -> CocoImage:
@@ -130,6 +134,18 @@ def _truth(index: Index, annotations: BoxAnnotations, row: int) -> CocoImage:
 def _prediction(index: Index, row: int, pred: Detections) -> CocoImage:
     size = int(index.heights[row]), int(index.widths[row])
     return CocoImage(index.keys[row], *size, pred.boxes, pred.labels, scores=pred.scores)
+
+
+def _check_finite(predictions: Mapping[str, Detections]) -> None:
+    wrong = [
+        key for key, pred in predictions.items()
+        if not (np.isfinite(pred.boxes).all() and np.isfinite(pred.scores).all())
+    ]  # fmt: skip
+    if wrong:
+        raise ValueError(
+            f"the boxes or scores of {len(wrong)} of {len(predictions)} images are not finite "
+            f"({', '.join(wrong[:NAMED])}): the model's weights are damaged or have diverged"
+        )
 
 
 def _silent(*words: object, **options: object) -> None: ...

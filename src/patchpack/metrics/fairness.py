@@ -6,6 +6,7 @@ each group and each intersection of two groups, with bootstrap intervals.
 Axes: image, dim.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from patchpack.metrics.linear_probe import ridge_classifier
+from patchpack.metrics.linear_probe import check_finite, ridge_classifier
 
 MIN_GROUP_SIZE = 10  # images; smaller groups are omitted
 RESAMPLES = 1000  # bootstrap resamples
@@ -33,8 +34,10 @@ def probe(
     kind  "ridge" (closed form, see `ridge_classifier`) or "logistic" (scikit-learn, standardized
           features, C = 0.1; needs the extra `fairness`)
 
-    Raise ValueError with fewer than two classes, ImportError without scikit-learn.
+    Raise ValueError with fewer than two classes, and for features that are not finite; ImportError
+    without scikit-learn.
     """
+    check_finite(train, test)
     classes = np.unique(train_labels)
     if len(classes) < 2:
         raise ValueError("a probe needs at least two values of an attribute")
@@ -99,10 +102,10 @@ def bootstrap(
 
     share  coverage of the interval
 
-    (0.0, 0.0) without images.
+    NaN without images.
     """
     if not len(correct):
-        return 0.0, 0.0
+        return math.nan, math.nan
     # The number of correct images in a resample of n images is binomial.
     means = np.random.default_rng(0).binomial(len(correct), correct.mean(), resamples) / len(
         correct
@@ -154,10 +157,13 @@ def signed_rank(a: Sequence[float], b: Sequence[float]) -> float:
     """Return the two-sided p-value of the Wilcoxon signed-rank test on paired scores, in (0, 1].
 
     NaViT compares models over attributes and runs with it (arXiv 2307.06304, App. H). A low p-value
-    rejects equal scores. 1.0 if no pair differs. Raise ValueError on empty or unequal lengths.
+    rejects equal scores. 1.0 if no pair differs, NaN for undefined scores. Raise ValueError on
+    empty or unequal lengths.
     """
     if len(a) != len(b) or not len(a):
         raise ValueError(f"{len(a)} scores cannot be paired with {len(b)}")
+    if not np.isfinite([a, b]).all():
+        return math.nan
     if np.allclose(a, b):
         return 1.0
     try:

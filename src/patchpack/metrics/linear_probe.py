@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from patchpack.metrics.undefined import ratio
+
 BIAS = 100.0  # value of the constant feature
 RIDGE = 1024.0  # weight of the ℓ2 penalty, 2^10
 SEEDS = 3  # draws of training images
@@ -45,8 +47,9 @@ def few_shot(
     seeds  draws of training images per result
 
     A class with fewer training images contributes all of them. Raise ValueError with fewer than two
-    classes. Without test images the mean is NaN.
+    classes, and for features that are not finite. Without test images the mean is NaN.
     """
+    check_finite(features, test_features)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(f"few-shot evaluation needs at least two classes, not {len(classes)}")
@@ -56,11 +59,22 @@ def few_shot(
         for seed in range(seeds):
             rows = _draw(labels, classes, count, np.random.default_rng([seed, count]))
             classifier = ridge_classifier(features[rows], labels[rows], classes)
-            accuracies.append(float((classifier.predict(test_features) == test_labels).mean()))
+            correct = classifier.predict(test_features) == test_labels
+            accuracies.append(ratio(float(correct.sum()), len(correct)))
         enough = int((np.bincount(labels)[classes] >= count).sum())
         mean, spread = float(np.mean(accuracies)), float(np.std(accuracies))
         results.append(FewShot(count, mean, spread, enough))
     return results
+
+
+def check_finite(*features: Features) -> None:
+    """Raise ValueError where a feature is not finite: a probe of them is of nothing."""
+    for x in features:
+        if wrong := int((~np.isfinite(x)).any(1).sum()):
+            raise ValueError(
+                f"the features of {wrong} of {len(x)} images are not finite: the model's weights "
+                "are damaged or have diverged"
+            )
 
 
 def _draw(

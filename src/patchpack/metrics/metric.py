@@ -1,5 +1,6 @@
 """A metric by name, and the direction in which it is better."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -11,7 +12,12 @@ class Metric:
     higher_is_better: bool = True
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether a value is better than the best so far; None: there is none yet."""
+        """Whether a value is better than the best so far; None: there is none yet.
+
+        An undefined value (NaN) is never better.
+        """
+        if math.isnan(value):
+            return False
         if best is None:
             return True
         return value > best if self.higher_is_better else value < best

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from patchpack.metrics.outputs import Predictions
+from patchpack.metrics.undefined import defined
 
 SHARES = tuple(number / 20 for number in range(1, 20))  # second-pass shares α of a cascade
 
@@ -61,10 +62,12 @@ def cascade_points(
     shares         shares of images in the second pass, lowest confidence first
 
     Cumulative sums over images sorted by first-pass confidence give the accuracy of all shares in
-    one pass. Raise ValueError if the images differ.
+    one pass. Raise ValueError if the images differ, and without images.
     """
     if first.keys != second.keys or len(first) != len(second):
         raise ValueError("both passes of a cascade must predict the same images")
+    if not len(first):
+        raise ValueError("a cascade needs labeled images")
     images = len(first)
     order = np.argsort(first.confidence, kind="stable")
     confidence = first.confidence[order]
@@ -102,10 +105,12 @@ def frontier(points: Sequence[MeasuredPoint], cost: str = "gflops") -> list[Meas
 
     cost  "gflops" or "ms"
 
-    No other point is at least as cheap and more accurate than a point of the frontier.
+    No other point is at least as cheap and more accurate than a point of the frontier. Points whose
+    accuracy is undefined are left out.
     """
     best: list[MeasuredPoint] = []
-    for point in sorted(points, key=lambda p: (getattr(p, cost), -p.accuracy)):
+    measured = [point for point in points if defined(point.accuracy)]
+    for point in sorted(measured, key=lambda p: (getattr(p, cost), -p.accuracy)):
         if not best or point.accuracy > best[-1].accuracy:
             best.append(point)
     return best
@@ -123,8 +128,12 @@ def choose(
     max_ms, max_gflops  maximum mean cost per image
     min_accuracy        top-1, in [0, 1]; if set, return the cheapest point (GFLOP) that reaches it
 
-    Raise ValueError, with the closest value, if no point satisfies the limits.
+    Raise ValueError, with the closest value, if no point satisfies the limits, and where no point
+    has an accuracy.
     """
+    points = [point for point in points if defined(point.accuracy)]
+    if not points:
+        raise ValueError("no token budget has an accuracy to choose by")
     limits = {"ms": max_ms, "gflops": max_gflops}
     within = [
         p for p in points
@@ -154,6 +163,8 @@ def best_cascade_over_line(
     rest at the other. None if no cascade is above it.
     """
     line = frontier(singles)
+    if not line:
+        return None
     costs, accuracies = [p.gflops for p in line], [p.accuracy for p in line]
     best, best_gain = None, 0.0
     for point in cascades:

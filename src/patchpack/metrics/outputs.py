@@ -6,6 +6,7 @@ labels, so it also evaluates models from outside this library.
 Axes: image, label, dim.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,6 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchpack.metrics.calibration import Link, softmax
+from patchpack.metrics.undefined import ratio
+
+NAMED = 5  # images that an error lists
 
 
 class ModelOutput(NamedTuple):
@@ -53,8 +57,13 @@ class Predictions:
 
     @property
     def top1(self) -> float:
-        """Top-1 accuracy, in [0, 1]; higher is better. 0.0 without images."""
-        return float(self.correct.mean()) if len(self) else 0.0
+        """Top-1 accuracy, in [0, 1]; higher is better.
+
+        NaN without images, for a single class, and where logits are not finite.
+        """
+        if self.logits.shape[1] < 2 or not _finite(self.logits).all():
+            return math.nan
+        return ratio(float(self.correct.sum()), len(self))
 
     def probabilities(self, temperature: float = 1.0) -> Float[np.ndarray, "image label"]:
         """Return link(logits, temperature), in [0, 1]."""
@@ -95,7 +104,8 @@ def collect_predictions(
     flops    operations of the model for a batch
 
     Images without a label (-1) are skipped, but count for the mean cost. Only the time in the model
-    is measured, not data loading. Raise ValueError without labeled images.
+    is measured, not data loading. Raise ValueError without labeled images, and for logits that are
+    not finite.
     """
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -121,13 +131,25 @@ def collect_predictions(
         keys += [
             key for key, keep in zip(getattr(batch, "keys", ()), labeled, strict=False) if keep
         ]
-    if not labels:
+    if not sum(map(len, labels)):
         raise ValueError("evaluation needs labeled images: the batches have none")
+    rows = np.concatenate(logits)
+    if wrong := np.flatnonzero(~_finite(rows)).tolist():
+        names = ", ".join(keys[i] for i in wrong[:NAMED] if i < len(keys))
+        raise ValueError(
+            f"the logits of {len(wrong)} of {len(rows)} images are not finite ({names}): the "
+            "model's weights are damaged or have diverged"
+        )
     return Predictions(
-        np.concatenate(logits),
+        rows,
         np.concatenate(labels).astype(np.int64),
         tuple(keys),
         np.concatenate(features) if features else None,
         operations / images / 1e9,
         1000 * seconds / images,
     )
+
+
+def _finite(logits: Float[np.ndarray, "image label"]) -> Bool[np.ndarray, " image"]:
+    """Return whether the softmax of each image is defined: no logit is NaN or +∞."""
+    return np.logical_and((logits < np.inf).all(1), (logits > -np.inf).any(1))

@@ -6,6 +6,7 @@ counts. Ties count against the model: a wrong item with the same score ranks bef
 Axes: image, text, pair (an image and one of its texts), dim.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from patchpack.batch import PackedTexts, pack_texts
 from patchpack.data.annotations.captions import Captions
+from patchpack.metrics.undefined import defined, ratio
 
 RECALL_AT = (1, 5, 10)
 TEXT_TOKENS = 16_384  # tokens per pack of texts
@@ -37,19 +39,35 @@ def recalls(
     Recall@k is the share of queries with a match among the k highest scores, as in Karpathy &
     Fei-Fei (arXiv 1412.2306), §4.2. The keys are `image_to_text@k`, `text_to_image@k`, `recall@k`
     (their mean) and `mean_recall` (the mean of `recall@k` over k). All are in [0, 1]; higher is
-    better. 0.0 without queries.
+    better.
+
+    A query with fewer than k wrong items cannot miss at k, and is left out. Values are NaN where no
+    query is left, and for vectors that are not finite; `mean_recall` is over the defined ones.
     """
-    to_text = best_ranks(images, texts, pairs)
-    to_image = best_ranks(texts, images, pairs.flip(1))
     results: dict[str, float] = {}
-    for name, ranks in (("image_to_text", to_text), ("text_to_image", to_image)):
+    finite = bool(images.isfinite().all() and texts.isfinite().all())
+    for name, sides in (
+        ("image_to_text", (images, texts, pairs)),
+        ("text_to_image", (texts, images, pairs.flip(1))),
+    ):
+        ranks, wrong = best_ranks(*sides), wrong_items(len(sides[0]), len(sides[1]), sides[2])
         for k in at:
-            results[f"{name}@{k}"] = float((ranks < k).double().mean()) if len(ranks) else 0.0
+            able = wrong >= k
+            hits = float((ranks[able] < k).sum()) if finite else math.nan
+            results[f"{name}@{k}"] = ratio(hits, int(able.sum()))
     for k in at:
         both = results[f"image_to_text@{k}"] + results[f"text_to_image@{k}"]
         results[f"recall@{k}"] = 0.5 * both
-    results["mean_recall"] = sum(results[f"recall@{k}"] for k in at) / len(at)
+    values = [results[f"recall@{k}"] for k in at]
+    values = [value for value in values if defined(value)]
+    results["mean_recall"] = ratio(sum(values), len(values))
     return results
+
+
+def wrong_items(queries: int, items: int, pairs: Int[Tensor, "pair 2"]) -> Int[Tensor, " query"]:
+    """Return the number of items that do not match each query; `pairs` as in `best_ranks`."""
+    distinct = pairs.cpu().unique(dim=0) if len(pairs) else pairs.cpu()
+    return items - torch.bincount(distinct[:, 0], minlength=queries)
 
 
 def best_ranks(
@@ -61,16 +79,19 @@ def best_ranks(
 
     pairs  (query, item) indices of all matches
 
-    The rank is the number of wrong items that score at least as high as the best match.
+    The rank is the number of wrong items that score at least as high as the best match; items
+    whose score is NaN count as higher.
     """
+    if not len(items):
+        return torch.zeros(len(queries), dtype=torch.int64)
     ranks = []
     rows = max(1, CELLS // max(1, len(items)))
     for start in range(0, len(queries), rows):
         scores = queries[start : start + rows] @ items.T
         match = _matches(pairs, start, scores)
         best = scores.masked_fill(~match, -torch.inf).amax(1, keepdim=True)
-        ranks.append(((scores >= best) & ~match).sum(1))
-    return torch.cat(ranks) if ranks else torch.empty(0, dtype=torch.int64)
+        ranks.append((~(scores < best) & ~match).sum(1))
+    return torch.cat(ranks).cpu() if ranks else torch.empty(0, dtype=torch.int64)
 
 
 def _matches(

@@ -7,12 +7,15 @@ and ADE20K.
 Axes: label, height, width.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from patchpack.metrics.undefined import ratio
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,25 @@ class ConfusionMatrix:
         return correct / (self.confusion.sum(0) + self.confusion.sum(1) - correct)
 
     @property
+    def counted(self) -> Bool[Tensor, " label"]:
+        """Whether the ground truth or the predictions contain a class, so that it has an IoU."""
+        return (self.confusion.sum(0) + self.confusion.sum(1)) > 0
+
+    @property
     def mean_iou(self) -> float:
         """Mean IoU over the classes in the ground truth or the predictions; higher is better.
 
-        In [0, 1]. 0.0 without pixels.
+        In [0, 1]; of all classes only if all are `counted`. NaN without pixels, or classes to
+        choose from.
         """
-        return float(self.iou.nanmean().nan_to_num())
+        return float(self.iou.nanmean()) if len(self.confusion) > 1 else math.nan
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of correct pixels, in [0, 1]; higher is better. 0.0 without pixels."""
-        return float(self.confusion.trace() / self.confusion.sum().clamp(min=1))
+        """Share of correct pixels, in [0, 1]; higher is better. NaN as `mean_iou`."""
+        if len(self.confusion) < 2:
+            return math.nan
+        return ratio(int(self.confusion.trace()), int(self.confusion.sum()))
 
 
 def count_pixels(
@@ -68,15 +79,15 @@ def count_pixels(
 
 
 def table(counts: ConfusionMatrix, classes: Sequence[str]) -> dict:
-    """Return the metrics as a JSON object; `None` for the IoU of a class without pixels."""
-    per_class = {
-        name: None if torch.isnan(value) else float(value)
-        for name, value in zip(classes, counts.iou, strict=True)
-    }
+    """Return the metrics as a JSON object; NaN for undefined ones.
+
+    `mean_iou_classes` is the number of classes that the mean is of.
+    """
     return {
         "images": counts.images,
         "mean_iou": counts.mean_iou,
+        "mean_iou_classes": int(counts.counted.sum()),
         "pixel_accuracy": counts.pixel_accuracy,
-        "iou": per_class,
+        "iou": dict(zip(classes, counts.iou.tolist(), strict=True)),
         "confusion": counts.confusion.tolist(),
     }

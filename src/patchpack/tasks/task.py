@@ -21,6 +21,7 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.config import DataConfig
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
+from patchpack.data.records import BadDataset
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
 from patchpack.inference.measure import Cost, EvalData, view_batches, view_of
@@ -75,12 +76,32 @@ class TaskRun:
         )
 
 
+def annotated_split(annotated: Index, whole: Index, name: str, annotation: str) -> Index:
+    """One split of the items that have an annotation, selected from a whole index.
+
+    Raises BadDataset where the data have no such split, and where none of its items has one.
+    """
+    try:
+        return annotated.split(name)
+    except BadDataset:
+        split = whole.split(name)
+    raise BadDataset(
+        f"none of the {len(split):,} {whole.item_name} of the split {name!r} of {whole.root} has "
+        f"{annotation}"
+    )
+
+
 class EvalResult(Protocol):
     """Metrics of one evaluation, and whatever the task's report shows beside them."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Values by name; empty where no item could be read."""
+        """Values by name, NaN for an undefined one; empty where no item could be read."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the values leave out, and why values are undefined: a sentence each."""
         ...
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from patchpack.checkpoint import write_text_atomic
 from patchpack.data.images import BadImage
+from patchpack.metrics.undefined import defined, json_values, shown
 
 TRAIN_COLUMNS = (
     ("loss", "loss", "{:.4f}"),
@@ -68,11 +69,11 @@ class RunLog:
             self.console.print(self._line(step, values), soft_wrap=True)
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Log the metrics of an evaluation."""
+        """Log the metrics of an evaluation; an undefined one, NaN, is null in the file."""
         self._evaluated = values
         self._write("eval", step, values)
         if self._lines:
-            text = "  ".join(f"{k} {v:.4f}" for k, v in values.items())
+            text = "  ".join(f"{k} {shown(v, '.4f')}" for k, v in values.items())
             self.console.print(f"step {step}  {text}", soft_wrap=True)
 
     def message(self, text: str) -> None:
@@ -99,10 +100,13 @@ class RunLog:
             self._board.close()
 
     def _write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        record = json_values({"kind": kind, "step": step, **values})
+        self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         if self._board and kind in ("train", "eval"):
             for name, value in values.items():
+                if not defined(value):
+                    continue
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def _progress(self, step: int) -> str:
@@ -127,7 +131,7 @@ class RunLog:
         for left, right in zip(cells[::2], cells[1::2], strict=True):
             table.add_row(*left, *right)
         for name, value in self._evaluated.items():
-            table.add_row(name, f"{value:.4f}")
+            table.add_row(name, shown(value, ".4f"))
         return table
 
 

@@ -3,6 +3,7 @@
 Needs the extra `report` (matplotlib). Plots of evaluation suites are in `plots.py`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,9 @@ def draw_curves(train: Sequence[LogRecord], evals: Sequence[LogRecord]) -> bytes
             loss.plot(eval_steps, nll, color=COLORS[1], marker=".", label="validation")
         shown = [name for name in SHARES if name in evals[0]]
         for name, color in zip(shown, COLORS[1:], strict=False):
-            values = [record[name] for record in evals]
+            values = [math.nan if record[name] is None else record[name] for record in evals]
+            if all(map(math.isnan, values)):
+                continue
             accuracy.plot(eval_steps, values, color=color, marker=".", label=name)
         accuracy.legend(frameon=False)
     loss.legend(frameon=False)
@@ -49,8 +52,12 @@ def draw_curves(train: Sequence[LogRecord], evals: Sequence[LogRecord]) -> bytes
     return figure_to_png(figure)
 
 
-def draw_confusion(confusion: Int[np.ndarray, "label label"], classes: Sequence[str]) -> bytes:
+def draw_confusion(
+    confusion: Int[np.ndarray, "label label"], classes: Sequence[str], of: int | None = None
+) -> bytes:
     """Draw a confusion matrix; returns a PNG. The shade is the share of the true class's images.
+
+    of  number of all classes, where `classes` are those with the most errors; None: all are drawn
 
     Rows are true classes, columns are predicted classes. Up to 20 classes, cells show counts.
     """
@@ -65,6 +72,8 @@ def draw_confusion(confusion: Int[np.ndarray, "label label"], classes: Sequence[
     axes.set_yticks(range(len(classes)), classes, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
+    if of is not None and of > len(classes):
+        axes.set_title(f"{len(classes)} of {of:,} classes: those with the most errors", fontsize=9)
     if len(classes) <= 20:
         for row, column in np.argwhere(counts):
             shade = "white" if shares[row, column] > 0.5 else "black"

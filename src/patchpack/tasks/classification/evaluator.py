@@ -9,8 +9,8 @@ from patchpack.batch import PackedBatch
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
 from patchpack.data.video.frame_sampling import view_positions
-from patchpack.distributed import World, all_reduce_floats, all_reduce_tensor
-from patchpack.metrics.classification import ClassificationCounts, classify, classify_views
+from patchpack.distributed import World, all_gather_objects
+from patchpack.metrics.classification import TOP, ClassificationCounts, classify, classify_views
 from patchpack.tasks.classification.predictor import ClassificationPredictor
 from patchpack.tasks.task import Evaluator
 
@@ -20,6 +20,7 @@ class ClassificationResult:
     """Counts over the images of one evaluation."""
 
     counts: ClassificationCounts
+    unlabelled: int = 0  # items without a label, or with one that the model was not trained on
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -27,6 +28,30 @@ class ClassificationResult:
         if not counts.images:
             return {}
         return {"top1": counts.top1, "top5": counts.top5, "nll": counts.mean_nll}
+
+    @property
+    def notes(self) -> list[str]:
+        notes = accuracy_notes(self.counts)
+        if self.unlabelled:
+            notes.append(
+                f"{self.unlabelled:,} items are not counted: they have no label, or one that the "
+                "model was not trained on"
+            )
+        return notes
+
+
+def accuracy_notes(counts: ClassificationCounts) -> list[str]:
+    """What accuracy leaves out, and why it is undefined."""
+    notes, num_classes = [], counts.cells.num_classes
+    if not counts.images:
+        return ["accuracy is undefined: no image has a label"]
+    if num_classes < 2:
+        return ["accuracy is undefined: a single class cannot be missed"]
+    if num_classes <= TOP:
+        notes.append(f"top-5 accuracy is undefined: {num_classes} classes cannot be missed")
+    if absent := int(counts.per_class.isnan().sum()):
+        notes.append(f"{absent:,} of {num_classes:,} classes have no image here")
+    return notes
 
 
 class ClassificationEvaluator(Evaluator):
@@ -49,15 +74,18 @@ class ClassificationEvaluator(Evaluator):
         count = classify if len(self.start_fractions) == 1 else classify_views
         counts = count(predictor.logits, batches, len(self.index.classes))
         if world is not None:
-            counts = _all_reduce(counts, world)
-        return ClassificationResult(counts)
+            counts = ClassificationCounts.merge(all_gather_objects([counts], world))
+        check_finite(counts, self.index)
+        return ClassificationResult(counts, int((self.index.labels < 0).sum()))
 
 
-def _all_reduce(counts: ClassificationCounts, world: World) -> ClassificationCounts:
-    """The sum over all processes."""
-    in_top5, nll = all_reduce_floats([counts.in_top5, counts.nll], world)
-    confusion = all_reduce_tensor(counts.confusion.clone())
-    return ClassificationCounts(confusion, int(in_top5), nll)
+def check_finite(counts: ClassificationCounts, index: Index) -> None:
+    """Raise ValueError where logits are not finite: they are no predictions."""
+    if counts.not_finite:
+        raise ValueError(
+            f"the logits of {counts.not_finite:,} of {counts.images:,} {index.item_name} of "
+            f"{index.root} are not finite: the model's weights are damaged or have diverged"
+        )
 
 
 def relabel(

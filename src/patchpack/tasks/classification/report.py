@@ -11,13 +11,14 @@ from patchpack.data.images import BadImage
 from patchpack.data.video.decode import decode_frames
 from patchpack.inference.labels import LabelPrediction
 from patchpack.metrics.classification import ClassificationCounts, table
+from patchpack.metrics.undefined import shown
 from patchpack.tasks.classification.predictor import ClassificationPredictor
 from patchpack.tasks.task import Evaluation, Evaluator, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
-from patchpack.visualize.tables import new_table
+from patchpack.visualize.tables import class_lines, new_table
 
 FRAMES = 8  # per clip in the picture
-SHOWN_CLASSES = 10  # above this, the worst and the best half of these are printed
+DRAWN = 60  # classes in the picture of the confusion matrix
 
 
 class ClassificationReport(Report):
@@ -53,8 +54,11 @@ class ClassificationReport(Report):
 
 
 def accuracy_record(evaluations: Sequence[Evaluation], classes: Sequence[str]) -> list[dict]:
-    """Accuracy at each budget as JSON; each result has `counts`."""
-    return [cost.to_json() | table(result.counts, classes) for cost, result in evaluations]
+    """Accuracy at each budget as JSON; each result has `counts` and `notes`."""
+    return [
+        cost.to_json() | table(result.counts, classes) | {"notes": list(result.notes)}
+        for cost, result in evaluations
+    ]
 
 
 def accuracy_summary(evaluations: Sequence[Evaluation], classes: Sequence[str]) -> Iterator[Any]:
@@ -63,34 +67,31 @@ def accuracy_summary(evaluations: Sequence[Evaluation], classes: Sequence[str]) 
     for cost, result in evaluations:
         counts = result.counts
         rows.add_row(
-            f"{cost.max_tokens}", f"{counts.top1:.4f}", f"{counts.top5:.4f}",
-            f"{counts.mean_nll:.4f}", f"{cost.gflops_per_image:.3f}", f"{cost.images_per_s:,.0f}",
+            f"{cost.max_tokens}", shown(counts.top1, ".4f"), shown(counts.top5, ".4f"),
+            shown(counts.mean_nll, ".4f"), f"{cost.gflops_per_image:.3f}",
+            f"{cost.images_per_s:,.0f}",
             f"{counts.images}",
         )  # fmt: skip
     yield rows
-    accuracies = evaluations[-1].result.counts.per_class.tolist()
-    ordered = sorted(
-        (accuracy, name)
-        for accuracy, name in zip(accuracies, classes, strict=True)
-        if accuracy == accuracy  # NaN for a class without images
+    cost, last = evaluations[-1]
+    yield from class_lines(
+        f"accuracy at {cost.max_tokens} tokens", last.counts.per_class.tolist(), classes, ".1%"
     )
-    if len(ordered) > SHOWN_CLASSES:
-        half = SHOWN_CLASSES // 2
-        ordered = ordered[:half] + ordered[-half:]
-        yield f"accuracy of the {half} worst and the {half} best classes:"
-    for accuracy, name in ordered:
-        yield f"  {accuracy:6.1%}  {name}"
+    yield from last.notes
 
 
 def confusion_picture(
     counts: ClassificationCounts, classes: Sequence[str]
 ) -> dict[str, Image.Image]:
-    """The confusion matrix; nothing where the extra `report` is not installed."""
+    """The confusion matrix of up to DRAWN classes, those with the most errors; nothing where the
+    extra `report` is not installed."""
     try:
         from patchpack.visualize.figures import draw_confusion
     except ImportError:
         return {}
-    png = draw_confusion(counts.confusion.numpy(), classes)
+    drawn = counts.cells.most_confused(DRAWN)
+    names = [classes[label] for label in drawn.tolist()]
+    png = draw_confusion(counts.cells.among(drawn).numpy(), names, of=len(classes))
     return {"confusion": Image.open(io.BytesIO(png))}
 
 

@@ -12,6 +12,8 @@ from patchpack.data.index import Index
 from patchpack.distributed import World, all_gather_objects, all_gather_rows
 from patchpack.metrics.classification import ClassificationCounts, count
 from patchpack.metrics.retrieval import encode_captions, recalls, select_readable
+from patchpack.metrics.undefined import defined
+from patchpack.tasks.classification.evaluator import accuracy_notes, check_finite
 from patchpack.tasks.contrastive.predictor import ImageTextPredictor
 from patchpack.tasks.task import Evaluator
 
@@ -31,6 +33,17 @@ class ContrastiveResult:
     @property
     def metrics(self) -> dict[str, float]:
         return {name: value for name, value in (self.recalls or {}).items() if "recall" in name}
+
+    @property
+    def notes(self) -> list[str]:
+        notes = [] if self.counts is None else accuracy_notes(self.counts)
+        undefined = [n for n, v in (self.recalls or {}).items() if not defined(v) and "@" in n]
+        if undefined:
+            notes.append(
+                f"{', '.join(undefined)} are undefined: none of {self.images:,} images and "
+                f"{self.texts:,} texts has as many wrong candidates as k"
+            )
+        return notes
 
 
 class ContrastiveEvaluator(Evaluator):
@@ -63,11 +76,18 @@ class ContrastiveEvaluator(Evaluator):
         empty = torch.empty(0, predictor.dim)
         local = torch.cat(vectors) if vectors else empty
         rows, _ = all_gather_rows(local)
+        if not rows.isfinite().all():
+            raise ValueError(
+                f"the vectors of {int((~rows.isfinite()).any(1).sum()):,} of {len(rows):,} images "
+                f"of {self.index.root} are not finite: the model's weights are damaged or have "
+                "diverged"
+            )
         keys = all_gather_objects(keys, world)
         result = self._retrieval(predictor, rows, keys)
         if self.templates is None or not keys:
             return result
         counts = self._zero_shot(predictor, rows, keys, self.templates)
+        check_finite(counts, self.index)
         return replace(result, counts=counts, classes=self.index.classes)
 
     def _retrieval(
@@ -97,7 +117,7 @@ class ContrastiveEvaluator(Evaluator):
         labels = dict(zip(self.index.keys, self.index.labels.tolist(), strict=True))
         truth = torch.tensor([labels[key] for key in keys])
         known = truth >= 0
-        total = ClassificationCounts.none(len(self.index.classes))
+        parts = [ClassificationCounts.none(len(self.index.classes))]
         for vectors, answers in zip(rows[known].split(ROWS), truth[known].split(ROWS), strict=True):
-            total = total + count(predictor.scale * vectors @ classes.T, answers)
-        return total
+            parts.append(count(predictor.scale * vectors @ classes.T, answers))
+        return ClassificationCounts.merge(parts)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from patchpack.inference.labels import LabelPrediction
 from patchpack.metrics.retrieval import RECALL_AT
+from patchpack.metrics.undefined import shown
 from patchpack.tasks.classification.report import (
     accuracy_record,
     accuracy_summary,
@@ -35,7 +36,8 @@ class ContrastiveReport(Report):
         record: dict[str, Any] = {}
         if evaluations[-1].result.recalls is not None:
             record["retrieval"] = [
-                cost.to_json() | {"images": r.images, "texts": r.texts, **r.recalls}
+                cost.to_json()
+                | {"images": r.images, "texts": r.texts, **r.recalls, "notes": list(r.notes)}
                 for cost, r in evaluations
             ]
         if evaluations[-1].result.counts is not None:
@@ -51,11 +53,13 @@ class ContrastiveReport(Report):
             rows = new_table("tokens", "from … to", *(f"recall@{k}" for k in RECALL_AT), "images/s")
             for cost, result in evaluations:
                 for name, title in DIRECTIONS.items():
-                    cells = [f"{result.recalls[f'{name}@{k}']:.4f}" for k in RECALL_AT]
+                    cells = [shown(result.recalls[f"{name}@{k}"], ".4f") for k in RECALL_AT]
                     rows.add_row(f"{cost.max_tokens}", title, *cells, f"{cost.images_per_s:,.0f}")
             yield rows
         if last.counts is not None:
             yield from accuracy_summary(evaluations, last.classes)
+        else:
+            yield from last.notes
 
     def pictures(
         self,

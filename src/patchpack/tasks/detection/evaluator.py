@@ -1,10 +1,12 @@
 """COCO average precision of a detector, in training and after it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from patchpack.batch import PackedBatch
 from patchpack.data.index import Index
+from patchpack.data.records import list_names
 from patchpack.distributed import World, all_gather_objects
 from patchpack.metrics.detection import (
     MAX_DETECTIONS,
@@ -28,7 +30,22 @@ class DetectionResult:
     def metrics(self) -> dict[str, float]:
         if not self.detections:
             return {}
-        return {name: getattr(self.precision, name) or 0.0 for name in ("ap", "ap50", "ap75")}
+        values = {name: getattr(self.precision, name) for name in ("ap", "ap50", "ap75")}
+        return {name: math.nan if value is None else value for name, value in values.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        precision = self.precision
+        absent = [name for name, value in precision.per_class.items() if value is None]
+        if not precision.objects:
+            return ["AP is undefined: no image has a box"]
+        if not absent:
+            return []
+        number = len(precision.per_class)
+        return [
+            f"AP is over {number - len(absent):,} of {number:,} classes: no box is of "
+            f"{list_names(absent)}"
+        ]
 
 
 class DetectionEvaluator(Evaluator):

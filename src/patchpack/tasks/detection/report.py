@@ -15,13 +15,14 @@ from patchpack.data.images import Pixels, decode, read_size
 from patchpack.data.sources.coco import SUFFIX, CocoImage, to_coco
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.detection import STATS
+from patchpack.metrics.undefined import shown
 from patchpack.tasks.detection.evaluator import DetectionEvaluator
 from patchpack.tasks.detection.options import DetectionPredictOptions
 from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, Box, DetectionPredictor
 from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import palette
-from patchpack.visualize.tables import new_table
+from patchpack.visualize.tables import class_lines, new_table
 
 GROUND_TRUTH = (40, 220, 90)  # color of the boxes of the data
 
@@ -44,7 +45,10 @@ class DetectionReport(Report):
     def record(
         self, evaluations: Sequence[Evaluation], predictor: DetectionPredictor
     ) -> dict[str, Any]:
-        budgets = [cost.to_json() | asdict(result.precision) for cost, result in evaluations]
+        budgets = [
+            cost.to_json() | asdict(result.precision) | {"notes": result.notes}
+            for cost, result in evaluations
+        ]
         return {"max_detections": evaluations[-1].result.max_detections, "budgets": budgets}
 
     def summary(
@@ -60,15 +64,17 @@ class DetectionReport(Report):
         for budget, result in evaluations:
             rows.add_row(
                 f"{budget.max_tokens}",
-                *(_cell(getattr(result.precision, name)) for name in STATS),
+                *(shown(getattr(result.precision, name), ".3f") for name in STATS),
                 f"{budget.gflops_per_image:.2f}",
                 f"{budget.images_per_s:,.1f}",
             )
         yield rows
-        if len(predictor.classes) > 1:
-            yield f"AP of each class at {cost.max_tokens} tokens:"
-            for label, value in last.precision.per_class.items():
-                yield f"  {_cell(value)}  {label}"
+        per_class = last.precision.per_class
+        if len(per_class) > 1:
+            yield from class_lines(
+                f"AP at {cost.max_tokens} tokens", [*per_class.values()], [*per_class], ".3f"
+            )
+        yield from last.notes
 
     def pictures(
         self,
@@ -77,10 +83,6 @@ class DetectionReport(Report):
         evaluator: DetectionEvaluator,
     ) -> Mapping[str, Image.Image]:
         return {"eval": draw_detections(evaluator, evaluations[-1].result.detections)}
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 class CocoWriter:

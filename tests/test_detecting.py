@@ -339,7 +339,7 @@ def test_splits_without_boxes_or_with_unknown_ones_are_refused(source, tmp_path,
                 item["category_id"] = 5
 
     path = change(source, tmp_path / "some.json", only_boxes)
-    with pytest.raises(BadDataset, match="the validation split has boxes of 'disc'"):
+    with pytest.raises(BadDataset, match="no box of the training split is of 'disc'"):
         start(tiny_detector(path, tmp_path / "out"), live=False)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from patchpack.data.index import Index
-from patchpack.data.records import CLIPS, IMAGES, BadDataset
+from patchpack.data.records import CLIPS, IMAGES, BadDataset, list_names
 from patchpack.inference.model_spec import ModelSpec, input_spec
 from patchpack.tasks.classification.model import ClassificationConfig, Classifier
 from patchpack.tasks.task import TaskContext, TaskRun
@@ -18,17 +18,35 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
         raise BadDataset(
             f"{index.root} has a single class, {index.classes[0]!r}: a classifier needs two"
         )
-    train = index.split(context.data.train_split)
-    labelled = _labelled(train, "training")
-    unlabelled = len(train) - len(labelled)
-    message = f"skipped: {unlabelled:,} {index.item_name} of the training split without a label"
+    splits, messages = [], []
+    for name, key in (
+        ("training", context.data.train_split),
+        ("validation", context.data.val_split),
+    ):
+        split = index.split(key)
+        splits.append(_labelled(split, name))
+        if unlabelled := len(split) - len(splits[-1]):
+            messages.append(
+                f"skipped: {unlabelled:,} {index.item_name} of the {name} split without a label"
+                + ("" if name == "training" else ", or with one that no training image has")
+            )
+    train, val = splits
+    _check_classes(train)
     return TaskRun(
-        train=labelled,
-        val=_labelled(index.split(context.data.val_split), "validation"),
-        task=context.task,
-        classes=index.classes,
-        messages=[message] if unlabelled else [],
+        train=train, val=val, task=context.task, classes=index.classes, messages=messages
     )
+
+
+def _check_classes(train: Index) -> None:
+    """Raise BadDataset where a class has nothing to learn from."""
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    if absent := [name for name, number in zip(train.classes, counts, strict=True) if not number]:
+        raise BadDataset(
+            f"{train.root}: no {train.item_name[:-1]} of the training split is of the "
+            f"{'class' if len(absent) == 1 else 'classes'} {list_names(absent)}: a class without "
+            "one cannot be trained; add some, or leave the class out of the data "
+            "(data.where selects by a column)"
+        )
 
 
 def build(spec: ModelSpec) -> Classifier:

@@ -23,7 +23,7 @@ from patchpack.distributed import all_gather_objects
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.tasks.contrastive.evaluator import ContrastiveEvaluator
 from patchpack.tasks.contrastive.model import Contrastive, ContrastiveConfig
-from patchpack.tasks.task import TaskContext, TaskRun
+from patchpack.tasks.task import TaskContext, TaskRun, annotated_split
 
 
 def prepare(index: Index, context: TaskContext) -> TaskRun:
@@ -52,8 +52,8 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
         f"{task.text.max_length} tokens"
     )
     return TaskRun(
-        train=pairs.index.split(data.train_split),
-        val=pairs.index.split(data.val_split),
+        train=annotated_split(pairs.index, index, data.train_split, "a text"),
+        val=annotated_split(pairs.index, index, data.val_split, "a text"),
         task=task,
         tokenizer=tokenizer,
         skipped=skipped,

@@ -10,7 +10,7 @@ from patchpack.checkpoint import load_newest
 from patchpack.data.annotations.boxes import BoxAnnotations, attach_boxes
 from patchpack.data.bad_images import BadImages
 from patchpack.data.index import Index
-from patchpack.data.records import BadDataset
+from patchpack.data.records import BadDataset, list_names
 from patchpack.data.tokenizer import Tokenizer, find_tokenizer, load_tokenizer, write_tokenizer
 from patchpack.inference.model_spec import ModelSpec, spec_in_checkpoint
 from patchpack.metrics.detection import need_detection
@@ -63,16 +63,17 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
 
 
 def _check_splits(train: Index, val: Index, classes: Sequence[str], open_vocabulary: bool) -> None:
-    """Raise BadDataset where a split has no box, or validation a class that training lacks."""
+    """Raise BadDataset where a split has no box, or training none of a class."""
     trained, evaluated = _labels(train), _labels(val)
     for name, labels in (("training", trained), ("validation", evaluated)):
         if not labels:
             raise BadDataset(f"no image of the {name} split of {train.root} has a box")
-    unseen = [classes[label] for label in sorted(evaluated - trained)]
+    unseen = [name for label, name in enumerate(classes) if label not in trained]
     if unseen and not open_vocabulary:
         raise BadDataset(
-            f"{train.root}: the validation split has boxes of {', '.join(map(repr, unseen[:10]))}, "
-            "the training split has none"
+            f"{train.root}: no box of the training split is of {list_names(unseen)}: a class "
+            "without a box cannot be trained; add such boxes, or name the other classes with "
+            "task.classes"
         )
 
 

@@ -5,24 +5,33 @@ root/images/x.jpg          mask in root/masks/x.png (or root/annotations/x.png)
 root/images/<split>/x.jpg  mask in root/masks/<split>/x.png
 classes.json               names of the class indices: ["background", …] or {"0": "background", …}
 
-A mask has one channel (gray, or palette indices) and the size of its image; the EXIF orientation of
-both is applied. A bad mask makes its image a BadImage.
+                           with mask values {"background": 0, "crack": 255}, or with colors
+                           {"background": "000000", "road": [128, 64, 128]}
+
+A mask has one channel (gray, or palette indices), or colors (`mask_values`), and the size of its
+image; the EXIF orientation of both is applied. A bad mask makes its image a BadImage.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from PIL import Image, ImageOps
 
 from patchpack.batch import IGNORE_INDEX, Patches
 from patchpack.data.annotations.annotation import Affine, Hash, Size
+from patchpack.data.annotations.mask_values import (
+    MaskEncoding,
+    MaskValues,
+    parse_color,
+    raw_values,
+)
 from patchpack.data.images import FORMATS, BadImage, explain_error, read_file
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
@@ -31,12 +40,10 @@ from patchpack.data.transforms.sample import warp
 
 COLUMN = "mask"
 CLASSES_FILE = "classes.json"
-MODES = ("1", "L", "P", "I", "I;16")
 EXPECTED = (
     "expected a manifest with a column mask, or folders images/ and "
     f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names"
 )
-MaskValues = UInt8[np.ndarray, "height width"]
 UNREAD: MaskValues = np.empty((0, 0), np.uint8)
 
 
@@ -47,6 +54,7 @@ class MaskSpec:
     path: Path
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
+    encoding: MaskEncoding = MaskEncoding.plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +112,14 @@ class Masks:
     keys: tuple[str, ...]  # paths relative to the root of the index
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
+    encoding: MaskEncoding = MaskEncoding.plain
 
     name: ClassVar[str] = "masks"
 
     def spec(self, root: Path, row: int) -> MaskSpec:
         """Return the mask file of one image of an index with this root."""
-        return MaskSpec(root / self.keys[row], self.num_classes, self.ignore_index)
+        path = root / self.keys[row]
+        return MaskSpec(path, self.num_classes, self.ignore_index, self.encoding)
 
     def select(self, rows: Int[np.ndarray, " row"]) -> "Masks":
         return replace(self, keys=tuple(self.keys[row] for row in rows))
@@ -132,31 +142,33 @@ def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
     """
     try:
         with Image.open(BytesIO(read_file(mask.path)), formats=FORMATS) as image:
-            if image.mode not in MODES:
-                raise BadImage(key, f"its mask has mode {image.mode}, not one channel of numbers")
             upright = ImageOps.exif_transpose(image)
             if upright.size[::-1] != size:
                 raise BadImage(
                     key, f"its mask is {upright.size[::-1]} pixels, the image, upright, {size}"
                 )
-            values = np.asarray(upright).astype(np.int64)
+            upright.load()
     except BadImage as error:
         raise BadImage(key, error.reason) from error
     except Exception as error:
         raise BadImage(key, f"its mask {mask.path.name}: {explain_error(error)}") from error
-    ignored = values == mask.ignore_index
-    invalid = np.unique(values[~ignored & ((values < 0) | (values >= mask.num_classes))])
-    if len(invalid):
-        raise BadImage(
-            key,
-            f"its mask holds {invalid[:5].tolist()}, but classes are numbered 0 to "
-            f"{mask.num_classes - 1}; set task.ignore_index to the value of pixels without a class",
-        )
-    return np.where(ignored, IGNORE_INDEX, values).astype(np.uint8)
+    return _values_of(upright, mask, key)
+
+
+def _values_of(upright: Image.Image, mask: MaskSpec, key: str) -> MaskValues:
+    """Return the class of every pixel of an upright mask; raise BadImage for other values."""
+    try:
+        raw = raw_values(upright, mask.encoding)
+        return mask.encoding.decode(raw, mask.num_classes, mask.ignore_index)
+    except ValueError as error:
+        raise BadImage(key, f"its mask {error}") from error
 
 
 def attach_masks(
-    index: Index, num_classes: int, ignore_index: int | None
+    index: Index,
+    num_classes: int,
+    ignore_index: int | None,
+    encoding: MaskEncoding = MaskEncoding.plain,
 ) -> tuple[Index, list[BadImage]]:
     """Return the images with a mask, and errors for the others; BadDataset if none has a mask."""
     check_masks(index)
@@ -164,7 +176,7 @@ def attach_masks(
     rows = [row for row, cell in enumerate(cells) if cell]
     bare = [row for row, cell in enumerate(cells) if not cell]
     without_mask = [BadImage(index.keys[row], "has no mask") for row in bare]
-    masks = Masks(tuple(cells[row] for row in rows), num_classes, ignore_index)
+    masks = Masks(tuple(cells[row] for row in rows), num_classes, ignore_index, encoding)
     return index.select(rows).with_annotation(masks), without_mask
 
 
@@ -179,8 +191,20 @@ def check_masks(index: Index) -> None:
         raise BadDataset(f"{index.root} has no mask for any image: {EXPECTED}")
 
 
+class ClassTable(NamedTuple):
+    """The content of classes.json."""
+
+    names: tuple[str, ...]
+    encoding: MaskEncoding  # plain where the file gives no values
+
+
 def read_classes(root: Path) -> tuple[str, ...]:
     """Return the names in classes.json; raise BadDataset if it is missing or invalid."""
+    return read_class_table(root).names
+
+
+def read_class_table(root: Path) -> ClassTable:
+    """Return names and mask values in classes.json; raise BadDataset as `read_classes` does."""
     path = root / CLASSES_FILE
     hint = f"name the classes of the mask values, from 0 on, with task.classes or in {CLASSES_FILE}"
     try:
@@ -189,30 +213,68 @@ def read_classes(root: Path) -> tuple[str, ...]:
         raise BadDataset(f"{path} cannot be read: {hint}") from error
     except (ValueError, RecursionError) as error:
         raise BadDataset(f"{path} is not JSON ({error}): {hint}") from error
+    encoding = MaskEncoding.plain
+    if isinstance(content, dict) and content and not any(map(str.isdecimal, content)):
+        content, encoding = list(content), _encoding_in(content, path)
     values = content if isinstance(content, list) else _sort_by_index(content, path)
     names = tuple(name for name in values if isinstance(name, str))
     if not names or len(names) < len(values):
         raise BadDataset(f"{path} must hold names: {hint}")
     if len(set(names)) < len(names):
         raise BadDataset(f"{path} has duplicate names: {', '.join(names)}")
-    return names
+    return ClassTable(names, encoding)
 
 
-def check_classes(root: Path, names: Sequence[str]) -> None:
-    """Raise BadDataset if classes.json exists and differs from the classes of a model."""
-    if (root / CLASSES_FILE).exists() and (classes := read_classes(root)) != tuple(names):
+def _encoding_in(content: Mapping[str, object], path: Path) -> MaskEncoding:
+    """Return the mask values of {name: value}, or {name: color}."""
+    values = list(content.values())
+    try:
+        if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+            return MaskEncoding(tuple(values))  # pyrefly: ignore
+        return MaskEncoding(tuple(map(_color, values)), colors=True)
+    except ValueError as error:
+        raise BadDataset(f"{path}: {error}") from error
+
+
+def _color(value: object) -> int:
+    """Return a color, "RRGGBB" or [red, green, blue], as a number."""
+    if isinstance(value, str):
+        return parse_color(value)
+    if isinstance(value, list) and len(value) == 3 and all(v in range(256) for v in value):
+        return int.from_bytes(bytes(map(int, value)))
+    raise ValueError(
+        f"{value!r} is neither a mask value nor a color: expected {{name: 255}} for every class, "
+        'or {name: "RRGGBB"} or {name: [red, green, blue]}'
+    )
+
+
+def check_classes(root: Path, names: Sequence[str]) -> MaskEncoding | None:
+    """Raise BadDataset if classes.json exists and differs from the classes of a model.
+
+    Return the mask values that it gives; None: it gives none.
+    """
+    if not (root / CLASSES_FILE).exists():
+        return None
+    table = read_class_table(root)
+    if table.names != tuple(names):
         raise BadDataset(
-            f"{root / CLASSES_FILE} has the classes {', '.join(classes)}, the model "
+            f"{root / CLASSES_FILE} has the classes {', '.join(table.names)}, the model "
             f"{', '.join(names)}: masks must number them as the model does"
         )
+    return table.encoding if table.encoding.values else None
 
 
 def _sort_by_index(content: object, path: Path) -> Sequence[object]:
     try:
         pairs = [(int(number), name) for number, name in content.items()]  # pyrefly: ignore
     except (AttributeError, ValueError):
-        raise BadDataset(f"{path} must be a list of names, or {{number: name}}") from None
+        raise BadDataset(
+            f"{path} must be a list of names, {{number: name}} or {{name: mask value}}"
+        ) from None
     names = dict(pairs)
     if sorted(number for number, _ in pairs) != list(range(len(pairs))):
-        raise BadDataset(f"{path} must number its names 0, 1, 2 …, not {sorted(names)}")
+        raise BadDataset(
+            f"{path} must number its names 0, 1, 2 …, not {sorted(names)}; for other mask values, "
+            "write {name: value}"
+        )
     return [names[number] for number in sorted(names)]

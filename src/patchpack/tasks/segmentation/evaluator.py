@@ -13,7 +13,7 @@ from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.data.index import Index
 from patchpack.data.packing.resolution import Native
-from patchpack.data.records import BadDataset
+from patchpack.data.records import BadDataset, list_names
 from patchpack.distributed import World, all_reduce_floats
 from patchpack.metrics.segmentation import ConfusionMatrix, count_pixels
 from patchpack.tasks.segmentation.predictor import SegmentationPredictor
@@ -26,6 +26,7 @@ class SegmentationResult:
     """Counts over the pixels of one evaluation."""
 
     counts: ConfusionMatrix
+    classes: tuple[str, ...]  # names of the rows and columns
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -34,13 +35,26 @@ class SegmentationResult:
             return {}
         return {"mean_iou": counts.mean_iou, "pixel_accuracy": counts.pixel_accuracy}
 
+    @property
+    def notes(self) -> list[str]:
+        counted, names = self.counts.counted.tolist(), self.classes
+        absent = [name for name, used in zip(names, counted, strict=True) if not used]
+        if not any(counted):
+            return ["mean IoU is undefined: no pixel has a class"]
+        if not absent:
+            return []
+        return [
+            f"mean IoU is over {sum(counted)} of {len(names)} classes: no pixel is of "
+            f"{list_names(absent)}, in the masks or predicted"
+        ]
+
 
 class SegmentationEvaluator(Evaluator):
     """Counts pixels by true and predicted class, at the size of the image file."""
 
-    def __init__(self, index: Index, num_classes: int, ignore_index: int | None) -> None:
+    def __init__(self, index: Index, classes: Sequence[str], ignore_index: int | None) -> None:
         super().__init__(index)
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.classes, self.ignore_index = tuple(classes), ignore_index
 
     def run(
         self,
@@ -48,9 +62,9 @@ class SegmentationEvaluator(Evaluator):
         batches: Iterable[PackedBatch],
         world: World | None = None,
     ) -> SegmentationResult:
-        counts = ConfusionMatrix.none(self.num_classes)
+        counts = ConfusionMatrix.none(len(self.classes))
         for pred, mask in self._masks(predictor, batches):
-            counts += count_pixels(pred, mask, self.num_classes, IGNORE_INDEX)
+            counts += count_pixels(pred, mask, len(self.classes), IGNORE_INDEX)
         if world is not None:
             counts = _all_reduce(counts, world)
         if counts.images and not counts.confusion.any():
@@ -58,7 +72,7 @@ class SegmentationEvaluator(Evaluator):
                 f"no pixel of the masks of {self.index.root} has a class: "
                 f"task.ignore_index is {self.ignore_index}"
             )
-        return SegmentationResult(counts)
+        return SegmentationResult(counts, self.classes)
 
     def _masks(
         self, predictor: SegmentationPredictor, batches: Iterable[PackedBatch]

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments
+from patchpack.data.annotations.mask_values import MaskEncoding, encoding_of
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
 from patchpack.model.attention import Attend
@@ -55,7 +56,15 @@ class SegmentationConfig(TaskConfig):
 
     classes: tuple[str, ...] = ()
     """Class names of the mask values 0, 1, 2 …; empty: those of classes.json beside the data."""
-    ignore_index: int | None = None  # mask value of pixels without a class, in loss and metrics
+    mask_values: tuple[int, ...] = ()
+    """Mask value of each class, in the order of the classes; empty: 0, 1, 2 … or those of
+    classes.json."""
+    mask_colors: tuple[str, ...] = ()
+    """Color of each class in masks of colors, in the order of the classes, RRGGBB in hexadecimal;
+    empty: masks are of numbers, or of the colors of classes.json."""
+    ignore_index: int | None = None
+    """Mask value of pixels without a class, in loss and metrics; in masks of colors, red · 65536 +
+    green · 256 + blue."""
     # Decoder from tokens to class scores.
     decoder: Decoder = field(default_factory=LinearDecoder)
     class_weights: tuple[float, ...] = ()  # weight of each class in the loss; empty: all 1
@@ -70,6 +79,14 @@ class SegmentationConfig(TaskConfig):
         weights, names = len(self.class_weights), len(self.classes)
         if weights and names and weights != names:
             raise ValueError(f"{weights} class_weights for {names} classes")
+        values = len(self.encoding.values)
+        if values and names and values != names:
+            raise ValueError(f"{values} {self.encoding.option} for {names} classes")
+
+    @property
+    def encoding(self) -> MaskEncoding:
+        """How mask files write the classes."""
+        return encoding_of(self.mask_values, self.mask_colors)
 
 
 class Segmenter(DenseBackboneModule):

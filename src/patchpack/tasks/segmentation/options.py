@@ -41,8 +41,9 @@ def evaluation(
     """Mean IoU on images whose masks number the classes as the model does."""
     task, num_classes = predictor.spec.task, len(predictor.classes)
     assert isinstance(task, SegmentationConfig)
+    encoding = task.encoding
     if not data.is_own:
-        check_classes(data.index.root, predictor.classes)
-    index, without_mask = attach_masks(data.index, num_classes, task.ignore_index)
+        encoding = check_classes(data.index.root, predictor.classes) or encoding
+    index, without_mask = attach_masks(data.index, num_classes, task.ignore_index, encoding)
     evaluator = SlidingWindowEvaluator if options.sliding_window else SegmentationEvaluator
-    return evaluator(index, num_classes, task.ignore_index), without_mask
+    return evaluator(index, predictor.classes, task.ignore_index), without_mask

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from patchpack.data.annotations.mask_values import encode
 from patchpack.data.annotations.masks import Masks, read_mask
 from patchpack.data.images import BadImage, Pixels, decode
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.segmentation import table
+from patchpack.metrics.undefined import shown
 from patchpack.tasks.segmentation.evaluator import SegmentationEvaluator, SlidingWindowEvaluator
 from patchpack.tasks.segmentation.predictor import SegmentationPredictor, SegmentedImage
 from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import overlay, palette
-from patchpack.visualize.tables import new_table
+from patchpack.visualize.tables import class_lines, new_table
 
 
 class SegmentationReport(Report):
@@ -32,7 +34,8 @@ class SegmentationReport(Report):
         self, evaluations: Sequence[Evaluation], predictor: SegmentationPredictor
     ) -> dict[str, Any]:
         budgets = [
-            cost.to_json() | table(result.counts, predictor.classes) for cost, result in evaluations
+            cost.to_json() | table(result.counts, predictor.classes) | {"notes": list(result.notes)}
+            for cost, result in evaluations
         ]
         return {"budgets": budgets}
 
@@ -45,14 +48,16 @@ class SegmentationReport(Report):
         for cost, result in evaluations:
             counts = result.counts
             rows.add_row(
-                f"{cost.max_tokens}", f"{counts.mean_iou:.4f}", f"{counts.pixel_accuracy:.4f}",
-                f"{cost.gflops_per_image:.3f}", f"{cost.images_per_s:,.1f}", f"{counts.images}",
+                f"{cost.max_tokens}", shown(counts.mean_iou, ".4f"),
+                shown(counts.pixel_accuracy, ".4f"), f"{cost.gflops_per_image:.3f}",
+                f"{cost.images_per_s:,.1f}", f"{counts.images}",
             )  # fmt: skip
         yield rows
         cost, result = evaluations[-1]
-        yield f"IoU of each class at {cost.max_tokens} tokens:"
-        for name, value in zip(predictor.classes, result.counts.iou.tolist(), strict=True):
-            yield f"  {value:6.1%}  {name}" if value == value else f"       -  {name}"
+        yield from class_lines(
+            f"IoU at {cost.max_tokens} tokens", result.counts.iou.tolist(), predictor.classes, ".1%"
+        )
+        yield from result.notes
 
     def pictures(
         self,
@@ -64,7 +69,8 @@ class SegmentationReport(Report):
 
 
 class MaskWriter:
-    """Writes each mask as a PNG of class numbers with a color palette, into one folder.
+    """Writes each mask as a PNG into one folder: of class numbers with a color palette, or of the
+    values or colors of the masks that the model was trained on.
 
     Two images of one name get masks of different names. Raises ValueError where a file exists.
     """
@@ -76,12 +82,12 @@ class MaskWriter:
         self.files = {
             path: folder / name for path, name in zip(files, _mask_names(files), strict=True)
         }
+        self.encoding = predictor.spec.task.encoding  # pyrefly: ignore
         make_folder(folder)
         check_new(self.files.values())
 
     def add(self, path: Path, prediction: SegmentedImage) -> Path:
-        image = Image.fromarray(np.ascontiguousarray(prediction.mask)).convert("P")
-        image.putpalette(palette().ravel().tolist())
+        image = encode(prediction.mask, self.encoding, palette().ravel().tolist())
         image.save(self.files[path])
         return self.files[path]
 

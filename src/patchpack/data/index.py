@@ -1,38 +1,41 @@
 """The index of a dataset: key, size, label and annotations of every image or clip.
 
-Sizes are read from file headers and cached outside the dataset, by path, modification time and
-length; new and changed files are read again. Unreadable files are listed up to a limit, and never
-cached: a failed disk or a missing permission leaves no trace in the file.
+Sizes are read from file headers and cached outside the dataset (`data.file_cache`); new and changed
+files are read again. Unreadable files are listed up to a limit, and never cached: a failed disk or
+a missing permission leaves no trace in the file.
 
 Axes: image (or clip), row (of an index).
 """
 
 import difflib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from stat import S_ISDIR
 from typing import TypeVar
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Int
 
 from patchpack.data.annotations.annotation import Annotation
 from patchpack.data.bad_images import BadImages
+from patchpack.data.file_cache import (
+    Signature,
+    cache_path,
+    file_signature,
+    load_cache,
+    save_cache,
+    wait_for_tick,
+)
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
 from patchpack.data.sources.source import list_files
 from patchpack.data.sources.splits import split_by_hash
-from patchpack.data.video.decode import frames_in, read_header
+from patchpack.data.video.decode import read_header
 from patchpack.data.video.frame_sampling import Clips
 
-CACHE_VERSION = 4
 HeaderInfo = tuple[int, ...]  # height, width; for clips also frames, rate (numerator, denominator)
-Signature = tuple[int, int]  # modification time in ns, length in bytes
 AnnotationT = TypeVar("AnnotationT", bound=Annotation)
 
 
@@ -164,7 +167,7 @@ def build_index(
     """
     source = Path(source)
     root, records = list_files(source, seed, media_type)
-    cache = _cache_path(source.resolve(), cache_dir, media_type)
+    cache = cache_path(source.resolve(), media_type.name, cache_dir)
     headers, reasons = _read_headers(root, records, cache, media_type)
     good = [record for record in records if record.key in headers]
     table = np.array([headers[record.key] for record in good], np.int64)
@@ -198,43 +201,29 @@ def _read_headers(
     root: Path, records: list[Record], cache: Path, media_type: MediaType
 ) -> tuple[dict[str, HeaderInfo], dict[str, str]]:
     """Return the header of each file, cached or read, and the reasons for unreadable files."""
-    cached = _load_cache(cache)
-    read = read_size if media_type == IMAGES else _read_clip_header
+    read, width = (read_size, 2) if media_type == IMAGES else (_read_clip_header, 5)
+    cached = load_cache(cache, width)
     headers: dict[str, tuple[Signature, HeaderInfo]] = {}
-    reasons: dict[str, str] = {}
-    for record in records:
-        if record.error:
-            reasons[record.key] = record.error
-            continue
-        path = os.path.join(root, record.key)
-        signature, entry = file_signature(path), cached.get(record.key)
+    reasons = {record.key: record.error for record in records if record.error}
+    usable = [record.key for record in records if not record.error]
+    paths = {key: os.path.join(root, key) for key in usable}
+    signatures = {key: file_signature(path) for key, path in paths.items()}
+    wait_for_tick(signatures.values())
+    for key, path in paths.items():
+        entry = cached.get(key)
+        valid = entry is not None and entry[0] == signatures[key] and min(entry[1]) > 0
         try:
-            header = entry[1] if entry and entry[0] == signature else read(path)
+            headers[key] = signatures[key], entry[1] if entry and valid else read(path)
         except BadImage as error:
-            reasons[record.key] = error.reason
-        else:
-            headers[record.key] = signature, header
+            reasons[key] = error.reason
     if headers != cached:
-        _save_cache(cache, headers)
+        save_cache(cache, headers)
     return {key: header for key, (_, header) in headers.items()}, reasons
 
 
 def _read_clip_header(path: str) -> HeaderInfo:
     *sizes, rate = read_header(path)
     return *sizes, *rate.as_integer_ratio()
-
-
-def file_signature(path: str | os.PathLike[str]) -> Signature:
-    """Return values that change with the file, or with the first frame of a folder; zeros if there
-    is no file."""
-    try:
-        stat = os.stat(path)
-        if not S_ISDIR(stat.st_mode):
-            return stat.st_mtime_ns, stat.st_size
-        frame = os.stat(frames_in(Path(path), os.fspath(path))[0])
-    except (OSError, ValueError):  # ValueError: an impossible file name, or no frame
-        return 0, 0
-    return max(stat.st_mtime_ns, frame.st_mtime_ns), frame.st_size
 
 
 def _check_classes(source: Path, records: list[Record]) -> None:
@@ -249,44 +238,3 @@ def _check_classes(source: Path, records: list[Record]) -> None:
             f"{source}: {len(unseen)} classes are in val or test but not in train: "
             f"{', '.join(map(repr, unseen[:10]))}"
         )
-
-
-def _cache_path(source: Path, cache_dir: Path | None, media_type: MediaType) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.blake2b(os.fsencode(source), digest_size=16).hexdigest()
-    return (cache_dir or home / "patchpack" / "index") / f"{media_type.name}-{name}.npz"
-
-
-def _load_cache(path: Path) -> dict[str, tuple[Signature, HeaderInfo]]:
-    """Return cached headers by key; empty if the cache is missing, outdated or damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as cache:
-            if int(cache["version"]) != CACHE_VERSION:
-                return {}
-            keys = bytes(cache["keys"]).decode("utf-8", "surrogatepass").split("\0")
-            rows = cache["numbers"].tolist()
-        return {
-            key: ((mtime, length), tuple(header))
-            for key, (mtime, length, *header) in zip(keys, rows, strict=True)
-        }
-    except Exception:  # a cache can always be made again
-        return {}
-
-
-def _save_cache(path: Path, headers: dict[str, tuple[Signature, HeaderInfo]]) -> None:
-    """Write the cache atomically; do nothing if its folder is not writable."""
-    keys = "\0".join(headers).encode("utf-8", "surrogatepass")
-    numbers = np.array([(*signature, *header) for signature, header in headers.values()], np.int64)
-    unfinished = path.with_suffix(f".{uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(
-                    file, version=CACHE_VERSION, keys=np.frombuffer(keys, np.uint8), numbers=numbers
-                )
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -125,6 +125,9 @@ class Captions:
         for array in (self.tokens, self.token_offsets, self.image_offsets):
             hash.update(array.astype("<i8").tobytes())
 
+    def files(self) -> Sequence[str]:
+        return ()
+
 
 def build_captions(
     tokens: Sequence[Sequence[int] | np.ndarray],

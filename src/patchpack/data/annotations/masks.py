@@ -134,6 +134,9 @@ class Masks:
         """Update a hash with the paths; files are not read."""
         hash.update("\0".join(self.keys).encode("utf-8", "surrogatepass"))
 
+    def files(self) -> Sequence[str]:
+        return self.keys
+
 
 def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
     """Return the class of every pixel of an image of this size, IGNORE_INDEX for none.

@@ -82,6 +82,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         require_labels=task.needs_labels,
         media_type=CLIPS if config.input.tubelets else IMAGES,
     ).where(data.where)
+    if task.needs_labels:
+        index.require_read_classes()
     with init_distributed() as world:
         context = task_context(config, world, resumed=resumed)
         task_run = prepare(index, context)
@@ -138,10 +140,8 @@ def _log_data(log: RunLog, index: Index, task_run: TaskRun) -> None:
     """Log what is not used of the data, and how it is split."""
     unreadable = [BadImage(key, reason) for key, reason in index.bad]
     log.log_unreadable(0, [*unreadable, *task_run.skipped])
-    if index.held_out:
-        log.message(
-            f"no split val: {index.held_out:,} {index.item_name} of train are held out for it"
-        )
+    for message in index.messages:
+        log.message(message)
 
 
 def _begin_folder(config: RunConfig, task_run: TaskRun) -> None:

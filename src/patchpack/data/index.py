@@ -9,7 +9,7 @@ Axes: image (or clip), row (of an index).
 
 import difflib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int
 
 from patchpack.data.annotations.annotation import Annotation
-from patchpack.data.bad_images import BadImages
+from patchpack.data.bad_images import NAMED, BadImages, check_fraction
 from patchpack.data.file_cache import (
     Signature,
     cache_path,
@@ -30,8 +30,10 @@ from patchpack.data.file_cache import (
 )
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
+from patchpack.data.sources.scan_notes import ScanNotes, advice
 from patchpack.data.sources.source import list_files
-from patchpack.data.sources.splits import split_by_hash
+from patchpack.data.sources.splits import GROUP, split_by_hash
+from patchpack.data.text_files import clean, printable
 from patchpack.data.video.decode import read_header
 from patchpack.data.video.frame_sampling import Clips
 
@@ -54,11 +56,58 @@ class Index:
     parsed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # see Record.parsed
     annotations: Mapping[str, Annotation] = field(default_factory=dict)  # by Annotation.name
     clips: Clips | None = None  # lengths and frame rates; None for images
-    bad: tuple[tuple[str, str], ...] = ()  # (key, reason) of unreadable files
+    unread: tuple[Record, ...] = ()  # items that cannot be read, each with its error
     held_out: int = 0  # images moved from `train` to `val`, because the dataset has no `val`
+    split_rule: str = ""  # how the splits were chosen: "by the folders"
+    notes: tuple[str, ...] = ()  # messages on groups, labels and classes
+    scan: ScanNotes = field(default_factory=ScanNotes)  # what a scan of a folder passed over
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def bad(self) -> tuple[tuple[str, str], ...]:
+        """(key, reason) of the items that cannot be read."""
+        return tuple((record.key, record.error) for record in self.unread)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """How the data were read, in lines: splits, groups, labels, files passed over."""
+        lines = (f"split: {self._split_counts()}", *self.notes, *self.scan.messages())
+        return tuple(map(printable, lines))
+
+    def require_read_classes(self) -> None:
+        """Raise BadDataset for class folders whose images are all of kinds that are not read."""
+        if unread := self.scan.unread_classes:
+            names = [f"{name} ({count:,} files)" for name, count in unread.items()]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            suffixes = {suffix for name in unread for suffix in self.scan.empty_classes[name]}
+            raise BadDataset(
+                f"{self.root}: no image can be read in the class folders "
+                f"{', '.join(names[:NAMED])}{more}; {advice(suffixes)}, or remove these folders"
+            )
+
+    def _split_counts(self) -> str:
+        counts, rule = Counter(self.splits), self.split_rule
+        if set(counts) == {"all"}:
+            counts, rule = Counter(self._parts()), "by hash of the file names"
+        parts = [f"{counts[part]:,} {part}" for part in PARTS if counts[part]]
+        others = [
+            f"{name} ({count:,})" for name, count in sorted(counts.items()) if name not in PARTS
+        ]
+        if others and not parts:
+            return f"{', '.join(others)} {rule}"
+        unused = f"; not train, val or test: {', '.join(others)}" if others else ""
+        return f"{', '.join(parts)} {rule}{unused}"
+
+    def _parts(self) -> list[str]:
+        """The part of each image by hash, where the dataset has no splits."""
+        of_row = {
+            row: part
+            for part, rows in split_by_hash(self.keys, self.columns.get(GROUP)).items()
+            for row in rows
+        }
+        return [of_row[row] for row in range(len(self))]
 
     def path(self, row: int) -> Path:
         return self.root / self.keys[row]
@@ -69,7 +118,7 @@ class Index:
             return self
         name = split_name(name)
         if set(self.splits) == {"all"} and name in PARTS:
-            return self.select(split_by_hash(self.keys)[name])
+            return self.select([row for row, part in enumerate(self._parts()) if part == name])
         rows = [row for row, split in enumerate(self.splits) if split == name]
         if not rows:
             counts = Counter(self.splits)
@@ -80,7 +129,8 @@ class Index:
                 f"{self.root} has no split {name!r}; it has {names}{hint}; set data.train_split, "
                 "data.val_split or eval's --split"
             )
-        return self.select(rows)
+        unread = tuple(record for record in self.unread if record.split == name)
+        return replace(self.select(rows), unread=unread)
 
     @property
     def item_name(self) -> str:
@@ -129,19 +179,22 @@ class Index:
 
         Raise BadDataset for an unknown column, and if no image matches.
         """
-        rows = list(range(len(self)))
+        rows, unread = list(range(len(self))), self.unread
         for condition in conditions:
-            name, _, value = condition.partition("=")
+            name, equals, value = (clean(part) for part in condition.partition("="))
+            if not equals:
+                raise BadDataset(f"{condition!r} is no filter: write column=value")
             if name not in self.columns:
                 names = ", ".join(self.columns) or "none"
                 raise BadDataset(f"{self.root} has no column {name!r}; it has {names}")
             rows = [row for row in rows if self.columns[name][row] == value]
+            unread = tuple(record for record in unread if record.columns.get(name, "") == value)
             if not rows:
                 values = ", ".join(sorted(set(self.columns[name]))[:10])
                 raise BadDataset(
                     f"no image of {self.root} is left by {condition!r}; {name} is one of {values}"
                 )
-        return self.select(rows) if conditions else self
+        return replace(self.select(rows), unread=unread) if conditions else self
 
 
 def build_index(
@@ -166,7 +219,9 @@ def build_index(
     of val or test is not in train.
     """
     source = Path(source)
-    root, records = list_files(source, seed, media_type)
+    check_fraction(max_bad_fraction)
+    listing = list_files(source, seed, media_type)
+    root, records = listing.root, listing.records
     cache = cache_path(source.resolve(), media_type.name, cache_dir)
     headers, reasons = _read_headers(root, records, cache, media_type)
     good = [record for record in records if record.key in headers]
@@ -192,8 +247,15 @@ def build_index(
         columns={name: tuple(record.columns.get(name, "") for record in good) for name in columns},
         parsed={name: tuple(record.parsed.get(name) for record in good) for name in parsed},
         clips=Clips(table[:, 2], table[:, 3] / table[:, 4]) if media_type == CLIPS else None,
-        bad=tuple(reasons.items()),
+        unread=tuple(
+            replace(record, error=reasons[record.key], parsed={})
+            for record in records
+            if record.key in reasons
+        ),
         held_out=sum(record.held_out for record in good),
+        split_rule=listing.split_rule,
+        notes=(*listing.notes, *(_label_notes(good, media_type) if require_labels else ())),
+        scan=listing.scan,
     )
 
 
@@ -224,6 +286,30 @@ def _read_headers(
 def _read_clip_header(path: str) -> HeaderInfo:
     *sizes, rate = read_header(path)
     return *sizes, *rate.as_integer_ratio()
+
+
+def _label_notes(records: Sequence[Record], media_type: MediaType) -> list[str]:
+    """Name classes that may be one, and count items without a label among others with one."""
+    counts = Counter(record.label for record in records)
+    without = sum(record.label is None for record in records if record.split in PARTS)
+    notes = []
+    if len(counts) > 1 and without:
+        notes.append(f"{without:,} of {len(records):,} {media_type.name} have no label")
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(filter(None, counts)):
+        alike[" ".join(label.casefold().split())].append(label)
+    twins = [
+        " and ".join(f"{n!r} ({counts[n]:,})" for n in names)
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    if twins:
+        more = f"; and {len(twins) - NAMED} more" if len(twins) > NAMED else ""
+        notes.append(
+            f"classes that differ only in case or spaces: {'; '.join(twins[:NAMED])}{more}; "
+            "they are learned as different classes"
+        )
+    return notes
 
 
 def _check_classes(source: Path, records: list[Record]) -> None:

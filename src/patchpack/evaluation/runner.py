@@ -48,6 +48,8 @@ class Runner:
         check_suites(run, predictor, request.suites)
         self.run, self.predictor, self.request, self.log = run, predictor, request, log
         self._caches: dict[str, OutputCache] = {}  # by split
+        self._messages: set[str] = set()  # on the data, logged so far
+        self._unread: set[str] = set()  # items of the split whose headers cannot be read
 
     @property
     def scores_labels(self) -> bool:
@@ -70,7 +72,7 @@ class Runner:
     def unreadable(self) -> list[str]:
         """Images of the split that no suite could use, since they cannot be read."""
         cache = self._caches.get(self.request.split)
-        return cache.unreadable() if cache else []
+        return sorted(self._unread.union(cache.unreadable() if cache else []))
 
     def _section(self, name: str) -> Section:
         request, budgets = self.request, sorted(self.request.budgets)
@@ -132,10 +134,17 @@ class Runner:
 
     def _data(self, split: str, data: Path | None = None) -> EvalData:
         request = self.request
-        return data_of(
+        result = data_of(
             self.run, split=split, data=data or request.data,
             where=() if data else request.where, max_bad_fraction=request.max_bad_fraction,
         )  # fmt: skip
+        for message in result.messages:
+            if message not in self._messages:
+                self.log(message)
+        self._messages.update(result.messages)
+        if split == request.split and data is None:
+            self._unread.update(record.key for record in result.index.unread)
+        return result
 
     def _labelled(self, split: str, data: Path | None = None) -> LabelScorer:
         labelled = self._data(split, data)

@@ -74,6 +74,10 @@ def test_cells_that_have_one_meaning(folder: Path, name: str) -> None:
     assert table(read(folder, CELLS[name])) == READ
 
 
+def test_a_class_in_brackets(folder: Path) -> None:
+    assert table(read(folder, "path,label\na.png,[other]\n"))["a.png"][1] == "[other]"
+
+
 def test_a_file_of_tabs(folder: Path) -> None:
     assert table(read(folder, PLAIN.replace(",", "\t"), "m.tsv")) == READ
     commas = PLAIN.replace(",", "\t").replace("cat", "cat,dog")

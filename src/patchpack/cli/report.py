@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -21,6 +22,13 @@ from patchpack.loading import load
 from patchpack.metrics.operating_points import MeasuredPoint
 from patchpack.metrics.undefined import json_values
 from patchpack.visualize.section import Section
+
+
+class Data(NamedTuple):
+    """The data of an evaluation, as printed."""
+
+    messages: Sequence[str]  # how they were read: splits, files passed over
+    unreadable: Sequence[str]  # keys of the items that cannot be read
 
 
 def report_suites(
@@ -46,7 +54,7 @@ def report_suites(
         names = "; ".join(list_bounded(unreadable, NAMED))
         summary += f" Skipped, since they cannot be read ({len(unreadable):,}): {names}."
     report = write_report(out, f"report-{request.split}", "Evaluation", summary, sections)
-    _print(sections, report, chosen, as_json, unreadable)
+    _print(sections, report, chosen, as_json, Data(runner.messages, unreadable))
     return 1 if unreadable else 0
 
 
@@ -59,15 +67,17 @@ def _print(
     report: Path,
     chosen: MeasuredPoint | None,
     as_json: bool,
-    unreadable: Sequence[str],
+    data: Data,
 ) -> None:
     if as_json:
         numbers = {section.name: section.numbers for section in sections}
-        content = {"report": str(report), "unreadable": unreadable, **numbers}
+        content = {"report": str(report), **data._asdict(), **numbers}
         print(json.dumps(json_values(content)))
         return
     console = Console(markup=False, highlight=False)
-    for key in list_bounded(unreadable):
+    for message in data.messages:
+        console.print(message, soft_wrap=True)
+    for key in list_bounded(data.unreadable):
         console.print(f"skipped, since it cannot be read: {printable(key)}", soft_wrap=True)
     for section in sections:
         console.print(section.title, style="bold")
@@ -89,7 +99,7 @@ def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_j
     cannot be read.
     """
     names = _names(runs)
-    points, numbers, unreadable = {}, {}, set()
+    points, numbers, unreadable, messages = {}, {}, set(), ()
     for name, run in zip(names, runs, strict=True):
         predictor = load(run)
         request = replace(request, budgets=request.budgets or default_budgets(predictor))
@@ -98,11 +108,12 @@ def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_j
             points[name] = runner.singles()
         numbers[name] = {section.name: section.numbers for section in runner.sections()}
         unreadable |= set(runner.unreadable())
+        messages = runner.messages
     sections = compare(points, numbers)
     budgets = ", ".join(map(str, request.budgets))
     summary = f"{', '.join(names)} on {request.split}, at {budgets} tokens."
     report = write_report(out, "compare", "Comparison", summary, sections)
-    _print(sections, report, None, as_json, sorted(unreadable))
+    _print(sections, report, None, as_json, Data(messages, sorted(unreadable)))
     return 1 if unreadable else 0
 
 

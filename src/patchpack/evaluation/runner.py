@@ -48,7 +48,7 @@ class Runner:
         check_suites(run, predictor, request.suites)
         self.run, self.predictor, self.request, self.log = run, predictor, request, log
         self._caches: dict[str, OutputCache] = {}  # by split
-        self._messages: set[str] = set()  # on the data, logged so far
+        self.messages: tuple[str, ...] = ()  # how the data of the request were read
         self._unread: set[str] = set()  # items of the split whose headers cannot be read
 
     @property
@@ -138,11 +138,8 @@ class Runner:
             self.run, split=split, data=data or request.data,
             where=() if data else request.where, max_bad_fraction=request.max_bad_fraction,
         )  # fmt: skip
-        for message in result.messages:
-            if message not in self._messages:
-                self.log(message)
-        self._messages.update(result.messages)
         if split == request.split and data is None:
+            self.messages = result.messages
             self._unread.update(record.key for record in result.index.unread)
         return result
 

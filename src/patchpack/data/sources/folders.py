@@ -217,7 +217,7 @@ def _partition(
 def _is_hidden(entry: os.DirEntry[str]) -> bool:
     if entry.name.startswith("."):
         return True
-    return is_system_folder(entry.name) and _is_folder(entry)
+    return _is_folder(entry) and is_system_folder(entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,10 @@ DELIMITERS = ",;\t|"  # the first that gives a column `path` is taken
 FILE_COLUMNS = ("path", "mask")  # paths, relative to the manifest
 PLAIN_COLUMNS = ("path", "split", "label", "group", "mask")  # hold one text or number
 COLUMNS = {*PLAIN_COLUMNS, "caption", "captions", "text", "objects", "height", "width"}
-ERRORS = {"#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!"}  # of spreadsheets
+# What programs and spreadsheets write where there is no value.
+NO_VALUES = {"nan", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!"}
+LIST = re.compile(r"[\[{](.*[,'\":].*)?[\]}]", re.DOTALL)  # a list or object, but not [other]
+SUSPECT = frozenset("nN#[{")  # first characters of these; others need no further look
 Row = dict[str, str]
 
 
@@ -87,9 +91,11 @@ def _check_cells(row: Row, where: str) -> None:
     """Raise BadDataset for cells that hold no value, or more than one."""
     for name in PLAIN_COLUMNS:
         cell = clean(row.get(name, ""))
-        if cell.lower() == "nan" or cell.lower() in ERRORS:
+        if cell[:1] not in SUSPECT:
+            continue
+        if cell.lower() in NO_VALUES:
             raise BadDataset(f"{where}: {name} is {cell}; leave the cell empty if it has none")
-        if name in ("split", "label") and cell[:1] in ("[", "{") and cell[-1:] in ("]", "}"):
+        if name in ("split", "label") and LIST.fullmatch(cell):
             raise BadDataset(f"{where}: {name} is {cell[:80]}; one {name} for each row is read")
 
 

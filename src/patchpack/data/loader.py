@@ -8,12 +8,11 @@ An unreadable image is skipped and reported with its pack; the pack is shorter, 
 epoch does not change.
 """
 
-import multiprocessing
-import signal
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -21,6 +20,7 @@ from patchpack.batch import ClipPatches, PackedBatch, Patches, collate, collate_
 from patchpack.data.config import LoaderConfig
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
+from patchpack.data.loader_processes import LoaderProcesses
 from patchpack.data.packing.plan import Plan
 from patchpack.data.preprocess import load_clip, load_image
 from patchpack.data.spec import ClipSpec, PackSpec, Preprocessing, pack_spec
@@ -59,7 +59,7 @@ def load_pack(spec: PackSpec) -> LoadedPack:
 
 def load_epoch(
     index: Index, plan: Plan, preprocessing: Preprocessing, config: LoaderConfig, *, rank: int = 0
-) -> Iterator[LoadedPack]:
+) -> Generator[LoadedPack, None, None]:
     """Yield the packs of one rank for one epoch."""
     yield from _prefetch(_specs(index, plan, preprocessing, 0, 0, rank), config)
 
@@ -72,7 +72,7 @@ def load_forever(
     *,
     start: tuple[int, int] = (0, 0),
     rank: int = 0,
-) -> Iterator[LoadedPack]:
+) -> Generator[LoadedPack, None, None]:
     """Yield the packs of one rank without end, starting at (epoch, step)."""
 
     def specs() -> Iterator[PackSpec]:
@@ -97,34 +97,31 @@ def _prefetch(specs: Iterator[PackSpec], config: LoaderConfig) -> Iterator[Loade
         yield from map(load_pack, specs)
         return
     pending: deque[Future[LoadedPack]] = deque()
-    executor = _executor(config)
+    submit, shutdown = _background(config)
     try:
         for spec in specs:
-            pending.append(executor.submit(load_pack, spec))
+            pending.append(submit(spec))
             if len(pending) > config.prefetch:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        shutdown()
 
 
-def _executor(config: LoaderConfig) -> Executor:
-    if config.worker_type == "threads":
-        return ThreadPoolExecutor(
-            config.workers,
-            thread_name_prefix="patchpack-load",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
-    return ProcessPoolExecutor(
+def _background(
+    config: LoaderConfig,
+) -> tuple[Callable[[PackSpec], Future[LoadedPack]], Callable[[], None]]:
+    """Start the threads or processes; return what submits a spec, and what ends them."""
+    if config.worker_type == "processes":
+        processes = LoaderProcesses(load_pack, config.workers)
+        return processes.submit, processes.shutdown
+    threads = ThreadPoolExecutor(
         config.workers,
-        mp_context=multiprocessing.get_context("forkserver"),
-        initializer=_start_process,
+        thread_name_prefix="patchpack-load",
+        initializer=torch.set_num_threads,
+        initargs=(1,),
     )
-
-
-def _start_process() -> None:
-    """Set a worker process to one core, and leave Ctrl-C to the main process."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return partial(threads.submit, load_pack), partial(
+        threads.shutdown, wait=False, cancel_futures=True
+    )

@@ -1,6 +1,6 @@
 """Batches for training and evaluation: index and config → plan → loader."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,7 +39,7 @@ def training_batches(
     seed: int,
     start: tuple[int, int] = (0, 0),
     shard: tuple[int, int] = (0, 1),
-) -> Iterator[LoadedPack]:
+) -> Generator[LoadedPack, None, None]:
     """Yield the training packs of one rank, epoch after epoch, without end.
 
     start  (epoch, step) of the first pack
@@ -83,7 +83,7 @@ def evaluation_batches(
     max_tokens: int,
     loader: LoaderConfig | None = None,
     shard: tuple[int, int] = (0, 1),
-) -> Iterator[LoadedPack]:
+) -> Generator[LoadedPack, None, None]:
     """Yield the packs of one rank for one pass over an index: every item once, not trimmed.
 
     Targets keep the original size of their images. Texts are not loaded: they are encoded apart.

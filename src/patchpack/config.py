@@ -4,6 +4,12 @@ Each part's options stand in that part's file; this file only composes them.
 """
 
 import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Union
@@ -14,12 +20,13 @@ from patchpack.model.navit import NaViTConfig
 from patchpack.model.presets import model_config
 from patchpack.model.video import Inflation, VideoConfig
 from patchpack.old_names import renamed_python
-from patchpack.serialization import ConfigError
+from patchpack.serialization import ConfigError, to_json
 from patchpack.tasks.classification.model import ClassificationConfig
 from patchpack.tasks.registry import TASKS, task_of
 from patchpack.train.config import TrainConfig
 from patchpack.train.optim import OptimConfig
 
+RECIPE_SECONDS = 60  # after which a recipe that still runs is stopped
 Task = Union[tuple(task.config for task in TASKS)]  # pyrefly: ignore  # noqa: UP007
 
 
@@ -50,6 +57,7 @@ class RunConfig:
         return input_spec(self.model)
 
     def __post_init__(self) -> None:
+        to_json(self)  # raises ConfigError, with the field, for NaN, infinity and wrong types
         task = task_of(self.task)
         if self.input.tubelets and not task.supports_video:
             supported = ", ".join(other.option for other in TASKS if other.supports_video)
@@ -84,12 +92,48 @@ def load_recipe(path: Path) -> RunConfig:
     if not path.is_file():
         raise ConfigError(f"there is no recipe {path}")
     try:
-        config = runpy.run_path(str(path)).get("config")
-    except (ImportError, TypeError) as error:
-        if not (renamed := renamed_python(str(error))):
-            raise
-        names = "".join(f"; {old!r} is now {new!r}" for old, new in renamed)
-        raise ConfigError(f"{path}: {error}{names}") from error
+        with redirect_stdout(sys.stderr), _time_limit(RECIPE_SECONDS):
+            config = runpy.run_path(str(path)).get("config")
+    except (Exception, SystemExit) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if not isinstance(error, ConfigError | _TooLong):
+            reason = f"{type(error).__name__}: {reason}"
+        names = "".join(
+            f"; {old!r} is now {new!r}" for old, new in renamed_python(str(error))
+        )  # fmt: skip
+        raise ConfigError(f"{path}{_line_of(error, path)}: {reason}{names}") from error
     if not isinstance(config, RunConfig):
         raise ConfigError(f"{path} is not a recipe: it defines no `config` that is a RunConfig")
     return config
+
+
+class _TooLong(Exception):
+    """A recipe takes too long."""
+
+
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    """Raise _TooLong inside the context after this many seconds; in the main thread only."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _TooLong(f"the recipe still runs after {seconds} s; it should only define `config`")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Where in a file an error arose: ", line 3"; empty if nowhere in it."""
+    if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
+        return f", line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""

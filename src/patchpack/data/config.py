@@ -14,6 +14,8 @@ from patchpack.data.transforms.augment import Augment
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling, UniformFrames
 
 WINDOW = 4096  # images
+MAX_WORKERS, MAX_PREFETCH = 1024, 4096  # more would fill the memory before the first step
+MAX_COUNT = 2**31 - 1  # of tokens or images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,10 @@ class LoaderConfig:
     prefetch: int = 4  # maximum packs loaded ahead of the training step
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.prefetch < 1:
-            raise ValueError(
-                f"workers {self.workers} must be >= 0 and prefetch {self.prefetch} >= 1"
-            )
+        if not 0 <= self.workers <= MAX_WORKERS:
+            raise ValueError(f"workers must lie in [0, {MAX_WORKERS}], not {self.workers}")
+        if not 1 <= self.prefetch <= MAX_PREFETCH:
+            raise ValueError(f"prefetch must lie in [1, {MAX_PREFETCH}], not {self.prefetch}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "max_text_tokens", "eval_tokens", "packing_window"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+            if (value := getattr(self, name)) is not None and not 1 <= value <= MAX_COUNT:
+                limit = "least 1" if value < 1 else f"most {MAX_COUNT}"
+                raise ValueError(f"{name} must be at {limit}, not {value}")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction must lie in [0, 1], not {self.max_bad_fraction}")
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_SEED = 2**31 - 1  # so that the seed of every step and rank is below 2**63
+MAX_STEPS = 10**12
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -24,12 +27,16 @@ class TrainConfig:
     eval_every: int = 200  # steps between evaluations on the validation split
     save_every: int = 200  # steps between checkpoints
     log_every: int = 10  # steps between lines of the log
-    seed: int = 0  # random seed of weights, order, sizes, augmentation and dropping
+    seed: int = 0  # random seed of weights, order, sizes, augmentation, dropping; 0 to 2147483647
 
     def __post_init__(self) -> None:
         for name in ("steps", "grad_accumulation", "eval_every", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if getattr(self, name) > MAX_STEPS:
+                raise ValueError(f"{name} must be at most {MAX_STEPS}, not {getattr(self, name)}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed must lie in [0, {MAX_SEED}], not {self.seed}")
         for name in ("flops", "seconds"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} must be more than 0, not {value}")

@@ -12,7 +12,7 @@ so a run can be stopped anywhere and cooled down (arXiv 2106.04560, §3.3).
 import re
 from dataclasses import dataclass
 from itertools import chain
-from math import cos, pi
+from math import cos, inf, pi
 from typing import Literal
 
 from torch import nn
@@ -41,10 +41,15 @@ class OptimConfig:
     grad_clip_norm: float = 1.0  # maximum norm of the gradient; 0: no clipping
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.warmup < 0 or self.timescale < 1 or self.grad_clip_norm < 0:
-            raise ValueError(
-                "lr and timescale must be positive; warmup and grad_clip_norm not negative"
-            )
+        if not 0 < self.lr < inf:
+            raise ValueError(f"lr must be a positive number, not {self.lr}")
+        for name in ("weight_decay", "head_weight_decay"):
+            if not 0 <= (value := getattr(self, name)) < inf:
+                raise ValueError(f"{name} must be a number of at least 0, not {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
+        if self.warmup < 0 or self.timescale < 1 or not 0 <= self.grad_clip_norm < inf:
+            raise ValueError("timescale must be positive; warmup and grad_clip_norm not negative")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1], not {self.layer_decay}")
         if not 0 <= self.cooldown <= 1:

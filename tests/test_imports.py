@@ -30,7 +30,8 @@ BELOW = {*MAY_IMPORT}
 MAY_IMPORT |= {
     "config": BELOW,
     "loading": BELOW,
-    "run": BELOW | {"config"},
+    "continuation": BELOW | {"config"},
+    "run": BELOW | {"config", "continuation"},
     "evaluation": BELOW | {"loading", "run"},
     "demo": BELOW | {"config", "loading", "run", "evaluation"},
     "cli": BELOW | {"config", "loading", "run", "evaluation", "demo"},

@@ -11,7 +11,7 @@ from patchpack.data.annotations.boxes import BoxAnnotations, Boxes, attach_boxes
 from patchpack.data.annotations.masks import Masks, attach_masks
 from patchpack.data.index import Index, build_index
 from patchpack.data.records import CLIPS
-from patchpack.run import fingerprint
+from patchpack.train.items import fingerprint
 from scenes import write_scenes
 from test_detecting import write_coco
 

@@ -5,8 +5,12 @@ compilation of each block, DistributedDataParallel.
 """
 
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
+WATCH_SECONDS = 0.5  # between looks at whether torchrun runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +48,34 @@ def init_distributed() -> Iterator[World]:
     if size == 1:
         yield World(device=device)
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _stop_with_torchrun(os.getppid())
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:
         yield World(rank=dist.get_rank(), size=size, device=device)
     finally:
         dist.destroy_process_group()
+
+
+def _stop_with_torchrun(launcher: int) -> None:
+    """Send this process SIGTERM once torchrun, its parent, has ended: it would train on unwatched.
+
+    Every process of the run does so, so that they save a checkpoint together.
+    """
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(WATCH_SECONDS)
+        with suppress(OSError):
+            print("patchpack: torchrun has ended, so this run stops", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="patchpack-torchrun", daemon=True).start()
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Return whether a collective operation failed because another process has ended."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def all_reduce_floats(values: Sequence[float], world: World) -> list[float]:

@@ -2,92 +2,102 @@
 
 run/
   config.json                 resolved configuration; --resume starts from it
+  items.safetensors           keys and digests of the items that the run began with
   log.jsonl                   one line per logged step, evaluation and unreadable image
   curves.png                  loss, metrics and speed over the run
   checkpoints/last-00000500/  weights, optimizer and progress: what resume needs
   checkpoints/best-00000450/  the weights to use: what predict, embed and eval load
 """
 
-import hashlib
 import json
-from contextlib import suppress
+from collections import Counter
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from patchpack.checkpoint import list_checkpoints, load_newest, write_text_atomic
+from patchpack.checkpoint import write_text_atomic
 from patchpack.config import RunConfig
+from patchpack.continuation import Continuation, check_items, continuation
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.pipeline import evaluation_batches, training_batches
-from patchpack.data.records import CLIPS, IMAGES
+from patchpack.data.records import CLIPS, IMAGES, BadDataset
 from patchpack.distributed import World, all_gather_objects, init_distributed
 from patchpack.inference.measure import view_of
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.metrics.undefined import defined
-from patchpack.serialization import from_json, to_json
+from patchpack.serialization import ConfigError, from_json, to_json
 from patchpack.tasks.initialize import initialize_from_run
 from patchpack.tasks.registry import prepare, task_of
 from patchpack.tasks.task import TaskContext, TaskRun
+from patchpack.train.items import Items, items_of, write_items
 from patchpack.train.log import RunLog, read_log
-from patchpack.train.loop import CheckpointWriter, Trainer, TrainingError, Validation, fit
+from patchpack.train.loop import CheckpointWriter, Trainer, Validation, fit
 from patchpack.train.precision import choose_dtype
 from patchpack.train.progress import Progress
-
-CHECKPOINTS = "checkpoints"
+from patchpack.train.provenance import environment
+from patchpack.train.run_folder import CHECKPOINTS, CONFIG, check_new_folder, locked
+from patchpack.train.stopping import TrainingError, naming_lost_process
 
 
 def start(config: RunConfig, *, live: bool = True) -> Progress:
-    """Train as configured, in a new folder; raises TrainingError where it holds a run already."""
+    """Train as configured, in a new folder; raise TrainingError where it would overwrite files, or
+    become part of its own data."""
     if config.data.root is None:
         raise TrainingError("there is no data: give a folder of images or a manifest (data.root)")
     # Absolute, so that the run can be resumed and evaluated from any folder.
     init = config.init.resolve() if config.init else None
-    config = replace(config, init=init, data=replace(config.data, root=config.data.root.resolve()))
-    if list_checkpoints(config.out / CHECKPOINTS, "last"):
-        raise TrainingError(
-            f"{config.out} already holds a run: continue it with --resume {config.out}, "
-            "or choose another folder with --out"
-        )
+    root = config.data.root.resolve()
+    config = replace(config, init=init, data=replace(config.data, root=root))
+    check_new_folder(config.out, root)
     return _train(config, resumed=False, live=live)
 
 
-def resume(folder: Path, *, live: bool = True) -> Progress:
-    """Continue a run from its newest good checkpoint, exactly as if it had never stopped."""
-    return _train(replace(load_config(folder), out=folder), resumed=True, live=live)
+def resume(folder: Path, *, data_root: Path | None = None, live: bool = True) -> Progress:
+    """Continue a run from its newest good checkpoint, exactly as if it had never stopped.
+
+    data_root  new place of data that have moved; kept in config.json
+
+    Raise TrainingError where the config or the data are not those of the run.
+    """
+    config = replace(load_config(folder), out=folder)
+    if data_root is not None:
+        config = replace(config, data=replace(config.data, root=data_root.resolve()))
+    return _train(config, resumed=True, live=live)
 
 
 def load_config(folder: Path) -> RunConfig:
-    """The configuration saved with a run."""
-    path = folder / "config.json"
+    """The configuration saved with a run; raise TrainingError where there is none."""
+    path = folder / CONFIG
     try:
-        return from_json(RunConfig, json.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError):
-        raise TrainingError(f"{folder} is not a run: it holds no config.json") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+        if not path.is_file():
+            raise TrainingError(f"{folder} is not a run: it holds no config.json")
+        return from_json(RunConfig, json.loads(path.read_text(encoding="utf-8")))
+    except ConfigError as error:
+        raise TrainingError(f"{path} is not the config of a run: {str(error)[:500]}") from error
+    except (ValueError, RecursionError) as error:  # of JSON, or of its characters
         raise TrainingError(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     """1. index the data, 2. prepare the task, 3. build the module, 4. initialize it from --init
     or restore it from the last checkpoint, 5. train."""
-    data, task = config.data, task_of(config.task)
-    assert data.root is not None
-    index = build_index(
-        data.root,
-        max_bad_fraction=data.max_bad_fraction,
-        require_labels=task.needs_labels,
-        media_type=CLIPS if config.input.tubelets else IMAGES,
-    ).where(data.where)
-    if task.needs_labels:
-        index.require_read_classes()
-    with init_distributed() as world:
+    task = task_of(config.task)
+    with naming_lost_process(), init_distributed() as world, ExitStack() as held:
+        notes = [held.enter_context(locked(config.out))] if resumed and world.is_main else []
+        before = continuation(config, world) if resumed else None
         context = task_context(config, world, resumed=resumed)
+        index = _index(config, resumed)
         task_run = prepare(index, context)
-        dtype = choose_dtype(config.train.precision, world.device)
+        items = _items(task_run, world, before, config.out)
+        dtype = before.dtype if before else choose_dtype(config.train.precision, world.device)
         spec = task_run.model_spec(context, str(dtype).removeprefix("torch."))
         torch.manual_seed(config.train.seed)
         module = task.build(spec)
@@ -101,9 +111,11 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         if config.train.freeze_backbone:
             module.freeze()
         trainer = Trainer(module, config.train, config.optim, world, dtype)
-        bad_before = _restore(trainer, config.out, task_run) if resumed else {}
-        if world.is_main and not resumed:
-            _begin_folder(config, task_run)
+        if before:
+            trainer.restore(before.checkpoint)
+            notes += before.notes
+        if world.is_main:
+            notes += _begin_folder(config, task_run, items, held, resumed)
         log = RunLog(
             config.out if world.is_main else None,
             resume_step=trainer.progress.step,
@@ -113,14 +125,55 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         try:
             if not resumed:
                 _log_data(log, index, task_run)
-            for message in task_run.messages:
+            for message in filter(None, (*notes, *task_run.messages)):
                 log.message(message)
-            _fit(trainer, config, task_run, spec, bad_before, log)
+            bad_before = before.checkpoint.state["bad_images"] if before else {}
+            _fit(trainer, config, task_run, spec, bad_before, items, log)
         finally:
             log.close()
             if world.is_main:
                 _draw(config.out)
         return trainer.progress
+
+
+def _index(config: RunConfig, resumed: bool) -> Index:
+    """Index the data; of a resumed run whose data are gone, raise TrainingError with a remedy."""
+    data = config.data
+    assert data.root is not None
+    moved = f"if they have moved: patchpack train --resume {config.out} --data.root NEW"
+    if resumed and not data.root.exists():
+        raise TrainingError(f"{data.root}, the data of {config.out}, is gone; {moved}")
+    needs_labels = task_of(config.task).needs_labels
+    try:
+        index = build_index(
+            data.root,
+            max_bad_fraction=data.max_bad_fraction,
+            require_labels=needs_labels,
+            media_type=CLIPS if config.input.tubelets else IMAGES,
+        ).where(data.where)
+        if needs_labels:
+            index.require_read_classes()
+        return index
+    except BadDataset as error:
+        if not resumed:
+            raise
+        raise TrainingError(f"the data of {config.out} have changed: {error}; {moved}") from error
+
+
+def _items(
+    task_run: TaskRun, world: World, before: Continuation | None, folder: Path
+) -> dict[str, Items]:
+    """Read the items of both splits, on the main process; raise TrainingError on all of them where
+    they are not those that a resumed run started with."""
+    items: dict[str, Items] = {}
+    problems: list[str] = []
+    if world.is_main:
+        items = {"train": items_of(task_run.train), "val": items_of(task_run.val)}
+        if before:
+            problems = [check_items(before.checkpoint, folder, items)]
+    for problem in filter(None, all_gather_objects(problems, world)):
+        raise TrainingError(problem)
+    return items
 
 
 def task_context(config: RunConfig, world: World, *, resumed: bool = False) -> TaskContext:
@@ -144,14 +197,29 @@ def _log_data(log: RunLog, index: Index, task_run: TaskRun) -> None:
         log.message(message)
 
 
-def _begin_folder(config: RunConfig, task_run: TaskRun) -> None:
-    """Write the run folder, after the data have been checked."""
+def _begin_folder(
+    config: RunConfig, task_run: TaskRun, items: dict[str, Items], held: ExitStack, resumed: bool
+) -> list[str]:
+    """Write what a run folder begins with, after the data have been checked; return notes.
+
+    A new folder is locked first, and checked again: another run may have begun in it.
+    """
+    notes = []
     try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        task_run.write(config.out)
-        write_text_atomic(config.out / "config.json", json.dumps(to_json(config), indent=2) + "\n")
-    except OSError as error:
-        raise TrainingError(f"cannot write to {config.out}: {error.strerror}") from error
+        if not resumed:
+            config.out.mkdir(parents=True, exist_ok=True)
+            notes.append(held.enter_context(locked(config.out)))
+            assert config.data.root is not None
+            check_new_folder(config.out, config.data.root)
+        if not resumed or load_config(config.out).data.root != config.data.root:
+            write_text_atomic(config.out / CONFIG, json.dumps(to_json(config), indent=2) + "\n")
+        if not resumed:
+            task_run.write(config.out)
+        write_items(config.out, items)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TrainingError(f"cannot write to {config.out}: {reason}") from error
+    return notes
 
 
 def _fit(
@@ -160,6 +228,7 @@ def _fit(
     task_run: TaskRun,
     spec: ModelSpec,
     bad_before: dict[str, str],
+    items: dict[str, Items],
     log: RunLog,
 ) -> None:
     world, task = trainer.world, task_of(config.task)
@@ -209,43 +278,15 @@ def _fit(
     )
     extra = {
         "model_spec": to_json(spec),
-        "images": fingerprint(task_run.train),
+        "config": to_json(config),
+        "environment": environment(world.device),
+        "items": {split: of_split.hash for split, of_split in items.items()},
         "world_size": world.size,
     }
     writer = CheckpointWriter(config.out, config.out / CHECKPOINTS, extra)
     validation = Validation(evaluate, task.metric)
-    fit(trainer, batches, log, bad, validation, writer, pack_tokens=config.data.max_tokens)
-
-
-def _restore(trainer: Trainer, folder: Path, task_run: TaskRun) -> dict[str, str]:
-    """Restore a run from its newest good checkpoint; returns the images it could not read."""
-    checkpoint = load_newest(folder / CHECKPOINTS, "last")
-    if checkpoint.state.get("images") != fingerprint(task_run.train):
-        raise TrainingError(
-            f"the training images are not those that {folder} started with (files were added, "
-            "removed or changed), so it cannot continue exactly; restore them, or start a new run"
-        )
-    if (processes := checkpoint.state["world_size"]) != trainer.world.size:
-        raise TrainingError(
-            f"{folder} was trained by {processes} processes, not {trainer.world.size}, which "
-            f"would plan other packs; continue it with torchrun --nproc-per-node {processes} "
-            f"-m patchpack train --resume {folder}"
-        )
-    trainer.restore(checkpoint)
-    return checkpoint.state["bad_images"]
-
-
-def fingerprint(index: Index) -> str:
-    """A hash of the items, their sizes, labels and annotations."""
-    digest = hashlib.sha256("\0".join(index.keys).encode("utf-8", "surrogatepass"))
-    for array in (index.heights, index.widths, index.labels):
-        digest.update(array.astype("<i8").tobytes())
-    if index.clips is not None:
-        for array in (index.clips.lengths, index.clips.rates):
-            digest.update(array.astype("<f8").tobytes())
-    for annotation in index.annotations.values():
-        annotation.digest(digest)
-    return digest.hexdigest()
+    with closing(batches):
+        fit(trainer, batches, log, bad, validation, writer, pack_tokens=config.data.max_tokens)
 
 
 def _draw(folder: Path) -> None:
@@ -253,7 +294,12 @@ def _draw(folder: Path) -> None:
         from patchpack.visualize.figures import draw_curves
     except ImportError:  # the report extra is not installed
         return
-    train, evals = (read_log(folder / "log.jsonl", kind) for kind in ("train", "eval"))
+    try:
+        train, evals = (read_log(folder / "log.jsonl", kind) for kind in ("train", "eval"))
+    except OSError:
+        return
+    fields = Counter(frozenset(record) for record in evals).most_common(1)
+    evals = [record for record in evals if frozenset(record) == fields[0][0]]
     if train:
         with suppress(OSError):  # a full disk has been reported by what mattered more
             (folder / "curves.png").write_bytes(draw_curves(train, evals))

@@ -14,8 +14,10 @@ runs. Wrong input gives one line on stderr and exit status 2.
 """
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import tyro
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if verb == "train":
             run_train(words[1:])
+            sys.stdout.flush()
             return
         options, function = VERBS[verb]
         prog = f"patchpack {verb}"
@@ -73,17 +76,22 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"patchpack: {old} is now {new}", file=sys.stderr)
         raise
     except Stopped as stop:
-        print(f"patchpack: {stop}; continue with: patchpack train --resume {stop.folder}",
-              file=sys.stderr)  # fmt: skip
+        _print_error(f"{stop}; continue with: patchpack train --resume {stop.folder}")
         sys.exit(128 + stop.signal_number)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
+    except BrokenPipeError:  # nobody reads on, as after `| head -1`; a run has ended by then
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0 if verb == "train" else 1)
     except (ValueError, TrainingError, BadDataset, OSError, ImportError) as error:
         _fail(str(error))
 
 
 def _fail(message: str) -> None:
-    print(f"patchpack: {message}", file=sys.stderr)
+    _print_error(message)
     sys.exit(2)
+
+
+def _print_error(message: str) -> None:
+    with suppress(BrokenPipeError):
+        print(f"patchpack: {message}", file=sys.stderr, flush=True)

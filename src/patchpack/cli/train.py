@@ -1,4 +1,7 @@
-"""`patchpack train`: a run from a folder or a recipe; --resume continues one."""
+"""`patchpack train`: a run from a folder or a recipe; --resume continues one.
+
+A recipe is a Python file, and is run: use only recipes from sources that you trust.
+"""
 
 import dataclasses
 import json
@@ -15,6 +18,11 @@ from patchpack.run import load_config, resume, start
 from patchpack.tasks.registry import task_of
 from patchpack.train.progress import Progress
 
+DESCRIPTION = """Train on DIR (images or clips), a COCO file or a manifest, or as RECIPE.py defines.
+
+RECIPE.py is Python code that runs: use only recipes from sources that you trust.
+--resume RUN continues a run exactly; with --data.root NEW where its data have moved."""
+
 
 def run_train(argv: Sequence[str]) -> None:
     """`train` reads its positional argument first: it decides every option's default."""
@@ -23,9 +31,13 @@ def run_train(argv: Sequence[str]) -> None:
     argv = [word for word in argv if word != "--json"]
     folder = _take_option(argv, "--resume")
     if folder is not None:
+        root = _take_option(argv, "--data.root")
         if argv:
-            raise ValueError(f"--resume takes no further options, not {' '.join(argv)}")
-        _report_training(resume(Path(folder)), Path(folder), as_json)
+            raise ValueError(
+                f"--resume takes no further options but --data.root, not {' '.join(argv)}"
+            )
+        progress = resume(Path(folder), data_root=Path(root) if root else None)
+        _report_training(progress, Path(folder), as_json)
         return
     preset = _take_option(argv, "--preset")
     default = RunConfig()
@@ -42,13 +54,18 @@ def run_train(argv: Sequence[str]) -> None:
         default=default,
         args=argv,
         prog="patchpack train [DIR | RECIPE.py] [--resume RUN] [--preset NAME] [--json]",
+        description=DESCRIPTION,
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     _report_training(start(config), config.out, as_json)
 
 
 def _take_option(argv: list[str], name: str) -> str | None:
-    """Remove `name VALUE` from the words, and give the value."""
+    """Remove `name VALUE`, or `name=VALUE`, from the words, and give the value."""
+    joined = next((word for word in argv if word.startswith(f"{name}=")), None)
+    if joined is not None:
+        argv.remove(joined)
+        return joined.removeprefix(f"{name}=")
     if name not in argv:
         return None
     position = argv.index(name)

@@ -24,7 +24,8 @@ from patchpack.inference.measure import EvalData, view_batches, view_of
 from patchpack.inference.predictor import Predictor
 from patchpack.metrics.calibration import Link, sigmoid, softmax
 from patchpack.metrics.outputs import ModelOutput, Predictions, collect_predictions
-from patchpack.run import CHECKPOINTS, fingerprint
+from patchpack.run import CHECKPOINTS
+from patchpack.train.items import fingerprint
 
 FOLDER = "outputs"  # in the run folder
 

@@ -31,6 +31,10 @@ def data_of(
     root = data or config.root
     if root is None:
         raise TrainingError(f"{folder} does not name its data: give --data")
+    if data is None and not root.exists():
+        raise TrainingError(
+            f"{root}, the data of {folder}, is gone; give its new place with --data"
+        )
     index = build_index(
         root,
         max_bad_fraction=max_bad_fraction,

@@ -3,14 +3,20 @@
 The JSONL file has one object per line: `{"kind": "train", "step": 10, "loss": 2.31, …}`. A resumed
 run removes the lines after the step it resumes from, so the file equals that of an uninterrupted
 run.
+
+The log never decides whether a run goes on: damaged lines are dropped, and where the file or the
+terminal cannot be written (a full disk, a closed pipe), the run trains on without it.
 """
 
+import errno
 import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -20,6 +26,7 @@ from patchpack.checkpoint import write_text_atomic
 from patchpack.data.images import BadImage
 from patchpack.metrics.undefined import defined, json_values, shown
 
+LOG = "log.jsonl"
 TRAIN_COLUMNS = (
     ("loss", "loss", "{:.4f}"),
     ("lr", "learning rate", "{:.2e}"),
@@ -30,6 +37,12 @@ TRAIN_COLUMNS = (
     ("fill", "fill", "{:.2%}"),
     ("data_wait", "data wait", "{:.1%}"),
 )
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on, instead of ending the program."""
+        self.quiet = True
 
 
 class RunLog:
@@ -43,11 +56,8 @@ class RunLog:
         `resume_fraction` is the fraction of the run that is done at `resume_step`.
         """
         self._is_writer = folder is not None
-        self.console = Console(stderr=True, markup=False, highlight=False)
-        path = folder / "log.jsonl" if folder else Path(os.devnull)
-        if folder and resume_step:
-            _truncate_after(path, resume_step)
-        self._file: TextIO = path.open("a" if resume_step else "w")
+        self.console = _Console(stderr=True, markup=False, highlight=False)
+        self._file = LineFile(folder / LOG) if folder else None
         self._board = _tensorboard(folder) if folder else None
         self._latest: dict[str, float] = {}
         self._evaluated: dict[str, float] = {}
@@ -58,6 +68,8 @@ class RunLog:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         self._lines = live and self._live is None
+        if self._file:
+            self._warn(self._file.begin(resume_step))
 
     def train(self, step: int, fraction_done: float, values: dict[str, float]) -> None:
         """Log the training values of a step."""
@@ -66,7 +78,7 @@ class RunLog:
         if self._live:
             self._live.update(self._table(step))
         elif self._lines:
-            self.console.print(self._line(step, values), soft_wrap=True)
+            self._print(self._line(step, values))
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Log the metrics of an evaluation; an undefined one, NaN, is null in the file."""
@@ -74,12 +86,12 @@ class RunLog:
         self._write("eval", step, values)
         if self._lines:
             text = "  ".join(f"{k} {shown(v, '.4f')}" for k, v in values.items())
-            self.console.print(f"step {step}  {text}", soft_wrap=True)
+            self._print(f"step {step}  {text}")
 
     def message(self, text: str) -> None:
         """Print a message above the live display, on the writing rank only."""
         if self._is_writer:
-            self.console.print(text, soft_wrap=True)
+            self._print(text)
 
     def note(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write a line to the file only."""
@@ -94,20 +106,38 @@ class RunLog:
     def close(self) -> None:
         """Close the display and the files."""
         if self._live:
-            self._live.stop()
-        self._file.close()
+            with suppress(OSError):
+                self._live.stop()
+        if self._file:
+            self._file.close()
         if self._board:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
+
+    def _print(self, text: str) -> None:
+        """Print a line; to a terminal or pipe that is closed, nothing, from then on."""
+        if self.console.quiet:
+            return
+        try:
+            self.console.print(text, soft_wrap=True)
+        except OSError:
+            self.console.quiet = True
+
+    def _warn(self, problem: str) -> None:
+        if problem:
+            self.message(problem)
 
     def _write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        record = json_values({"kind": kind, "step": step, **values})
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._file:
+            self._warn(self._file.write(json_values({"kind": kind, "step": step, **values})))
         if self._board and kind in ("train", "eval"):
-            for name, value in values.items():
-                if not defined(value):
-                    continue
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+            try:
+                for name, value in values.items():
+                    if defined(value):
+                        self._board.add_scalar(f"{kind}/{name}", value, step)
+            except OSError as error:
+                self._board = None
+                self._warn(f"TensorBoard's files cannot be written ({error.strerror})")
 
     def _progress(self, step: int) -> str:
         return f"step {step:,} ({self._fraction:.0%})"
@@ -135,23 +165,91 @@ class RunLog:
         return table
 
 
+class LineFile:
+    """A file of JSON lines, whose failures are texts: the first of each series, then empty ones."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: FileIO | None = None
+        self._failed = False
+
+    def begin(self, step: int) -> str:
+        """Open the file, without the lines after `step` and without damaged ones; 0: empty it."""
+        note = ""
+        try:
+            if step:
+                records, damaged = _read_lines(self.path)
+                if damaged:
+                    note = f"{self.path}: {damaged} damaged lines dropped"
+                kept = [record for record in records if record["step"] <= step]
+                write_text_atomic(self.path, "".join(json.dumps(r) + "\n" for r in kept))
+            self._file = FileIO(self.path, "a" if step else "w")
+        except (OSError, ValueError) as error:
+            return f"{note}{self._failure(error)}"
+        return note
+
+    def write(self, record: dict[str, Any]) -> str:
+        """Append a line."""
+        if self._file is None:
+            return ""
+        line = (json.dumps(record) + "\n").encode()
+        try:
+            if self._failed:  # perhaps within a line
+                line = b"\n" + line
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            return self._failure(error)
+        self._failed = False
+        return ""
+
+    def close(self) -> None:
+        if self._file:
+            with suppress(OSError):
+                self._file.close()
+
+    def _failure(self, error: Exception) -> str:
+        first, self._failed = not self._failed, True
+        reason = getattr(error, "strerror", None) or error
+        return f"{self.path} cannot be written ({reason}): the run goes on without" if first else ""
+
+
 def read_log(path: Path, kind: str) -> list[dict[str, Any]]:
-    """Return the lines of one kind, without a last line truncated by a crash."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [record for record in records if record["kind"] == kind]
+    """Return the lines of one kind, without damaged ones; none if there is no such file."""
+    return [record for record in _read_lines(path)[0] if record["kind"] == kind]
 
 
-def _truncate_after(path: Path, step: int) -> None:
-    """Remove the lines that a resumed run will write again."""
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
-        write_text_atomic(path, "".join(kept))
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines of a log, and the number of damaged ones; a last half line is neither."""
+    if not path.is_file():
+        return [], 0
+    *lines, _ = path.read_bytes().split(b"\n")
+    lines = [line for line in lines if line.strip()]
+    records = [record for line in lines if (record := _record(line)) is not None]
+    return records, len(lines) - len(records)
 
 
-def _step(line: str) -> int:
-    return int(json.loads(line)["step"])
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return the object of a line, if it is one that a log holds."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    kind, step = record.get("kind"), record.get("step")
+    if not isinstance(kind, str) or not _is_number(step) or not isinstance(step, int) or step < 0:
+        return None
+    if kind not in ("train", "eval"):
+        return record
+    whole = kind == "eval" or all(name in record for name, *_ in TRAIN_COLUMNS)
+    numbers = all(_is_number(value) for name, value in record.items() if name != "kind")
+    return record if whole and numbers else None
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is one that plots take; NaN, and none of an empty set, are."""
+    return value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
 def _tensorboard(folder: Path) -> Any | None:

@@ -13,11 +13,10 @@ step): the state of a run is its weights, its optimizer and its progress.
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -51,18 +50,7 @@ from patchpack.train.meter import Meter, StepTotals
 from patchpack.train.optim import OptimConfig, build_optimizers, learning_rate
 from patchpack.train.precision import autocast
 from patchpack.train.progress import Progress
-
-
-class TrainingError(RuntimeError):
-    """The run cannot continue; the message gives the reason and a remedy."""
-
-
-class Stopped(Exception):
-    """The run received a stop signal, and has saved a checkpoint."""
-
-    def __init__(self, signal_number: int, step: int, folder: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
-        self.signal_number, self.folder = signal_number, folder
+from patchpack.train.stopping import Stopped, TrainingError, catch_stop_signals, saved_on_loss
 
 
 class Objective(nn.Module):
@@ -289,25 +277,6 @@ class Step(NamedTuple):
     batches: list[PackedBatch]
 
 
-@contextmanager
-def catch_stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM; a second signal terminates the process."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        received.append(number)
-
-    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 class Validation(NamedTuple):
     """How weights are evaluated in training, and which metric decides which are best."""
 
@@ -328,6 +297,14 @@ class CheckpointWriter(NamedTuple):
             state = {**self.extra, "bad_images": unreadable}
             trainer.save(self.checkpoints, name, state, keep=2 if name == "last" else 1)
 
+    def save_last_step(self, trainer: Trainer, unreadable: dict[str, str]) -> str:
+        """Save the last completed step of a run that cannot go on; return how to continue."""
+        trainer.check()
+        if not (step := trainer.progress.step):
+            return "no step was completed"
+        self.save(trainer, "last", unreadable)
+        return f"step {step} is saved; continue with patchpack train --resume {self.run}"
+
 
 def fit(
     trainer: Trainer,
@@ -344,13 +321,30 @@ def fit(
     unreadable   images that could not be read so far
     pack_tokens  token slots per pack, for the fill in the log
 
-    Raises Stopped after saving on SIGINT or SIGTERM, TrainingError when the run cannot go on,
+    Raises Stopped after saving on SIGINT, SIGTERM or SIGHUP; TrainingError when the run cannot go
+    on, after saving the last completed step if data cannot be read or another process has ended;
     BadDataset when too many images cannot be read.
     """
     train, progress, world = trainer.train_config, trainer.progress, trainer.world
     slots = pack_tokens * train.grad_accumulation * world.size
     meter = Meter()
-    with catch_stop_signals() as received:
+
+    def save_last_step() -> str:
+        return writer.save_last_step(trainer, unreadable.reasons)
+
+    def evaluate() -> None:
+        metrics = validation.evaluate(trainer.eval_module)
+        log.evaluation(progress.step, metrics)
+        progress.evaluation_due = False
+        value = metrics[validation.metric.name]
+        if validation.metric.improves(value, progress.best):
+            progress.best, progress.best_step = value, progress.step
+            writer.save(trainer, "best", unreadable.reasons)
+
+    with catch_stop_signals() as received, saved_on_loss(save_last_step):
+        if progress.evaluation_due:  # it failed when the run stopped
+            evaluate()
+            writer.save(trainer, "last", unreadable.reasons)
         while progress.fraction_done(train) < 1:
             with meter.waiting():
                 loaded = [next(packs) for _ in range(train.grad_accumulation)]
@@ -360,22 +354,17 @@ def fit(
             if totals.unreadable:
                 errors = [error for pack in loaded for error in pack.unreadable]
                 log.log_unreadable(step, unreadable.add(all_gather_objects(errors, world)))
-            logs, evaluates, saves = (
+            logs, progress.evaluation_due, saves = (
                 step % every == 0 or done >= 1
                 for every in (train.log_every, train.eval_every, train.save_every)
             )
-            if logs or evaluates or saves or totals.stop:
+            if logs or progress.evaluation_due or saves or totals.stop:
                 trainer.check()
             if logs:
                 log.train(step, done, trainer.values() | meter.read())
-            if evaluates:
+            if progress.evaluation_due:
                 with meter.pausing():
-                    metrics = validation.evaluate(trainer.eval_module)
-                    log.evaluation(step, metrics)
-                    value = metrics[validation.metric.name]
-                    if validation.metric.improves(value, progress.best):
-                        progress.best, progress.best_step = value, step
-                        writer.save(trainer, "best", unreadable.reasons)
+                    evaluate()
             if saves or totals.stop:
                 with meter.pausing():
                     writer.save(trainer, "last", unreadable.reasons)

@@ -18,6 +18,7 @@ class Progress:
     seconds: float = 0.0  # spent, evaluation included; in checkpoints, up to the last step
     best: float | None = None  # best value of the metric so far
     best_step: int = 0
+    evaluation_due: bool = False  # of this step, because it failed when the run stopped
 
     def fraction_done(self, config: TrainConfig) -> float:
         """The share of a run that lies behind; 1 or more at its end."""

@@ -10,6 +10,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from patchpack.batch import Tubelet
+from patchpack.data.annotations.summary import BoxSummary, summarize_boxes
 from patchpack.data.bad_images import list_bounded
 from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index, build_index
@@ -68,10 +69,13 @@ def run_inspect(options: Inspect) -> int:
     )
     if options.picture:
         _draw_first_pack(index, packing, options.picture)
+    boxes = summarize_boxes(index)
     if options.json:
-        print(json.dumps(result.json() | {"messages": index.messages} | index.scan.json()))
+        counts = boxes.json() if boxes else {}
+        messages = {"messages": index.messages}
+        print(json.dumps(result.json() | messages | index.scan.json() | counts))
     else:
-        _print_survey(result, index)
+        _print_survey(result, index, boxes)
     return 1 if index.unread else 0
 
 
@@ -92,12 +96,12 @@ def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
     Image.fromarray(draw_pack(first.batch, packing.patch_size)).save(path)
 
 
-def _print_survey(survey: Survey, index: Index) -> None:
+def _print_survey(survey: Survey, index: Index, boxes: BoxSummary | None) -> None:
     item_name = index.item_name
     console = Console(markup=False, highlight=False)
     classes = f" in {survey.classes} classes" if survey.classes else ""
     console.print(f"{survey.images:,} {item_name}{classes}")
-    for message in index.messages:
+    for message in [*index.messages, *(boxes.lines(len(survey.splits)) if boxes else ())]:
         console.print(message, soft_wrap=True)
     for error in list_bounded(survey.unreadable):
         console.print(f"unreadable: {error}", soft_wrap=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from patchpack.checkpoint import Checkpoint, CheckpointError
 from patchpack.data.config import InputSpec
 from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.sources.objects import SourceIds
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
 from patchpack.model.navit import NaViTConfig
@@ -28,6 +29,7 @@ class ModelSpec:
     text_tower: TaskConfig | None = None  # contrastive config whose text side classifies boxes
     frames: FrameSampling | None = None  # which frames of a clip the model takes
     resolution: Resolution = field(default_factory=Native)  # rule for sizes in training
+    source_ids: tuple[SourceIds, ...] = ()  # of the COCO files that a detector was trained on
     eval_tokens: int = 256  # maximum tokens per image, where no budget is given
     dtype: str = "float32"  # of matrix products
 

@@ -3,6 +3,7 @@
 manifest.csv               a column `mask`: a path, relative to the manifest like the images' paths
 root/images/x.jpg          mask in root/masks/x.png (or root/annotations/x.png)
 root/images/<split>/x.jpg  mask in root/masks/<split>/x.png
+objects with outlines      COCO, YOLO, LabelMe, Label Studio: the mask is drawn (`drawn_masks`)
 classes.json               names of the class indices: ["background", …] or {"0": "background", …}
 
                            with mask values {"background": 0, "crack": 255}, or with colors
@@ -26,6 +27,7 @@ from PIL import Image, ImageOps
 
 from patchpack.batch import IGNORE_INDEX, Patches
 from patchpack.data.annotations.annotation import Affine, Hash, Size
+from patchpack.data.annotations.drawn_masks import Drawing, draw_mask, drawings, has_outlines
 from patchpack.data.annotations.mask_values import (
     MaskEncoding,
     MaskValues,
@@ -43,7 +45,8 @@ COLUMN = "mask"
 CLASSES_FILE = "classes.json"
 EXPECTED = (
     "expected a manifest with a column mask, or folders images/ and "
-    f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names"
+    f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names, or "
+    "objects with outlines (COCO's segmentation, polygons of YOLO or LabelMe)"
 )
 UNREAD: MaskValues = np.empty((0, 0), np.uint8)
 
@@ -56,6 +59,7 @@ class MaskSpec:
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
+    drawing: Drawing | None = None  # outlines to draw; None: the file is read
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,22 +112,24 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """The mask files of all images of an index."""
+    """The mask files, or outlines, of all images of an index."""
 
-    keys: tuple[str, ...]  # paths relative to the root of the index
+    keys: tuple[str, ...]  # paths relative to the root of the index; of the images if drawn
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
+    drawings: tuple[Drawing, ...] = ()  # of the images; empty: masks are files
 
     name: ClassVar[str] = "masks"
 
     def spec(self, root: Path, row: int) -> MaskSpec:
         """Return the mask file of one image of an index with this root."""
-        path = root / self.keys[row]
-        return MaskSpec(path, self.num_classes, self.ignore_index, self.encoding)
+        path, drawing = root / self.keys[row], self.drawings[row] if self.drawings else None
+        return MaskSpec(path, self.num_classes, self.ignore_index, self.encoding, drawing)
 
     def select(self, rows: Int[np.ndarray, " row"]) -> "Masks":
-        return replace(self, keys=tuple(self.keys[row] for row in rows))
+        drawings = tuple(self.drawings[row] for row in rows) if self.drawings else ()
+        return replace(self, keys=tuple(self.keys[row] for row in rows), drawings=drawings)
 
     def item(self, row: int, seed: int, epoch: int, root: Path) -> Mask:
         return Mask(UNREAD, self.spec(root, row))
@@ -132,8 +138,10 @@ class Masks:
         return None
 
     def digest(self, hash: Hash) -> None:
-        """Update a hash with the paths; files are not read."""
+        """Update a hash with the paths, and the outlines; files are not read."""
         hash.update("\0".join(self.keys).encode("utf-8", "surrogatepass"))
+        for drawing in self.drawings:
+            drawing.digest(hash)
 
     def files(self) -> Sequence[str]:
         return self.keys
@@ -144,6 +152,8 @@ def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
 
     Raise BadImage, naming the image by `key`, for a file that is not a mask of this image.
     """
+    if mask.drawing is not None:
+        return draw_mask(mask.drawing, size, key, mask.ignore_index)
     try:
         with Image.open(BytesIO(read_file(mask.path)), formats=FORMATS) as image:
             upright = ImageOps.exif_transpose(image)
@@ -184,9 +194,26 @@ def attach_masks(
     return index.select(rows).with_annotation(masks), without_mask
 
 
-def has_masks(index: Index) -> bool:
+def attach_drawn_masks(
+    index: Index, classes: Sequence[str], ignore_index: int | None
+) -> tuple[Index, list[BadImage], tuple[str, ...]]:
+    """Return the images with masks drawn from outlines, errors for the others, and notes.
+
+    classes  names of the classes, the background first
+    """
+    index, drawn, errors, notes = drawings(index, classes)
+    masks = Masks(index.keys, len(classes), ignore_index, drawings=drawn)
+    return index.with_annotation(masks), errors, notes
+
+
+def has_mask_files(index: Index) -> bool:
     """Return whether an image has a mask file."""
     return any(index.columns.get(COLUMN, ()))
+
+
+def has_masks(index: Index) -> bool:
+    """Return whether an image has a mask file, or an object with an outline."""
+    return has_mask_files(index) or has_outlines(index)
 
 
 def check_masks(index: Index) -> None:

@@ -132,8 +132,8 @@ def to_coco(
     image_ids  ids of the images; empty: positions + 1
     class_ids  ids of the categories; empty: class indices + 1
     """
-    image_ids = image_ids or range(1, len(images) + 1)
-    class_ids = class_ids or range(1, len(classes) + 1)
+    image_ids = list(image_ids) or range(1, len(images) + 1)
+    class_ids = list(class_ids) or range(1, len(classes) + 1)
     annotations = []
     for image_id, image in zip(image_ids, images, strict=True):
         for number, ((top, left, bottom, right), label) in enumerate(

@@ -36,6 +36,10 @@ class Region(Protocol):
         """Return the outline with its coordinates multiplied."""
         ...
 
+    def digest(self) -> bytes:
+        """Return bytes that change with the outline."""
+        ...
+
     def draw(self, size: Size) -> DrawnPixels:
         """Return the pixels of an image of this size; raise ValueError for a damaged outline."""
         ...
@@ -52,6 +56,9 @@ class Polygons:
 
     def scaled(self, y: float, x: float) -> "Polygons":
         return Polygons(tuple(ring * np.array([x, y]) for ring in self.rings))
+
+    def digest(self) -> bytes:
+        return b"".join(_array_bytes(ring) for ring in self.rings)
 
     def draw(self, size: Size) -> DrawnPixels:
         steps = sum(np.abs(np.diff(ring, axis=0)).max(1).sum() for ring in self.rings)
@@ -77,6 +84,9 @@ class RunLengths:
 
     def scaled(self, y: float, x: float) -> "RunLengths":
         return self
+
+    def digest(self) -> bytes:
+        return repr((self.size, self.counts)).encode("utf-8", "surrogatepass")
 
     def draw(self, size: Size) -> DrawnPixels:
         if size != self.size:
@@ -105,6 +115,9 @@ class Outlines:
         return replace(
             self, shapes=tuple((kind, points * np.array([x, y])) for kind, points in self.shapes)
         )
+
+    def digest(self) -> bytes:
+        return b"".join(kind.encode() + _array_bytes(points) for kind, points in self.shapes)
 
     def draw(self, size: Size) -> DrawnPixels:
         image = Image.new("L", size[::-1])
@@ -165,6 +178,10 @@ def _parse_runs(value: dict[str, object]) -> Region | str:
             return f"its runs cover {sum(counts)} pixels, not {size[0]} x {size[1]}"
         return RunLengths((size[0], size[1]), tuple(counts))
     return "its segmentation has no counts"
+
+
+def _array_bytes(points: Points) -> bytes:
+    return len(points).to_bytes(8) + points.astype("<f8").tobytes()
 
 
 def _circle_corners(points: Points) -> Points:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.detection import STATS
 from patchpack.metrics.undefined import shown
 from patchpack.tasks.detection.evaluator import DetectionEvaluator
+from patchpack.tasks.detection.file_ids import choose_ids
 from patchpack.tasks.detection.options import DetectionPredictOptions
 from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, Box, DetectionPredictor
 from patchpack.tasks.task import Evaluation, Report
@@ -86,7 +88,8 @@ class DetectionReport(Report):
 
 
 class CocoWriter:
-    """Writes all predictions as one COCO file, with image paths relative to its folder.
+    """Writes all predictions as one COCO file, with image paths relative to its folder, and the ids
+    of the COCO file that the model was trained on.
 
     Raises ValueError for a name that does not end in .json, and where the file exists.
     """
@@ -105,9 +108,12 @@ class CocoWriter:
         check_new([output])
         make_folder(output.parent)
         self.output, self.names = output, list(options.labels or predictor.classes)
+        self.sources = predictor.spec.source_ids
+        self.paths: list[Path] = []
         self.images: list[CocoImage] = []
 
     def add(self, path: Path, prediction: list[Box]) -> None:
+        self.paths.append(path)
         height, width = read_size(path)
         sides = [(box.top, box.left, box.bottom, box.right) for box in prediction]
         self.images.append(
@@ -122,7 +128,13 @@ class CocoWriter:
         )
 
     def close(self) -> Path:
-        self.output.write_text(json.dumps(to_coco(self.images, self.names)) + "\n")
+        ids = choose_ids(self.sources, self.paths, self.names)
+        content = to_coco(self.images, self.names, ids.images, ids.classes)
+        if self.sources:
+            content["info"] = {"description": ids.description}
+            if ids.known < len(self.paths):
+                print(f"patchpack: {self.output}: {ids.description}", file=sys.stderr)
+        self.output.write_text(json.dumps(content) + "\n")
         return self.output
 
 

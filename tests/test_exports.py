@@ -281,6 +281,26 @@ def test_names_of_other_machines_are_resolved(tmp_path):
     assert sorted(index.keys) == sorted(scene.name for scene in items)
 
 
+def test_boxes_that_are_skipped_are_counted_by_train_and_eval(tmp_path, capsys):
+    items = scenes()
+
+    def edit(content):
+        for image, scene in zip(content["images"], items, strict=True):
+            image["split"] = scene.split
+        content["annotations"][-1]["bbox"] = [1, 2, 3]
+
+    source = with_coco(tmp_path / "data", edit, items)
+    words = ("--preset", "navit_ti16", "--model.depth", "1", "--model.dim", "32",
+             "--model.num-heads", "2", "--train.steps", "1", "--data.loader.workers", "0",
+             "--data.max-bad-fraction", "0.5", "task:detection-config")  # fmt: skip
+    status, _, err = patchpack(capsys, "train", source, "--out", tmp_path / "run", *words)
+    assert status == 0 and "of 27 boxes 1 are invalid and are skipped: test1.png" in err
+    status, out, _ = patchpack(capsys, "eval", tmp_path / "run")
+    assert "of 6 boxes 1 are invalid and are skipped: test1.png (annotation 27" in out
+    _, out, _ = patchpack(capsys, "eval", tmp_path / "run", "--json")
+    assert len(json.loads(out)["data_notes"]) == 2
+
+
 # YOLO
 
 

@@ -7,7 +7,7 @@ or of one folder, share a `Catalog`.
 Axes: object.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -97,12 +97,14 @@ def objects_of(record: Record) -> ParsedObjects:
 
 def with_catalog(records: Iterable[Record], catalog: Catalog) -> list[Record]:
     """Return the records with this catalog in their objects, and an error where a key repeats."""
-    keys: Counter[str] = Counter()
+    splits: dict[str, list[str]] = defaultdict(list)  # of the records of each key
     result = []
     for record in records:
-        keys[record.key] += 1
-        if (count := keys[record.key]) > 1:
-            record = replace(record, key=f"{record.key} ({count})", error="is annotated already")
+        splits[record.key].append(record.split)
+        if (count := len(splits[record.key])) > 1:
+            where = f", in the split {splits[record.key][0]!r}" if record.split else ""
+            error = f"is annotated already{where}"
+            record = replace(record, key=f"{record.key} ({count})", error=error)
         if OBJECTS in record.parsed:
             parsed: dict[str, object] = {OBJECTS: replace(objects_of(record), catalog=catalog)}
             record = replace(record, parsed=parsed)

@@ -126,7 +126,7 @@ def _record(path: Path, root: Path, split: str, lookup: ImageLookup) -> Record:
     here = _relative(path.parent, root)
     folders = [here] if not here.startswith(ANNOTATIONS) else []
     folders += [f"{name}{here.removeprefix(ANNOTATIONS)}" for name in IMAGE_FOLDERS]
-    folders += IMAGE_FOLDERS
+    folders += [*IMAGE_FOLDERS, *(f"../{name}" for name in IMAGE_FOLDERS)]
     unit = f"{_relative(path, root)} object"
     try:
         element = parse_xml(path.read_bytes())

@@ -51,7 +51,9 @@ class DetectionReport(Report):
             cost.to_json() | asdict(result.precision) | {"notes": result.notes}
             for cost, result in evaluations
         ]
-        return {"max_detections": evaluations[-1].result.max_detections, "budgets": budgets}
+        last = evaluations[-1].result
+        notes = {"data_notes": list(last.data_notes)}
+        return {"max_detections": last.max_detections, "budgets": budgets} | notes
 
     def summary(
         self, evaluations: Sequence[Evaluation], predictor: DetectionPredictor
@@ -61,6 +63,7 @@ class DetectionReport(Report):
             f"{last.precision.images:,} images, {last.precision.objects:,} objects; the best "
             f"{last.max_detections} detections per image count"
         )
+        yield from last.data_notes
         titles = ("AP", "AP50", "AP75", "small", "medium", "large")
         rows = new_table("tokens", *titles, "GFLOP", "images/s")
         for budget, result in evaluations:

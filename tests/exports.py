@@ -184,6 +184,21 @@ def roboflow_yolo(root: Path, items: list[Scene]) -> Path:
     return root
 
 
+def cvat_yolo(root: Path, items: list[Scene]) -> Path:
+    """Images and label files side by side, of one split (CVAT's YOLO 1.1)."""
+    for scene in items:
+        scene.write(root / "obj_train_data" / scene.name)
+        path = root / "obj_train_data" / f"{Path(scene.name).stem}.txt"
+        path.write_text(yolo_lines(scene))
+    (root / "obj.names").write_text("bolt\nnut\n")
+    (root / "obj.data").write_text(
+        "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"
+    )
+    lines = "".join(f"data/obj_train_data/{scene.name}\n" for scene in items)
+    (root / "train.txt").write_text(lines)
+    return root
+
+
 def voc(root: Path, items: list[Scene]) -> Path:
     for scene in items:
         scene.write(root / "JPEGImages" / scene.name)
@@ -240,5 +255,6 @@ def labelme(root: Path, items: list[Scene]) -> Path:
 WRITERS = {
     "cvat-coco": cvat_coco, "cvat-coco-subsets": cvat_coco_subsets, "roboflow-coco": roboflow_coco,
     "label-studio-coco": label_studio_coco, "label-studio-json": label_studio_json, "yolo": yolo,
-    "roboflow-yolo": roboflow_yolo, "voc": voc, "voc-beside": voc_beside, "labelme": labelme,
+    "roboflow-yolo": roboflow_yolo, "voc": voc, "voc-beside": voc_beside, "cvat-yolo": cvat_yolo,
+    "labelme": labelme,
 }  # fmt: skip

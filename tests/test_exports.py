@@ -1,6 +1,8 @@
 """Exports of annotation tools, read as they are: the same boxes, classes and splits from each."""
 
+import contextlib
 import json
+import random
 import re
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def test_every_export_gives_the_same_boxes(tmp_path, name):
         np.testing.assert_allclose(
             np.reshape(found[scene.name], (-1, 5)), np.reshape(scene.boxes, (-1, 5)), atol=1e-4
         )
-    if name not in ("cvat-coco", "label-studio-coco", "label-studio-json"):  # have no splits
+    if name not in ("cvat-coco", "cvat-yolo", "label-studio-coco", "label-studio-json"):
         splits = dict(zip((Path(key).name for key in index.keys), index.splits, strict=True))
         assert splits == {scene.name: scene.split for scene in items}
 
@@ -78,9 +80,10 @@ def test_inspect_counts_what_an_export_holds(tmp_path, capsys, name):
     assert record["box_classes"] == {"bolt": 9, "nut": 18} and record["images_with_boxes"] == 9
     kind = "Label Studio" if name == "label-studio-json" else name.split("-")[-1]
     kind = "COCO" if "coco" in name else "Pascal VOC" if "voc" in name else kind
-    assert record["source"].lower() == kind.lower() and len(record["splits"]) == 3
+    splits = 2 if name == "cvat-yolo" else 3
+    assert record["source"].lower() == kind.lower() and len(record["splits"]) == splits
     status, out, _ = patchpack(capsys, "inspect", source)
-    assert f"source: {record['source']}, 3 splits, 2 classes" in out.replace("\n", " ")
+    assert f"source: {record['source']}, {splits} splits, 2 classes" in out.replace("\n", " ")
     assert ("no object has the category 'parts' (id 0): no class" in out) == ("coco" in name)
 
 
@@ -95,6 +98,59 @@ def test_an_export_is_trained_on_and_evaluated_as_it_is(tmp_path, capsys, name):
     assert status == 0, err
     status, out, err = patchpack(capsys, "eval", tmp_path / "run", "--json")
     assert status == 0 and json.loads(out)["budgets"][0]["images"] == 3, err
+
+
+JUNK = (
+    None,
+    True,
+    [],
+    {},
+    "",
+    -1,
+    1e308,
+    float("nan"),
+    10**400,
+    "x",
+    [[]],
+    "\ud800",
+    "../..",
+    "\0",
+)
+
+
+def damage(rng: random.Random, data: bytes, suffix: str) -> bytes:
+    """Replace values of JSON, or bytes of other files."""
+    if suffix == ".json":
+        content = json.loads(data)
+        nodes = [content]
+        for node in nodes:  # grows during the loop
+            children = node.values() if isinstance(node, dict) else node
+            nodes += [child for child in children if isinstance(child, dict | list) and child]
+        for node in rng.choices(nodes, k=2):
+            if node:
+                key = rng.choice([*node]) if isinstance(node, dict) else rng.randrange(len(node))
+                node[key] = rng.choice(JUNK)
+        return json.dumps(content).encode()
+    start = rng.randrange(len(data) + 1)
+    return data[:start] + rng.randbytes(rng.randint(0, 3)) + data[start + rng.randint(0, 9) :]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_damaged_exports_are_read_or_refused(tmp_path, name):
+    """No other error, and no box that is not finite, or outside its image."""
+    source = WRITERS[name](tmp_path / "data", scenes(2, 1, 1))
+    rng = random.Random(name)
+    files = [p for p in sorted(tmp_path.rglob("*.*")) if p.suffix in (".json", ".xml", ".txt")]
+    for _ in range(12):
+        path = rng.choice(files)
+        original = path.read_bytes()
+        path.write_bytes(damage(rng, original, path.suffix))
+        with contextlib.suppress(BadDataset):
+            index, _ = read(source, 1.0)
+            for row, item in enumerate(index.annotation(BoxAnnotations).images):
+                limit = np.tile([index.heights[row], index.widths[row]], 2)
+                assert ((item.boxes >= 0) & (item.boxes <= limit)).all()
+        path.write_bytes(original)
 
 
 def test_two_formats_in_one_folder_are_refused_and_each_can_be_chosen(tmp_path):

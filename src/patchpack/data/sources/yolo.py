@@ -3,6 +3,7 @@
     data.yaml                  names, and train, val, test: folders, lists of images, or .txt files
     images/… and labels/….txt  without data.yaml; names of the classes in classes.txt or obj.names
     train/images, train/labels the same, a folder for each split
+    obj.data                   names, train and valid, each a file of lines (Darknet)
 
 Paths are resolved as Ultralytics resolves them: relative to `path`, or to the folder of data.yaml;
 `../` is left out where it leads nowhere. A line is `class cx cy width height` or `class x y x y …`
@@ -35,6 +36,8 @@ from patchpack.data.sources.regions import Polygons, Region
 
 FORMAT = "YOLO"
 SUFFIXES = (".yaml", ".yml")
+DARKNET = "obj.data"
+DARKNET_FOLDER = "data/"  # in which Darknet expects the export; its paths begin with it
 NAMES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 CLASS_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
 KEYS = ("train", "val", "valid", "validation", "test")  # of data.yaml; values of valid are val
@@ -58,6 +61,8 @@ def yolo_file(folder: Path) -> Path | None:
     for name in NAMES:
         if (folder / name).is_file() and b"names" in (folder / name).read_bytes()[:LONGEST_YAML]:
             return folder / name
+    if (folder / DARKNET).is_file():
+        return folder / DARKNET
     for top in (folder, *(folder / split for split in _split_folders(folder))):
         if (top / "images").is_dir() and any((top / "labels").rglob("*.txt")):
             return top / "labels"
@@ -78,8 +83,11 @@ def read_yolo(source: Path) -> list[Record]:
     file; ImportError for data.yaml without PyYAML.
     """
     root, file = (source.parent, source) if source.is_file() else (source, yolo_file(source))
-    by_yaml = file is not None and file.suffix.lower() in SUFFIXES
-    config = read_config(file) if file is not None and by_yaml else _config_of_folders(root)
+    if file is not None and file.suffix.lower() in SUFFIXES:
+        config = read_config(file)
+    else:
+        darknet = file is not None and file.name == DARKNET
+        config = _config_of_darknet(root) if darknet else _config_of_folders(root)
     if not config.splits:
         raise BadDataset(f"{file} names no images: expected train, val or test")
     lookup = ImageLookup(root)
@@ -212,7 +220,9 @@ def _images(entry: str, config: YoloConfig, lookup: ImageLookup) -> Iterator[str
     relative = os.path.relpath(path.parent, lookup.root)
     base = os.path.relpath(config.base, lookup.root)
     for line in filter(None, map(str.strip, lines)):
-        yield lookup.key(line.removeprefix("./"), [relative, base])
+        key = lookup.key(line.removeprefix("./"), [relative, base])
+        inside = lookup.key(line.removeprefix(DARKNET_FOLDER), [relative, base])
+        yield key if lookup.exists(key) else inside
 
 
 def _resolve(entry: str, base: Path) -> Path:
@@ -220,6 +230,19 @@ def _resolve(entry: str, base: Path) -> Path:
     if not (base / entry).exists() and entry.startswith("../"):
         return base / entry[3:]
     return base / entry
+
+
+def _config_of_darknet(root: Path) -> YoloConfig:
+    """Return the classes and splits of obj.data."""
+    lines = (root / DARKNET).read_text("utf-8-sig", "replace").splitlines()
+    entries = {k.strip(): v.strip() for k, equals, v in (s.partition("=") for s in lines) if equals}
+    entries = {
+        key: path if (root / path).exists() else path.removeprefix(DARKNET_FOLDER)
+        for key, path in entries.items()
+    }
+    names = (root / entries.get("names", CLASS_FILES[1])).read_text("utf-8-sig", "replace")
+    splits = {split_name(key): [entries[key]] for key in KEYS if key in entries}
+    return YoloConfig(tuple(filter(None, map(str.strip, names.splitlines()))), root, splits)
 
 
 def _config_of_folders(root: Path) -> YoloConfig:

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, field
 
-from patchpack.checkpoint import Checkpoint, CheckpointError
+from patchpack.checkpoint import STATE, Checkpoint, CheckpointError
 from patchpack.data.config import InputSpec
 from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
+from patchpack.inference.operating_point import check_tokens
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.video import VideoConfig
 from patchpack.serialization import Choice, ConfigError, from_json
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,15 @@ class ModelSpec:
     resolution: Resolution = field(default_factory=Native)  # rule for sizes in training
     eval_tokens: int = 256  # maximum tokens per image, where no budget is given
     dtype: str = "float32"  # of matrix products
+
+    def __post_init__(self) -> None:
+        check_tokens("eval_tokens", self.eval_tokens)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if isinstance(self.model, VideoConfig) and self.frames is None:
+            raise ValueError("a model of clips needs frames: which of a clip it takes")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes must have different names")
 
     @property
     def input(self) -> InputSpec:
@@ -56,7 +68,10 @@ def input_spec(model: NaViTConfig) -> InputSpec:
 
 def spec_in_checkpoint(checkpoint: Checkpoint) -> ModelSpec:
     """The spec kept with a checkpoint's weights; raises CheckpointError where it is missing."""
+    path = checkpoint.folder / STATE
+    if "model_spec" not in checkpoint.state:
+        raise CheckpointError(f"{path} holds no model spec: use another checkpoint")
     try:
         return from_json(ModelSpec, checkpoint.state["model_spec"])
-    except (KeyError, ConfigError) as error:
-        raise CheckpointError(f"{checkpoint.folder} holds no usable model spec: {error}") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds no usable model spec: {error}") from error

@@ -19,6 +19,11 @@ class Progress:
     best: float | None = None  # best value of the metric so far
     best_step: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("step", "epoch", "pack", "images", "tokens", "flops", "seconds", "best_step"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+
     def fraction_done(self, config: TrainConfig) -> float:
         """The share of a run that lies behind; 1 or more at its end."""
         if config.flops is None and config.seconds is None:

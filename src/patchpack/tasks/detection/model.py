@@ -94,8 +94,13 @@ class Detector(DenseBackboneModule):
         names; raises KeyError where tensors are missing."""
         scores = self.head.scores
         if isinstance(scores, TextClassifierHead) and self.tokenizer is not None:
-            max_length = scores.text.config.max_length
-            names = tokenize_and_pack(self.config.classes, self.tokenizer, max_length)
+            text = scores.text.config
+            names = tokenize_and_pack(
+                self.config.classes,
+                self.tokenizer,
+                max_length=text.max_length,
+                vocab_size=text.vocab_size,
+            )
             scores.load_text_tower(tensors, names)
 
     def forward(

@@ -7,7 +7,7 @@ transformer, whose learned class tokens attend to the patches and are compared w
 Axes: token, image, label, dim; height and width in pixels, h and w in patches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -112,13 +112,6 @@ class Segmenter(DenseBackboneModule):
     ) -> list[Float[Tensor, "label height width"]]:
         """Class scores at every pixel of images of these (height, width)."""
         return upsample(to_maps(self(batch).float(), batch), sizes)
-
-    def predict_masks(
-        self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
-    ) -> Iterator[Int[Tensor, "height width"]]:
-        """The class of every pixel of images of these (height, width), one image at a time."""
-        maps = to_maps(self(batch).float(), batch)
-        return (argmax_pixels(x, size) for x, size in zip(maps, sizes, strict=True))
 
     def loss(self, batch: PackedBatch) -> Loss:
         """The sum over the pixels that have a class and lie in a kept patch, and their count."""

@@ -46,9 +46,16 @@ def pack(
 
 
 def check_list(images: object) -> None:
-    """Raise ValueError for a single image; its characters or rows would be read as images."""
+    """Raise ValueError for a single image; its characters or rows would be read as images.
+
+    An array or tensor of four axes is a list of images.
+    """
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return
     if isinstance(images, AnyImage):
-        raise ValueError("expected a list of images; put a single image in a list")
+        raise ValueError(
+            "expected a list of images; put a single image in a list: pp.pack([image])"
+        )
 
 
 def to_patches(

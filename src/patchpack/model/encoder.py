@@ -142,11 +142,11 @@ class Block(nn.Module):
         attended = self.attention(self.attention_norm(x), layout, attend, angles)
         if self.layer_scale is not None:
             attended = attended * self.attention_scale
-        x = x + self._regularize(attended, segments)
+        x = x + self._regularize(attended, segments).to(x.dtype)
         hidden = self.mlp(self.mlp_norm(x))
         if self.layer_scale is not None:
             hidden = hidden * self.mlp_scale
-        return x + self._regularize(hidden, segments)
+        return x + self._regularize(hidden, segments).to(x.dtype)
 
     def _regularize(self, branch: Tensor, segments: Segments) -> Tensor:
         if self.training and self.dropout:

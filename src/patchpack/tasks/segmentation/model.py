@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments
+from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments, require_batch
 from patchpack.data.annotations.mask_values import MaskEncoding, encoding_of
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
@@ -115,6 +115,7 @@ class Segmenter(DenseBackboneModule):
 
     def loss(self, batch: PackedBatch) -> Loss:
         """The sum over the pixels that have a class and lie in a kept patch, and their count."""
+        require_batch(batch, self.backbone.config.patch_size)
         masks = batch.targets.get(MASK, [])
         if len(masks) != batch.num_images:
             raise ValueError(f"segmentation needs the target {MASK!r} for every image")

@@ -8,13 +8,13 @@ from pathlib import Path
 import patchpack
 
 SOURCE = Path(patchpack.__file__).parent
-FILES = {"printable", "regular_files", "writing"}  # any room may read, write and name files
+FILES = {"printable", "regular_files", "terminal", "writing"}  # any room reads, writes, prints
 MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "losses": set(),
     "distributed": set(),
     "old_names": set(),
-    **{name: set() for name in FILES},
+    **{name: {"printable"} for name in FILES},
     "manifest": FILES,
     "serialization": {"old_names"},
     "checkpoint": {"old_names", "manifest"} | FILES,

@@ -19,6 +19,7 @@ from patchpack.checkpoint import (
 )
 from patchpack.inference.model_spec import ModelSpec, spec_in_checkpoint
 from patchpack.inference.operating_point import read_operating_point
+from patchpack.model.empty import without_memory
 from patchpack.tasks.backbone_module import BackboneModule, Float32Linear
 from patchpack.tasks.registry import task_of
 
@@ -69,7 +70,7 @@ def _module(checkpoint: Checkpoint, spec: ModelSpec) -> BackboneModule:
     if max(_depths(spec)) > len(tensors):
         raise CheckpointError(f"{state} describes more blocks than {checkpoint.path(MODEL)} holds")
     try:
-        with torch.device("meta"):
+        with without_memory():
             empty = task.build(spec)
     except Exception as error:  # whatever sizes beyond all limits raise
         reason = f"{type(error).__name__}: {error}".rstrip(": ")

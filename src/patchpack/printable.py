@@ -5,11 +5,8 @@ cursor, recolor or retitle a terminal, add lines that look like a program's, or 
 behind them. JSON output needs nothing of this: there, names stay exact.
 """
 
+import os
 import unicodedata
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def printable(text: object) -> str:
@@ -29,8 +26,8 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """A terminal on which texts stay as they are: `[red]` and `:cat:` are no markup."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+def message_of(error: Exception) -> str:
+    """Return an error in one line; of the system's errors, the file and the reason."""
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes) and error.strerror:
+        return printable(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    return printable(error)

@@ -33,7 +33,7 @@ class Compare:
     """Maximum tokens per image in the suite robustness; without it, the largest budget."""
     severities: tuple[int, ...] = SEVERITIES  # severities of corruptions, 1 to 5
     attributes: tuple[str, ...] = ()  # manifest columns to probe, for the suite fairness
-    out: Path = Path("compare")  # folder for the report
+    out: Path = Path("compare")  # folder for the report, which must not hold one yet
     json: bool = False  # print JSON
 
 

@@ -17,6 +17,8 @@ from patchpack.inference.output_files import check_new, make_folder
 from patchpack.inference.predictor import Predictor, readable
 from patchpack.inference.text_files import read_lines
 from patchpack.loading import load
+from patchpack.printable import printable
+from patchpack.writing import write_new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +54,7 @@ def run_embed(options: Embed) -> int:
         arrays |= _text_arrays(predictor, options.run, options.texts)
     if options.images:
         arrays |= image_arrays(predictor, options.images, options.max_tokens, bad)
-    temporary = output.with_name(f".tmp-{output.name}")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)  # pyrefly: ignore
-    temporary.replace(output)
+    write_new(output, lambda file: np.savez(file, **arrays))  # pyrefly: ignore
     shapes = {name: list(array.shape) for name, array in arrays.items() if array.ndim == 2}
     if options.json:
         record = {"shape": shapes.get("vectors"), "text_shape": shapes.get("text_vectors")}
@@ -63,7 +62,7 @@ def run_embed(options: Embed) -> int:
     else:
         names = {"vectors": "image vectors", "text_vectors": "text vectors"}
         parts = [f"{n} {names[name]} of {dim}" for name, (n, dim) in shapes.items()]
-        print(f"{output}: {', '.join(parts)}")
+        print(f"{printable(output)}: {', '.join(parts)}")
     return report_unreadable(bad)
 
 

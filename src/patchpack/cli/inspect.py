@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -17,9 +16,10 @@ from patchpack.data.packing.resolution import Native, Resolution
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
-from patchpack.inference.output_files import check_picture
+from patchpack.inference.output_files import check_picture, write_picture
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
+from patchpack.terminal import Terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,11 @@ def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
     plan = plan_all(index, packing)
     preprocessing = Preprocessing(patch_size=packing.patch_size)
     first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)))
-    Image.fromarray(draw_pack(first.batch, packing.patch_size)).save(path)
+    write_picture(path, Image.fromarray(draw_pack(first.batch, packing.patch_size)))
 
 
 def _print_survey(survey: Survey, item_name: str, bad: Sequence[tuple[str, str]]) -> None:
-    console = Console(markup=False, highlight=False)
+    console = Terminal()
     splits = ", ".join(f"{name} {count:,}" for name, count in survey.splits.items())
     classes = f" in {survey.classes} classes" if survey.classes else ""
     console.print(f"{survey.images:,} {item_name}{classes} ({splits})")

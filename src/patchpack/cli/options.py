@@ -4,12 +4,15 @@ Option dataclasses of tasks are merged by inheritance, so that an option that se
 one option, with one help text: a docstring below the field, as comments of a merged class are lost.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, make_dataclass
 from typing import Any
 
+from patchpack.printable import message_of
 from patchpack.tasks.registry import TASKS
 from patchpack.tasks.task import TaskSpec
+from patchpack.writing import OutputExists
 
 
 def with_task_options(common: type, options_of: Callable[[TaskSpec], type]) -> type:
@@ -39,6 +42,17 @@ def task_options(parsed: Any, task: TaskSpec, options_of: Callable[[TaskSpec], t
 
 def _tasks_with(name: str, options_of: Callable[[TaskSpec], type]) -> Sequence[str]:
     return [task.name for task in TASKS if name in {f.name for f in fields(options_of(task))}]
+
+
+def kept(write: Callable[[], object]) -> bool:
+    """Write into a run folder what the command has printed; a run on a read-only or full disk is
+    used all the same, and the reason printed on stderr. Returns whether it was written."""
+    try:
+        write()
+    except (OSError, OutputExists) as error:
+        print(f"patchpack: not kept: {message_of(error)}", file=sys.stderr)
+        return False
+    return True
 
 
 def option_name(name: str) -> str:

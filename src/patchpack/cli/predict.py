@@ -15,6 +15,7 @@ from patchpack.data.records import CLIPS, IMAGES
 from patchpack.inference.image_files import image_files, in_groups
 from patchpack.inference.predictor import readable
 from patchpack.loading import load
+from patchpack.printable import printable
 from patchpack.tasks.registry import TASKS, task_of
 from patchpack.tasks.task import TaskSpec
 
@@ -59,7 +60,7 @@ def run_predict(parsed: Any) -> int:
             _print(task, path, prediction, written, parsed.json)
         bad += unreadable
     if writer and (file := writer.close()) and not parsed.json:
-        print(file)
+        print(printable(file))
     return report_unreadable(bad)
 
 
@@ -70,8 +71,8 @@ def _print(
         record = {"image": str(path), **task.report.to_json(prediction)}
         print(json.dumps(record | ({"output": str(written)} if written else {})))
         return
-    suffix = f" → {written}" if written else ""
-    print(f"{path}: {task.report.to_text(prediction)}{suffix}")
+    suffix = f" → {printable(written)}" if written else ""
+    print(f"{printable(path)}: {task.report.to_text(prediction)}{suffix}")
 
 
 def _tasks_with_writer() -> str:

@@ -9,10 +9,12 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from patchpack.cli.embed import image_arrays, require_text
+from patchpack.cli.options import kept
 from patchpack.cli.predict import report_unreadable
 from patchpack.data.images import BadImage, decode
-from patchpack.inference.output_files import check_picture
+from patchpack.inference.output_files import check_picture, replace_picture, write_picture
 from patchpack.loading import load
+from patchpack.printable import printable
 from patchpack.visualize.contact_sheet import SHOWN, Hit, draw_hits
 
 
@@ -56,9 +58,14 @@ def run_search(options: Search) -> int:
             records = [{"image": key, "cosine": round(score, 6)} for key, score in hits]
             print(json.dumps({"query": query, "images": records}))
         else:
-            print(query)
-            print("\n".join(f"  {score:6.3f}  {key}" for key, score in hits))
-    draw_hits(rows).save(picture)
+            print(printable(query))
+            print("\n".join(f"  {score:6.3f}  {printable(key)}" for key, score in hits))
+    status = report_unreadable(bad)
+    sheet = draw_hits(rows)
+    if options.picture is not None:
+        write_picture(picture, sheet)
+    elif not kept(lambda: replace_picture(picture, sheet)):
+        return status
     if not options.json:
-        print(picture)
-    return report_unreadable(bad)
+        print(printable(picture))
+    return status

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image
 
+from patchpack.printable import printable
+
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for decompression bombs
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = frozenset(
@@ -50,9 +52,8 @@ class BadImage(ValueError):
         self.key, self.reason = key, reason
 
     def __str__(self) -> str:
-        """Return one line, with unprintable characters of the key escaped."""
-        escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in self.key)
-        return f"{''.join(escaped)}: {self.reason}"
+        """Return one line, with unprintable characters escaped."""
+        return printable(f"{self.key}: {self.reason}")
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from patchpack.checkpoint import (
@@ -17,6 +16,7 @@ from patchpack.checkpoint import (
     load_newest,
 )
 from patchpack.inference.model_spec import ModelSpec, spec_in_checkpoint
+from patchpack.model.empty import without_memory
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.position_resize import IncompatiblePositions, resize_positions, resize_time
 from patchpack.model.positions import Positions, Rotary
@@ -58,7 +58,7 @@ def initialize_from_run(
     _check_same(before, after, folder)
     check_finite(tensors, source)
     backbone = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
-    with torch.device("meta"):
+    with without_memory():
         check_fits(BackboneModule(before).backbone, backbone, source)
     try:
         backbone = resize_positions(backbone, before.positions, after.positions)

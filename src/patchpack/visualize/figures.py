@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from patchpack.batch import PackedBatch
 from patchpack.data.patchify import unpatchify
+from patchpack.printable import printable
 from patchpack.visualize.style import COLORS, figure_to_png, style_axes
 
 LogRecord = Mapping[str, Any]  # a line of a run's log.jsonl
@@ -68,8 +69,9 @@ def draw_confusion(
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if len(classes) <= 20 else 6
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(classes)), classes, fontsize=size)
+    names = [printable(name) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if of is not None and of > len(classes):

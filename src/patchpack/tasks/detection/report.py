@@ -16,6 +16,7 @@ from patchpack.data.sources.coco import SUFFIX, CocoImage, to_coco
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.detection import STATS
 from patchpack.metrics.undefined import shown
+from patchpack.printable import printable
 from patchpack.tasks.detection.evaluator import DetectionEvaluator
 from patchpack.tasks.detection.options import DetectionPredictOptions
 from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, Box, DetectionPredictor
@@ -23,6 +24,7 @@ from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import palette
 from patchpack.visualize.tables import class_lines, new_table
+from patchpack.writing import write_new
 
 GROUND_TRUTH = (40, 220, 90)  # color of the boxes of the data
 
@@ -36,7 +38,7 @@ class DetectionReport(Report):
     def to_text(self, prediction: list[Box]) -> str:
         lines = [f"{len(prediction)} detections"]
         lines += [
-            f"  {box.label} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
+            f"  {printable(box.label)} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
             f"{box.right - box.left:.0f} x {box.bottom - box.top:.0f} px"
             for box in prediction
         ]
@@ -122,7 +124,8 @@ class CocoWriter:
         )
 
     def close(self) -> Path:
-        self.output.write_text(json.dumps(to_coco(self.images, self.names)) + "\n")
+        text = json.dumps(to_coco(self.images, self.names)) + "\n"
+        write_new(self.output, text.encode())
         return self.output
 
 

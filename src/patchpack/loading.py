@@ -73,7 +73,7 @@ def _module(checkpoint: Checkpoint, spec: ModelSpec) -> BackboneModule:
         with without_memory():
             empty = task.build(spec)
     except Exception as error:  # whatever sizes beyond all limits raise
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:200]
         raise CheckpointError(f"{state} describes no model that can be built: {reason}") from error
     check_fits(empty, tensors, checkpoint.path(MODEL))
     module = task.build(spec)

@@ -98,7 +98,9 @@ def read_label_map(path: Path | None) -> dict[str, str] | None:
     """A JSON object from class names of the data to those of the model; None without a path."""
     if path is None:
         return None
-    expected = "a label map is a JSON object {class of the data: class of the model}"
+    expected = (
+        "a label map must be a JSON object of strings: {class of the data: class of the model}"
+    )
     try:
         content = read_json_object(path)
     except (OSError, ValueError) as error:

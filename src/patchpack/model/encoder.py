@@ -49,6 +49,8 @@ class EncoderConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"norm_eps must lie in (0, 1), not {self.norm_eps}")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")

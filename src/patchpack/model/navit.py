@@ -26,6 +26,8 @@ from patchpack.model.pooling import build_pool, pool_flops
 from patchpack.model.positions import Factorized, Positions, Rotary
 from patchpack.model.rotary import rotary_angles
 
+MAX_PIXEL = 2**16  # largest value of a pixel, of any camera
+
 
 @dataclass(frozen=True, kw_only=True)
 class NaViTConfig(EncoderConfig):
@@ -52,6 +54,8 @@ class NaViTConfig(EncoderConfig):
             raise ValueError(f"rotary positions need a head_dim divisible by 4, not {head_dim}")
         if not self.pixel_std > 0:
             raise ValueError(f"pixel_std must be more than 0, not {self.pixel_std}")
+        if max(abs(self.pixel_mean), self.pixel_std) > MAX_PIXEL:
+            raise ValueError(f"pixel_mean and pixel_std must be at most {MAX_PIXEL}")
 
     @property
     def patch_dim(self) -> int:

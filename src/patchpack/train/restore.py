@@ -15,6 +15,10 @@ from patchpack.checkpoint import (
 from patchpack.serialization import ConfigError, from_json
 from patchpack.train.progress import Progress
 
+COUNTS = (
+    "step", "epoch", "pack", "images", "tokens", "flops", "seconds", "best", "best_step",
+)  # fmt: skip
+
 
 def restore_training(
     checkpoint: Checkpoint,
@@ -45,9 +49,11 @@ def restore_training(
 
 
 def _progress_in(checkpoint: Checkpoint) -> Progress:
-    path = checkpoint.folder / STATE
+    path, data = checkpoint.folder / STATE, checkpoint.state.get("progress")
     try:
-        progress = from_json(Progress, checkpoint.state.get("progress"))
+        progress = from_json(Progress, data)
+        if missing := [name for name in COUNTS if name not in checkpoint.state["progress"]]:
+            raise ConfigError(f"it lacks {', '.join(missing)}")
     except ConfigError as error:
         raise CheckpointError(f"{path} holds no usable progress: {error}") from error
     if progress.step != checkpoint.step:
@@ -58,7 +64,7 @@ def _progress_in(checkpoint: Checkpoint) -> Progress:
 def _check_complete(optimizer: Optimizer, step: int, path: str) -> None:
     """Raise CheckpointError where a parameter has no state after steps: all get gradients."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    missing = sum(parameter not in optimizer.state for parameter in parameters)
+    missing = sum(not optimizer.state.get(parameter) for parameter in parameters)
     if step and missing:
         raise CheckpointError(
             f"{path} lacks the state of {missing} of {len(parameters)} parameters: use another "

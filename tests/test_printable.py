@@ -103,6 +103,7 @@ def test_every_verb_shows_names_as_they_are(capsys, run, tmp_path):
         ("predict", run, tmp_path / "absent\x1b[31m\n.png"),
         ("eval", tmp_path / "absent\x1b[31m\n"),
         ("nonsense\x1b[31m\n",),
+        ("eval", run, "--nonsense\x1b[31m"),
         ("train", tmp_path / "absent\x1b[31m\n"),
     )
     for words in commands:

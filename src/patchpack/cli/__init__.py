@@ -67,6 +67,9 @@ def _run(words: list[str]) -> None:
         from patchpack.serialization import nearest
 
         _fail(f"there is no command {verb!r}{nearest(verb, ['train', *VERBS])}")
+    for name in (word.partition("=")[0] for word in words if word.startswith("-")):
+        if printable(name) != name:  # the parser would print it as it is
+            _fail(f"there is no option {name}")
     try:
         if verb == "train":
             run_train(words[1:])

@@ -28,6 +28,7 @@ from patchpack.cli.inspect import Inspect, run_inspect
 from patchpack.cli.predict import PredictOptions, run_predict
 from patchpack.cli.search import Search, run_search
 from patchpack.cli.train import run_train
+from patchpack.data.read_errors import ReadError
 from patchpack.data.records import BadDataset
 from patchpack.old_names import renamed_options
 from patchpack.train.loop import Stopped, TrainingError
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
-    except (ValueError, TrainingError, BadDataset, OSError, ImportError) as error:
+    except (ValueError, TrainingError, BadDataset, ReadError, OSError, ImportError) as error:
         _fail(str(error))
 
 

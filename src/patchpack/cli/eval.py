@@ -8,7 +8,14 @@ from typing import Any
 from rich.console import Console
 from tyro.conf import Positional
 
-from patchpack.cli.options import option_name, task_options, with_task_options
+from patchpack.cli.options import (
+    LimitOptions,
+    load_within,
+    option_name,
+    print_depth_notice,
+    task_options,
+    with_task_options,
+)
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.budgets import evaluate_with, evaluator_of
 from patchpack.evaluation.request import (
@@ -25,14 +32,13 @@ from patchpack.evaluation.run_data import data_of
 from patchpack.inference.output_files import make_folder
 from patchpack.inference.predictor import Predictor
 from patchpack.inference.text_files import read_lines
-from patchpack.loading import load
 from patchpack.metrics.undefined import json_values
 from patchpack.tasks.registry import task_of
 from patchpack.tasks.task import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval:
+class Eval(LimitOptions):
     """Report a run's metrics at token budgets: accuracy (classification), recall and zero-shot
     accuracy (contrastive), mean IoU (segmentation) or average precision (detection), with pictures
     of predictions next to the ground truth; with --suite, a report on cost, calibration,
@@ -88,7 +94,7 @@ TASK_OPTIONS_OF_SUITES = ("templates",)  # suites use no other option of a task
 def run_eval(parsed: Any) -> None:
     limits = {name: getattr(parsed, name) for name in LIMITS}
     chooses = any(limit is not None for limit in limits.values())
-    predictor = load(parsed.run)
+    predictor = load_within(parsed.run, parsed)
     make_folder(parsed.out or parsed.run)  # before the work, which would be lost
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.eval_options)
@@ -118,8 +124,9 @@ def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -
     """Evaluate at each budget, print, and write JSON and pictures."""
     data = data_of(
         parsed.run, data=parsed.data, split=parsed.split, where=parsed.where,
-        max_bad_fraction=parsed.max_bad_fraction,
+        max_bad_fraction=parsed.max_bad_fraction, reading=predictor.spec.reading,
     )  # fmt: skip
+    print_depth_notice(data.index.paths, predictor.spec.reading)
     budgets = parsed.budgets or (predictor.spec.eval_tokens,)
     evaluator, skipped = evaluator_of(predictor, data, options)
     evaluations = evaluate_with(evaluator, skipped, predictor, data, budgets)

@@ -11,9 +11,11 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from patchpack.batch import Tubelet
+from patchpack.cli.options import LimitOptions, print_depth_notice
 from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
@@ -23,7 +25,7 @@ from patchpack.model.presets import model_config
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
+class Inspect(LimitOptions):
     """Report sizes, aspect ratios, tokens, the fill of packs and the compute that packing saves,
     from file headers alone."""
 
@@ -36,6 +38,9 @@ class Inspect:
     resolution: Resolution = dataclasses.field(default_factory=Native)
     picture: Path | None = None  # PNG file for a picture of the first pack; needs patchpack[report]
     max_bad_fraction: float = 0.01  # share of unreadable images above which it stops, 0 to 1
+    # Values that become black and white, in images of one channel with more than 8 bits, such as
+    # 0 4095 for 12-bit cameras; without it, 0 65535.
+    intensity_range: tuple[float, float] | None = None
     json: bool = False  # print JSON
 
 
@@ -47,9 +52,14 @@ def run_inspect(options: Inspect) -> None:
     if options.picture:
         check_picture(options.picture)
     media_type = CLIPS if options.frames else IMAGES
+    reading = options.over(ReadingConfig(intensity_range=options.intensity_range))
     index = build_index(
-        options.source, max_bad_fraction=options.max_bad_fraction, media_type=media_type
+        options.source,
+        max_bad_fraction=options.max_bad_fraction,
+        media_type=media_type,
+        reading=reading,
     )
+    print_depth_notice(index.paths, reading)
     config = model_config("navit_s16", patch_size=options.patch_size)
     clip_sampling = None
     if options.frames:
@@ -66,14 +76,16 @@ def run_inspect(options: Inspect) -> None:
         clip_sampling=clip_sampling,
     )
     if options.picture:
-        _draw_first_pack(index, packing, options.picture)
+        _draw_first_pack(index, packing, reading, options.picture)
     if options.json:
         print(json.dumps(result.json()))
     else:
         _print_survey(result, index.item_name, index.bad)
 
 
-def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
+def _draw_first_pack(
+    index: Index, packing: PackingConfig, reading: ReadingConfig, path: Path
+) -> None:
     from PIL import Image
 
     from patchpack.data.loader import LoaderConfig, load_epoch
@@ -85,7 +97,7 @@ def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
         packing, max_tokens=min(packing.max_tokens, 4096), trim_to_fill=False
     )
     plan = plan_all(index, packing)
-    preprocessing = Preprocessing(patch_size=packing.patch_size)
+    preprocessing = Preprocessing(patch_size=packing.patch_size, reading=reading)
     first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)))
     Image.fromarray(draw_pack(first.batch, packing.patch_size)).save(path)
 

@@ -9,18 +9,23 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from patchpack.cli.options import task_options, with_task_options
+from patchpack.cli.options import (
+    LimitOptions,
+    load_within,
+    print_depth_notice,
+    task_options,
+    with_task_options,
+)
 from patchpack.data.images import BadImage
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.inference.image_files import image_files, in_groups
 from patchpack.inference.predictor import readable
-from patchpack.loading import load
 from patchpack.tasks.registry import TASKS, task_of
 from patchpack.tasks.task import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(LimitOptions):
     """Predict labels with probabilities (classification, contrastive), the class of every pixel
     (segmentation) or boxes (detection) for image or video files."""
 
@@ -40,7 +45,7 @@ PredictOptions = with_task_options(Predict, lambda task: task.predict_options)
 
 
 def run_predict(parsed: Any) -> int:
-    predictor = load(parsed.run)
+    predictor = load_within(parsed.run, parsed)
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.predict_options)
     paths = image_files(parsed.images, CLIPS if predictor.spec.input.tubelets else IMAGES)
@@ -50,8 +55,9 @@ def run_predict(parsed: Any) -> int:
             raise ValueError(f"--output is for {_tasks_with_writer()}; {parsed.run} prints labels")
         paths = list(dict.fromkeys(paths))
         writer = task.writer(parsed.output, predictor, paths, options)
+    print_depth_notice(paths, predictor.spec.reading)
     bad: list[BadImage] = []
-    for group in in_groups(paths):
+    for group in in_groups(paths, predictor.spec.reading):
         unreadable: list[BadImage] = []
         predictions = task.predict(predictor, group, options, parsed.max_tokens, unreadable)
         for path, prediction in zip(readable(group, unreadable), predictions, strict=True):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from patchpack.cli.options import LimitOptions, load_within
 from patchpack.evaluation.compare import compare
 from patchpack.evaluation.request import Request, default_budgets
 from patchpack.evaluation.runner import Runner, save_operating_point, write_report
 from patchpack.inference.predictor import Predictor
-from patchpack.loading import load
 from patchpack.metrics.operating_points import MeasuredPoint
 from patchpack.metrics.undefined import json_values
 from patchpack.visualize.section import Section
@@ -68,7 +68,9 @@ def _print(
     console.print(f"{report}")
 
 
-def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_json: bool) -> None:
+def report_comparison(
+    runs: Sequence[Path], request: Request, *, file_limits: LimitOptions, out: Path, as_json: bool
+) -> None:
     """Run the same suites on every run, and set the results side by side.
 
     A request without budgets takes those of the first run.
@@ -76,7 +78,7 @@ def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_j
     names = _names(runs)
     points, numbers = {}, {}
     for name, run in zip(names, runs, strict=True):
-        predictor = load(run)
+        predictor = load_within(run, file_limits)
         request = replace(request, budgets=request.budgets or default_budgets(predictor))
         runner = Runner(run, predictor, request, _log)
         if runner.scores_labels and request.suites != ("fairness",):

@@ -24,13 +24,14 @@ from jaxtyping import Int
 from patchpack.data.annotations.annotation import Annotation
 from patchpack.data.bad_images import BadImages
 from patchpack.data.images import BadImage, read_size
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
 from patchpack.data.sources.source import list_files
 from patchpack.data.sources.splits import split_by_hash
 from patchpack.data.video.decode import frames_in, read_header
 from patchpack.data.video.frame_sampling import Clips
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 HeaderInfo = tuple[int, ...]  # height, width; for clips also frames, rate (numerator, denominator)
 Signature = tuple[int, int]  # modification time in ns, length in bytes
 AnnotationT = TypeVar("AnnotationT", bound=Annotation)
@@ -59,6 +60,11 @@ class Index:
 
     def path(self, row: int) -> Path:
         return self.root / self.keys[row]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file or folder of every item."""
+        return [self.path(row) for row in range(len(self))]
 
     def split(self, name: str) -> "Index":
         """Return the images of one split, or of `all`; raise BadDataset if there are none."""
@@ -149,6 +155,7 @@ def build_index(
     max_bad_fraction: float = 0.01,
     require_labels: bool = True,
     media_type: MediaType = IMAGES,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> Index:
     """Index a folder, a manifest or a COCO file (layouts: `data.sources.source`).
 
@@ -158,6 +165,7 @@ def build_index(
     require_labels    classes are those of the training split, which must have all classes of the
                       others; otherwise those of all splits
     media_type        IMAGES, or CLIPS: videos and folders of frames
+    reading           limits of one file
 
     Raise BadDataset if there is nothing to index, if too many files are unreadable, or if a class
     of val or test is not in train.
@@ -165,7 +173,7 @@ def build_index(
     source = Path(source)
     root, records = list_files(source, seed, media_type)
     cache = _cache_path(source.resolve(), cache_dir, media_type)
-    headers, reasons = _read_headers(root, records, cache, media_type)
+    headers, reasons = _read_headers(root, records, cache, media_type, reading)
     good = [record for record in records if record.key in headers]
     table = np.array([headers[record.key] for record in good], np.int64)
     labels = {record.key: record.label if require_labels else None for record in records}
@@ -195,7 +203,7 @@ def build_index(
 
 
 def _read_headers(
-    root: Path, records: list[Record], cache: Path, media_type: MediaType
+    root: Path, records: list[Record], cache: Path, media_type: MediaType, reading: ReadingConfig
 ) -> tuple[dict[str, HeaderInfo], dict[str, str]]:
     """Return the header of each file, cached or read, and the reasons for unreadable files."""
     cached = _load_cache(cache)
@@ -209,7 +217,8 @@ def _read_headers(
         path = os.path.join(root, record.key)
         signature, entry = file_signature(path), cached.get(record.key)
         try:
-            header = entry[1] if entry and entry[0] == signature else read(path)
+            header = entry[1] if entry and entry[0] == signature else read(path, reading)
+            _check_limits(header, signature, media_type, reading)
         except BadImage as error:
             reasons[record.key] = error.reason
         else:
@@ -219,9 +228,22 @@ def _read_headers(
     return {key: header for key, (_, header) in headers.items()}, reasons
 
 
-def _read_clip_header(path: str) -> HeaderInfo:
-    *sizes, rate = read_header(path)
+def _read_clip_header(path: str, reading: ReadingConfig) -> HeaderInfo:
+    *sizes, rate = read_header(path, reading)
     return *sizes, *rate.as_integer_ratio()
+
+
+def _check_limits(
+    header: HeaderInfo, signature: Signature, media_type: MediaType, reading: ReadingConfig
+) -> None:
+    """Raise BadImage above the limits: a cached header may have been read with higher ones."""
+    height, width, *length = header
+    reading.check_size(height, width)
+    if media_type == IMAGES:
+        reading.check_bytes(signature[1])
+    else:
+        frames, numerator, denominator = length
+        reading.check_length(frames, frames * denominator / numerator)
 
 
 def file_signature(path: str | os.PathLike[str]) -> Signature:

@@ -135,6 +135,7 @@ class Runner:
         return data_of(
             self.run, split=split, data=data or request.data,
             where=() if data else request.where, max_bad_fraction=request.max_bad_fraction,
+            reading=self.predictor.spec.reading,
         )  # fmt: skip
 
     def _labelled(self, split: str, data: Path | None = None) -> LabelScorer:

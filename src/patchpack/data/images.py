@@ -79,7 +79,8 @@ def decode(
             return _decode_opened(image, data, target, reading)
 
     def is_damage(error: Exception) -> bool:
-        return is_out_of_memory(error) and has_memory(pixels or HEADER_PIXELS)
+        by_system = getattr(error, "errno", None) is not None
+        return not by_system and is_out_of_memory(error) and has_memory(pixels or HEADER_PIXELS)
 
     return retry(read, key, is_damage)
 

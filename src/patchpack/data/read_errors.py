@@ -68,7 +68,8 @@ def retry(
             if pause is None:
                 reason = explain_error(error)
                 if is_damage(error):
-                    raise BadImage(key, f"is damaged (it {reason})") from error
+                    name = type(error).__name__
+                    raise BadImage(key, f"is damaged (decoding ends in {name})") from error
                 raise ReadError(key, f"{reason}, {len(PAUSES) + 1} times") from error
             time.sleep(pause)
     raise AssertionError("unreachable")

@@ -64,23 +64,21 @@ def test_masks_of_one_bit_are_read(tmp_path):
 
 
 REFUSED = {
-    "colors": (encode(merged("RGB", NUMBERS, NUMBERS, OPAQUE), "PNG"), "has mode RGB, not one"),
+    "colors": (encode(merged("RGB", NUMBERS, NUMBERS, OPAQUE), "PNG"), "RGB"),
     "colors with alpha": (
-        encode(merged("RGBA", OPAQUE, NUMBERS, NUMBERS, OPAQUE), "PNG"), "has mode RGBA, not one"
+        encode(merged("RGBA", OPAQUE, NUMBERS, NUMBERS, OPAQUE), "PNG"), "RGBA"
     ),
-    "transparent gray": (encode(merged("LA", NUMBERS, NUMBERS), "PNG"), "has transparent pixels"),
-    "transparent RGB": (
-        encode(merged("RGBA", *[NUMBERS] * 4), "PNG"), "has transparent pixels"
-    ),
-    "inks": (encode(Image.new("CMYK", (40, 24)), "TIFF"), "has mode CMYK"),
-    "fractions": (encode(raw("F", "<f4").point(lambda v: v * 0.5 + 0.25), "TIFF"), "not whole"),
-    "not a number": (encode(Image.new("F", (40, 24), float("nan")), "TIFF"), "not whole"),
+    "transparent gray": (encode(merged("LA", NUMBERS, NUMBERS), "PNG"), "LA"),
+    "transparent RGB": (encode(merged("RGBA", *[NUMBERS] * 4), "PNG"), "RGBA"),
+    "inks": (encode(Image.new("CMYK", (40, 24)), "TIFF"), "CMYK"),
+    "fractions": (encode(raw("F", "<f4").point(lambda v: v * 0.5 + 0.25), "TIFF"), "F"),
+    "not a number": (encode(Image.new("F", (40, 24), float("nan")), "TIFF"), "F"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_files_are_refused_by_name(name, tmp_path):
-    data, reason = REFUSED[name]
+    data, mode = REFUSED[name]
     (tmp_path / "mask").write_bytes(data)
-    with pytest.raises(BadImage, match=f"image: its mask {reason}|image: its mask .*{reason}"):
+    with pytest.raises(BadImage, match=f"image: its mask has mode {mode}, not one channel"):
         read_mask(MaskSpec(tmp_path / "mask", 3, None), (24, 40), "image")

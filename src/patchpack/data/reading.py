@@ -12,6 +12,7 @@ from patchpack.data.read_errors import BadImage
 
 SOI = 2  # bytes of a JPEG's start
 SOS, EOI = 0xDA, 0xD9  # JPEG markers: scan, end
+SCAN = bytes((0xFF, SOS))
 FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
 HEAD = 16_384  # bytes of a JPEG that are read first
 FIELDS = 8  # bytes of a segment's length and first fields
@@ -66,7 +67,7 @@ class ReadingConfig:
 
     def check_scans(self, jpeg: IO[bytes]) -> None:
         """Raise BadImage for a JPEG above the limit."""
-        if count_scans(jpeg, self.max_scans + 1) > self.max_scans:
+        if has_more_scans(jpeg, self.max_scans):
             raise BadImage("", f"more JPEG scans than the {self.max_scans:,} allowed by max_scans")
 
     def check_length(self, frames: int, seconds: float) -> None:
@@ -85,29 +86,33 @@ class ReadingConfig:
 DEFAULT_READING = ReadingConfig()
 
 
-def count_scans(jpeg: IO[bytes], enough: int) -> int:
-    """Return the scans of a JPEG's first image, counted up to `enough`.
+def has_more_scans(jpeg: IO[bytes], limit: int) -> bool:
+    """Return whether the first image of a JPEG has more scans than the limit.
 
     Of a JPEG that cannot have several scans, the first bytes alone are read.
     """
     jpeg.seek(0)
     data, position, scans, sequential = jpeg.read(HEAD), SOI, 0, b""
-    while scans < enough:
+    while scans <= limit:
         marker = MARKER.search(data, position)
         if marker is None or marker.end() + FIELDS > len(data):
             if more := jpeg.read(len(data)):
                 data += more
                 continue
             if marker is None:
-                break
+                return False
         code, fields = marker[1][0], data[marker.end() : marker.end() + FIELDS]
         if code == EOI:
-            break
+            return False
         if code in FRAMES:
             sequential = b"" if code in PROGRESSIVE else fields[7:8]
         if code == SOS:
             scans += 1
             if sequential and fields[2:3] >= sequential:
-                break  # a sequential scan of all components is the last
+                return False  # a sequential scan of all components is the last
+            if scans == 1:
+                data += jpeg.read()
+                if data.count(SCAN, position) <= limit:  # fast, and never too few
+                    return False
         position = marker.end() + max(2, int.from_bytes(fields[:2], "big"))
-    return scans
+    return True

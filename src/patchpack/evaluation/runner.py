@@ -7,6 +7,7 @@ from pathlib import Path
 
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import write_text_atomic
+from patchpack.data.depth_notice import depth_notice
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.calibration import calibration, temperature_of
 from patchpack.evaluation.cost import cost, points_of
@@ -131,12 +132,15 @@ class Runner:
         return self._caches[split]
 
     def _data(self, split: str, data: Path | None = None) -> EvalData:
-        request = self.request
-        return data_of(
+        request, reading = self.request, self.predictor.spec.reading
+        evaluated = data_of(
             self.run, split=split, data=data or request.data,
             where=() if data else request.where, max_bad_fraction=request.max_bad_fraction,
-            reading=self.predictor.spec.reading,
+            reading=reading,
         )  # fmt: skip
+        if notice := depth_notice(evaluated.index.paths, reading):
+            self.log(notice)
+        return evaluated
 
     def _labelled(self, split: str, data: Path | None = None) -> LabelScorer:
         labelled = self._data(split, data)

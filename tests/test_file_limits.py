@@ -53,7 +53,7 @@ def test_files_above_a_limit_are_refused_from_their_headers(name, tmp_path):
     for read in (
         lambda: read_size(path, reading),
         lambda: decode(path, key=str(path), reading=reading),
-        lambda: read_mask(MaskSpec(path, 2, None, reading), (9, 9), str(path)),
+        lambda: read_mask(MaskSpec(path, 2, None, reading=reading), (9, 9), str(path)),
     ):
         with pytest.raises(BadImage, match=reason) as error:
             read()

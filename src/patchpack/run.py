@@ -85,6 +85,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         media_type=CLIPS if config.input.tubelets else IMAGES,
         reading=data.reading,
     ).where(data.where)
+    if task.needs_labels:
+        index.require_read_classes()
     with init_distributed() as world:
         context = task_context(config, world, resumed=resumed)
         task_run = prepare(index, context)
@@ -143,10 +145,8 @@ def _log_data(log: RunLog, index: Index, task_run: TaskRun, reading: ReadingConf
     log.log_unreadable(0, [*unreadable, *task_run.skipped])
     if notice := depth_notice(index.paths, reading):
         log.message(notice)
-    if index.held_out:
-        log.message(
-            f"no split val: {index.held_out:,} {index.item_name} of train are held out for it"
-        )
+    for message in index.messages:
+        log.message(message)
 
 
 def _begin_folder(config: RunConfig, task_run: TaskRun) -> None:

@@ -38,7 +38,8 @@ class Compare(LimitOptions):
     json: bool = False  # print JSON
 
 
-def run_compare(options: Compare) -> None:
+def run_compare(options: Compare) -> int:
+    """Compare; returns the exit status, 1 if items cannot be read."""
     if len(options.runs) < 2:
         raise ValueError("compare needs two runs or more")
     if len({run.resolve() for run in options.runs}) < len(options.runs):
@@ -61,6 +62,6 @@ def run_compare(options: Compare) -> None:
         from patchpack.cli.report import report_comparison
     except ImportError as error:
         raise ImportError(f"{NEEDS_REPORT} ({error})") from error
-    report_comparison(
+    return report_comparison(
         options.runs, request, file_limits=options, out=options.out, as_json=options.json
     )

@@ -10,10 +10,9 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from patchpack.cli.options import LimitOptions, load_within, print_depth_notice
-from patchpack.cli.predict import report_unreadable
+from patchpack.cli.predict import named_files, report_unreadable
 from patchpack.data.images import BadImage
-from patchpack.data.records import CLIPS, IMAGES
-from patchpack.inference.image_files import image_files, in_groups
+from patchpack.inference.image_files import in_groups
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.inference.predictor import Predictor, readable
 from patchpack.inference.text_files import read_lines
@@ -85,8 +84,7 @@ def image_arrays(
     """Keys and vectors of the images that can be read; raises ValueError where none can."""
     keys: list[str] = []
     rows: list[np.ndarray] = []
-    media_type = CLIPS if predictor.spec.input.tubelets else IMAGES
-    paths = image_files(images, media_type)
+    paths = named_files(predictor, images)
     print_depth_notice(paths, predictor.spec.reading)
     for group in in_groups(paths, predictor.spec.reading):
         unreadable: list[BadImage] = []

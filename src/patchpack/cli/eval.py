@@ -16,6 +16,7 @@ from patchpack.cli.options import (
     task_options,
     with_task_options,
 )
+from patchpack.data.bad_images import list_bounded
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.budgets import evaluate_with, evaluator_of
 from patchpack.evaluation.request import (
@@ -91,7 +92,8 @@ SUITE_OPTIONS = (*SUITE_OF_OPTION, "label_map")
 TASK_OPTIONS_OF_SUITES = ("templates",)  # suites use no other option of a task
 
 
-def run_eval(parsed: Any) -> None:
+def run_eval(parsed: Any) -> int:
+    """Evaluate; returns the exit status, 1 if items cannot be read."""
     limits = {name: getattr(parsed, name) for name in LIMITS}
     chooses = any(limit is not None for limit in limits.values())
     predictor = load_within(parsed.run, parsed)
@@ -109,19 +111,18 @@ def run_eval(parsed: Any) -> None:
             from patchpack.cli.report import report_suites
         except ImportError as error:
             raise ImportError(f"{NEEDS_REPORT} ({error})") from error
-        report_suites(
+        return report_suites(
             parsed.run, predictor, request,
             limits=limits if chooses else {}, out=parsed.out or parsed.run, as_json=parsed.json,
         )  # fmt: skip
-        return
     for field in fields(Eval):
         if field.name in SUITE_OPTIONS and getattr(parsed, field.name) != field.default:
             raise ValueError(f"{option_name(field.name)} needs --suite")
-    _evaluate(parsed, predictor, task, options)
+    return _evaluate(parsed, predictor, task, options)
 
 
-def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -> None:
-    """Evaluate at each budget, print, and write JSON and pictures."""
+def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -> int:
+    """Evaluate at each budget, print, and write JSON and pictures; returns the exit status."""
     data = data_of(
         parsed.run, data=parsed.data, split=parsed.split, where=parsed.where,
         max_bad_fraction=parsed.max_bad_fraction, reading=predictor.spec.reading,
@@ -132,6 +133,7 @@ def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -
     evaluations = evaluate_with(evaluator, skipped, predictor, data, budgets)
     record = {"run": str(parsed.run), "split": parsed.split}
     record = json_values(record | task.report.record(evaluations, predictor))
+    record |= {"messages": data.messages} | data.index.scan.json()
     out = parsed.out or parsed.run
     path = out / f"eval-{parsed.split}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
@@ -139,15 +141,20 @@ def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -
     for stem, picture in task.report.pictures(evaluations, predictor, evaluator).items():
         files.append(out / f"{stem}-{parsed.split}.png")
         picture.save(files[-1])
+    unreadable = evaluations[-1].cost.unreadable
+    status = 1 if set(unreadable) - {f"{error.key}: {error.reason}" for error in skipped} else 0
     if parsed.json:
         print(json.dumps(record))
-        return
+        return status
     console = Console(markup=False, highlight=False)
+    for message in data.messages:
+        console.print(message, soft_wrap=True)
     for part in task.report.summary(evaluations, predictor):
         console.print(part, soft_wrap=isinstance(part, str))
-    for error in evaluations[-1].cost.unreadable:
+    for error in list_bounded(unreadable):
         console.print(f"skipped: {error}", soft_wrap=True)
     console.print(", ".join(map(str, files)), soft_wrap=True)
+    return status
 
 
 def _request(parsed: Any, predictor: Predictor, chooses: bool) -> Request:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tyro.conf import Positional
 
 from patchpack.batch import Tubelet
 from patchpack.cli.options import LimitOptions, print_depth_notice
+from patchpack.data.bad_images import list_bounded
 from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.packing.resolution import Native, Resolution
@@ -44,7 +44,8 @@ class Inspect(LimitOptions):
     json: bool = False  # print JSON
 
 
-def run_inspect(options: Inspect) -> None:
+def run_inspect(options: Inspect) -> int:
+    """Print the survey; returns the exit status, 1 if items cannot be read."""
     if options.patch_size < 1 or options.max_tokens < 1:
         raise ValueError("patch_size and max_tokens must be at least 1")
     if options.frames and options.picture:
@@ -78,9 +79,10 @@ def run_inspect(options: Inspect) -> None:
     if options.picture:
         _draw_first_pack(index, packing, reading, options.picture)
     if options.json:
-        print(json.dumps(result.json()))
+        print(json.dumps(result.json() | {"messages": index.messages} | index.scan.json()))
     else:
-        _print_survey(result, index.item_name, index.bad)
+        _print_survey(result, index)
+    return 1 if index.unread else 0
 
 
 def _draw_first_pack(
@@ -102,13 +104,15 @@ def _draw_first_pack(
     Image.fromarray(draw_pack(first.batch, packing.patch_size)).save(path)
 
 
-def _print_survey(survey: Survey, item_name: str, bad: Sequence[tuple[str, str]]) -> None:
+def _print_survey(survey: Survey, index: Index) -> None:
+    item_name = index.item_name
     console = Console(markup=False, highlight=False)
-    splits = ", ".join(f"{name} {count:,}" for name, count in survey.splits.items())
     classes = f" in {survey.classes} classes" if survey.classes else ""
-    console.print(f"{survey.images:,} {item_name}{classes} ({splits})")
-    for key, reason in bad:
-        console.print(f"unreadable: {key}: {reason}", soft_wrap=True)
+    console.print(f"{survey.images:,} {item_name}{classes}")
+    for message in index.messages:
+        console.print(message, soft_wrap=True)
+    for error in list_bounded(survey.unreadable):
+        console.print(f"unreadable: {error}", soft_wrap=True)
     rows = Table(box=None, padding=(0, 2), header_style="dim")
     for title in ("", *(f"{q:.0%}" for q in QUANTILES)):
         rows.add_column(title, justify="right")

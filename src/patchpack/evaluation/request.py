@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from patchpack.data.text_files import clean, read_text
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.inference.predictor import Predictor
 from patchpack.tasks.registry import TASKS, task_of
@@ -98,11 +99,11 @@ def read_label_map(path: Path | None) -> dict[str, str] | None:
     if path is None:
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
         raise ValueError(
             f"{path} must be a JSON object of strings: {{class of the data: class of the model}}"
         )
-    return content
+    return {clean(name): clean(other) for name, other in content.items()}

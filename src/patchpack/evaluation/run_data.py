@@ -43,4 +43,7 @@ def data_of(
     )
     if not where and data is None:
         where = config.where
-    return EvalData(index.where(where).split(split), max_bad_fraction, is_own=data is None)
+    index = index.where(where)
+    return EvalData(
+        index.split(split), max_bad_fraction, is_own=data is None, messages=index.messages
+    )

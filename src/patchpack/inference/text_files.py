@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
+from patchpack.data.text_files import clean, read_text
+
 
 def read_lines(path: Path) -> list[str]:
-    """The lines that hold a text, stripped; raises ValueError where none does."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    texts = [line.strip() for line in lines if line.strip()]
+    """The lines that hold a text, stripped; raises ValueError where none does, and for files that
+    are not text."""
+    texts = [text for line in read_text(path).splitlines() if (text := clean(line))]
     if not texts:
         raise ValueError(f"{path} holds no text")
     return texts

@@ -37,6 +37,7 @@ from patchpack.data.index import Index
 from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import BadDataset
 from patchpack.data.sources.folders import MASK_FOLDERS
+from patchpack.data.text_files import clean, read_text
 from patchpack.data.transforms.sample import warp
 
 COLUMN = "mask"
@@ -137,6 +138,9 @@ class Masks:
         """Update a hash with the paths; files are not read."""
         hash.update("\0".join(self.keys).encode("utf-8", "surrogatepass"))
 
+    def files(self) -> Sequence[str]:
+        return self.keys
+
 
 def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
     """Return the class of every pixel of an image of this size, IGNORE_INDEX for none.
@@ -200,7 +204,7 @@ def read_class_table(root: Path) -> ClassTable:
     path = root / CLASSES_FILE
     hint = f"name the classes of the mask values, from 0 on, with task.classes or in {CLASSES_FILE}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
     except OSError as error:
         raise BadDataset(f"{path} cannot be read: {hint}") from error
     except (ValueError, RecursionError) as error:
@@ -209,7 +213,7 @@ def read_class_table(root: Path) -> ClassTable:
     if isinstance(content, dict) and content and not any(map(str.isdecimal, content)):
         content, encoding = list(content), _encoding_in(content, path)
     values = content if isinstance(content, list) else _sort_by_index(content, path)
-    names = tuple(name for name in values if isinstance(name, str))
+    names = tuple(n for name in values if isinstance(name, str) and (n := clean(name)))
     if not names or len(names) < len(values):
         raise BadDataset(f"{path} must hold names: {hint}")
     if len(set(names)) < len(names):

@@ -82,6 +82,9 @@ class Points:
     def digest(self, hash):
         hash.update(self.yx.astype("<f8").tobytes())
 
+    def files(self) -> tuple[str, ...]:
+        return ()
+
 
 def draw(size: tuple[int, int], y: int, x: int) -> np.ndarray:
     """A bright disc on black, around (y, x)."""

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchpack.data import file_cache
 from patchpack.data import index as index_module
 from patchpack.data.index import Index, build_index
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import BadDataset
 from patchpack.data.sources import folders
 
@@ -45,9 +47,9 @@ def headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read_size = index_module.read_size
 
-    def counted(path: str) -> tuple[int, int]:
+    def counted(path: str, reading: ReadingConfig) -> tuple[int, int]:
         names.append(os.path.basename(path))
-        return read_size(path)
+        return read_size(path, reading)
 
     monkeypatch.setattr(index_module, "read_size", counted)
     return names
@@ -489,10 +491,10 @@ def test_unreadable_files_are_read_again(root: Path, monkeypatch: pytest.MonkeyP
         image(root / f"{name}.png")
     read_size = index_module.read_size
 
-    def fails(path: str) -> tuple[int, int]:
+    def fails(path: str, reading: ReadingConfig) -> tuple[int, int]:
         if path.endswith("2.png"):
             raise index_module.BadImage(path, "may not be read")
-        return read_size(path)
+        return read_size(path, reading)
 
     monkeypatch.setattr(index_module, "read_size", fails)
     assert build_index(root, max_bad_fraction=0.5).bad == (("2.png", "may not be read"),)
@@ -509,6 +511,27 @@ def test_two_manifests_of_one_folder_have_separate_caches(root: Path, headers: l
     assert headers == ["a.png", "b.png"]
 
 
+def test_a_file_replaced_by_one_of_the_same_length_and_time(root: Path) -> None:
+    """At once, perhaps in the same tick of the clock: an 8-bit PPM of 2 × 3 and of 3 × 2."""
+    path = image(root / "1.ppm", 2, 3)
+    assert build_index(root).heights.tolist() == [2]
+    stat = path.stat()
+    image(path, 3, 2)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    assert build_index(root).heights.tolist() == [3]
+
+
+@pytest.mark.parametrize("year", [-1, 2300, 1900])
+def test_any_modification_time(root: Path, headers: list[str], year: int) -> None:
+    path = image(root / "1.png")
+    seconds = year if year < 0 else (year - 1970) * 31_556_952
+    os.utime(path, (seconds, seconds))
+    for _ in range(2):
+        assert build_index(root).keys == ("1.png",)
+    assert headers == ["1.png"]
+
+
 def not_a_zip(path: Path) -> None:
     path.write_bytes(b"junk")
 
@@ -518,12 +541,12 @@ def cut_short(path: Path) -> None:
 
 
 def other_arrays(path: Path) -> None:
-    np.savez(path, version=index_module.CACHE_VERSION)
+    np.savez(path, version=file_cache.CACHE_VERSION)
 
 
 def other_version(path: Path) -> None:
     with np.load(path) as cache:
-        np.savez(path, **{**cache, "version": index_module.CACHE_VERSION + 1})
+        np.savez(path, **{**cache, "version": file_cache.CACHE_VERSION + 1})
 
 
 def fewer_keys(path: Path) -> None:
@@ -531,7 +554,52 @@ def fewer_keys(path: Path) -> None:
         np.savez(path, **{**cache, "keys": np.frombuffer(b"1.png", np.uint8)})
 
 
-@pytest.mark.parametrize("damage", [not_a_zip, cut_short, other_arrays, other_version, fewer_keys])
+def impossible_sizes(path: Path) -> None:
+    with np.load(path) as cache:
+        numbers = cache["numbers"].copy()
+        numbers[:, 3:] = [[0, 5], [-7, 5]]
+        np.savez(path, **{**cache, "numbers": numbers})
+
+
+def other_width(path: Path) -> None:
+    with np.load(path) as cache:
+        numbers = cache["numbers"]
+        np.savez(path, **{**cache, "numbers": np.c_[numbers, numbers]})
+
+
+def pickled(path: Path) -> None:
+    with np.load(path) as cache:
+        np.savez(path, **{**cache, "numbers": np.array([[print]], object)}, allow_pickle=True)
+
+
+def compressed(path: Path) -> None:
+    """A file of 100 KB that would fill 100 MB."""
+    with np.load(path) as cache:
+        np.savez_compressed(path, **{**cache, "keys": np.zeros(100_000_000, np.uint8)})
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        not_a_zip, cut_short, other_arrays, other_version, fewer_keys, impossible_sizes,
+        other_width, pickled, compressed, pipe, endless,
+    ],
+)  # fmt: skip
 def test_a_damaged_cache_is_rebuilt(
     root: Path, headers: list[str], cache_home: Path, damage
 ) -> None:
@@ -547,6 +615,27 @@ def test_a_damaged_cache_is_rebuilt(
     assert headers == ["1.png", "2.png"]
 
 
+def test_every_flipped_byte_of_a_cache(root: Path, cache_home: Path) -> None:
+    for name in ("1", "2"):
+        image(root / f"{name}.png", 5, 7)
+    build_index(root)
+    (cache,) = cache_home.iterdir()
+    whole = cache.read_bytes()
+    for at in range(0, len(whole), 3):
+        cache.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        index = build_index(root)
+        assert index.keys == ("1.png", "2.png"), at
+        assert index.heights.tolist() == [5, 5] and index.widths.tolist() == [7, 7], at
+
+
+def test_a_folder_in_the_way_of_the_cache(root: Path, cache_home: Path) -> None:
+    image(root / "1.png")
+    build_index(root)
+    (cache,) = cache_home.iterdir()
+    folder(cache)
+    assert build_index(root).keys == ("1.png",)
+
+
 def test_an_unwritable_cache_is_skipped(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,7 +647,7 @@ def test_an_unwritable_cache_is_skipped(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(index_module.os, "replace", full)
+    monkeypatch.setattr(file_cache.os, "replace", full)
     assert len(build_index(root, cache_dir=tmp_path / "full")) == 1
     assert list((tmp_path / "full").iterdir()) == []
 

@@ -102,7 +102,7 @@ def test_an_image_that_cannot_be_read_is_named_in_the_report(capsys, run, root, 
     for _ in range(2):  # the second time from what was kept
         for report in tmp_path.glob("report-test*"):
             shutil.rmtree(report) if report.is_dir() else report.unlink()
-        assert patchpack(capsys, *words)[0] == 0
+        assert patchpack(capsys, *words)[0] == 1
         lead = (tmp_path / "report-test.md").read_text().splitlines()[2]
         assert damaged.name in lead and "cannot be read (1)" in lead
 

@@ -99,6 +99,9 @@ class DepthMaps:
     def digest(self, hash: Hash) -> None:
         hash.update("\0".join(self.keys).encode("utf-8", "surrogatepass"))
 
+    def files(self) -> Sequence[str]:
+        return self.keys
+
 
 def has_depth(index: Index) -> bool:
     """Whether a manifest names depth maps."""

@@ -39,6 +39,9 @@ def load(folder: str | Path, *, device: str | torch.device | None = None) -> Any
     """
     folder = Path(folder)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not folder.is_dir():
+        reason = "is not a folder" if folder.exists() else "does not exist"
+        raise CheckpointError(f"{folder} {reason}: name the folder of a run")
     if not list_checkpoints(folder / "checkpoints", "best"):
         raise CheckpointError(
             f"{folder} holds no trained weights: it is not a run, or the run stopped before its "

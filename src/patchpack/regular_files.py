@@ -45,7 +45,7 @@ def read_json_object(path: Path, max_bytes: int = MAX_JSON) -> dict[str, Any]:
     """
     try:
         data = json.loads(
-            read_text(path, max_bytes), object_pairs_hook=_unique, parse_constant=_no_constant
+            read_text(path, max_bytes), object_pairs_hook=unique_keys, parse_constant=_no_constant
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from error
@@ -63,7 +63,8 @@ def _require_regular(status: os.stat_result) -> None:
         raise ValueError("it is a pipe or a device, not a file")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; raise ValueError for a key that it holds twice."""
     data = dict(pairs)
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]

@@ -20,9 +20,11 @@ from torch import nn
 from patchpack.checkpoint import STATE, CheckpointError, list_checkpoints, load_newest
 from patchpack.config import RunConfig
 from patchpack.data.bad_images import BadImages
+from patchpack.data.depth_notice import depth_notice
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.pipeline import evaluation_batches, training_batches
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import World, all_gather_objects, init_distributed
 from patchpack.inference.measure import view_of
@@ -84,7 +86,10 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         max_bad_fraction=data.max_bad_fraction,
         require_labels=task.needs_labels,
         media_type=CLIPS if config.input.tubelets else IMAGES,
+        reading=data.reading,
     ).where(data.where)
+    if task.needs_labels:
+        index.require_read_classes()
     with init_distributed() as world:
         context = task_context(config, world, resumed=resumed)
         task_run = prepare(index, context)
@@ -113,7 +118,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         )
         try:
             if not resumed:
-                _log_data(log, index, task_run)
+                _log_data(log, index, task_run, data.reading)
             for message in task_run.messages:
                 log.message(message)
             _fit(trainer, config, task_run, spec, bad_before, log)
@@ -137,14 +142,14 @@ def task_context(config: RunConfig, world: World, *, resumed: bool = False) -> T
     )
 
 
-def _log_data(log: RunLog, index: Index, task_run: TaskRun) -> None:
-    """Log what is not used of the data, and how it is split."""
+def _log_data(log: RunLog, index: Index, task_run: TaskRun, reading: ReadingConfig) -> None:
+    """Log what is not used of the data, how it is split, and whether it seems too dark."""
     unreadable = [BadImage(key, reason) for key, reason in index.bad]
     log.log_unreadable(0, [*unreadable, *task_run.skipped])
-    if index.held_out:
-        log.message(
-            f"no split val: {index.held_out:,} {index.item_name} of train are held out for it"
-        )
+    if notice := depth_notice(index.paths, reading):
+        log.message(notice)
+    for message in index.messages:
+        log.message(message)
 
 
 def _begin_folder(config: RunConfig, task_run: TaskRun) -> None:

@@ -30,6 +30,7 @@ from patchpack.cli.inspect import Inspect, run_inspect
 from patchpack.cli.predict import PredictOptions, run_predict
 from patchpack.cli.search import Search, run_search
 from patchpack.cli.train import run_train
+from patchpack.data.read_errors import ReadError
 from patchpack.data.records import BadDataset
 from patchpack.old_names import renamed_options
 from patchpack.printable import message_of, printable
@@ -98,7 +99,7 @@ def _run(words: list[str]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
         sys.exit(1)
-    except (ValueError, TrainingError, BadDataset, OSError, ImportError) as error:
+    except (ValueError, TrainingError, BadDataset, ReadError, OSError, ImportError) as error:
         _fail(message_of(error))
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from patchpack.cli.options import LimitOptions
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
 from patchpack.inference.output_files import check_folder
@@ -14,7 +15,7 @@ COMPARED = ("calibration", "robustness", "fairness")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
+class Compare(LimitOptions):
     """Compare runs on the same images: accuracy over cost, and evaluation suites; the first run is
     the baseline."""
 
@@ -37,7 +38,8 @@ class Compare:
     json: bool = False  # print JSON
 
 
-def run_compare(options: Compare) -> None:
+def run_compare(options: Compare) -> int:
+    """Compare; returns the exit status, 1 if items cannot be read."""
     if len(options.runs) < 2:
         raise ValueError("compare needs two runs or more")
     if len({run.resolve() for run in options.runs}) < len(options.runs):
@@ -60,4 +62,6 @@ def run_compare(options: Compare) -> None:
         from patchpack.cli.report import report_comparison
     except ImportError as error:
         raise ImportError(f"{NEEDS_REPORT} ({error})") from error
-    report_comparison(options.runs, request, out=options.out, as_json=options.json)
+    return report_comparison(
+        options.runs, request, file_limits=options, out=options.out, as_json=options.json
+    )

@@ -9,20 +9,19 @@ from typing import Annotated, Any
 import numpy as np
 from tyro.conf import Positional, arg
 
-from patchpack.cli.predict import report_unreadable
+from patchpack.cli.options import LimitOptions, load_within, print_depth_notice
+from patchpack.cli.predict import named_files, report_unreadable
 from patchpack.data.images import BadImage
-from patchpack.data.records import CLIPS, IMAGES
-from patchpack.inference.image_files import image_files, in_groups
+from patchpack.inference.image_files import in_groups
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.inference.predictor import Predictor, readable
 from patchpack.inference.text_files import read_lines
-from patchpack.loading import load
 from patchpack.printable import printable
 from patchpack.writing import write_new
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed:
+class Embed(LimitOptions):
     """Write the feature vector of each image as arrays `keys` and `vectors` of an .npz file; with
     an image-text model also that of each line of a text file, as `texts` and `text_vectors`."""
 
@@ -47,7 +46,7 @@ def run_embed(options: Embed) -> int:
         output = output.with_name(f"{output.name}.npz")
     check_new([output])
     make_folder(output.parent)
-    predictor = load(options.run)
+    predictor = load_within(options.run, options)
     arrays: dict[str, np.ndarray] = {}
     bad: list[BadImage] = []
     if options.texts:
@@ -84,8 +83,9 @@ def image_arrays(
     """Keys and vectors of the images that can be read; raises ValueError where none can."""
     keys: list[str] = []
     rows: list[np.ndarray] = []
-    media_type = CLIPS if predictor.spec.input.tubelets else IMAGES
-    for group in in_groups(image_files(images, media_type)):
+    paths = named_files(predictor, images)
+    print_depth_notice(paths, predictor.spec.reading)
+    for group in in_groups(paths, predictor.spec.reading):
         unreadable: list[BadImage] = []
         rows.append(predictor.embed(group, max_tokens=max_tokens, unreadable=unreadable))
         keys += map(str, readable(group, unreadable))

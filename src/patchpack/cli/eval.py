@@ -8,7 +8,16 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from patchpack.cli.options import kept, option_name, task_options, with_task_options
+from patchpack.cli.options import (
+    LimitOptions,
+    kept,
+    load_within,
+    option_name,
+    print_depth_notice,
+    task_options,
+    with_task_options,
+)
+from patchpack.data.bad_images import check_fraction, list_bounded
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.budgets import evaluate_with, evaluator_of
 from patchpack.evaluation.request import (
@@ -27,16 +36,15 @@ from patchpack.inference.operating_point import check_tokens
 from patchpack.inference.output_files import check_new, make_folder, to_png
 from patchpack.inference.predictor import Predictor
 from patchpack.inference.text_files import read_lines
-from patchpack.loading import load
 from patchpack.metrics.undefined import json_values
 from patchpack.tasks.registry import task_of
-from patchpack.tasks.task import Evaluation, TaskSpec
+from patchpack.tasks.task import TaskSpec
 from patchpack.terminal import Terminal
 from patchpack.writing import replace_file, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval:
+class Eval(LimitOptions):
     """Report a run's metrics at token budgets: accuracy (classification), recall and zero-shot
     accuracy (contrastive), mean IoU (segmentation) or average precision (detection), with pictures
     of predictions next to the ground truth; with --suite, a report on cost, calibration,
@@ -91,15 +99,16 @@ SUITE_OPTIONS = (*SUITE_OF_OPTION, "label_map")
 TASK_OPTIONS_OF_SUITES = ("templates",)  # suites use no other option of a task
 
 
-def run_eval(parsed: Any) -> None:
+def run_eval(parsed: Any) -> int:
+    """Evaluate; returns the exit status, 1 if items cannot be read."""
     limits = {name: getattr(parsed, name) for name in LIMITS}
     chooses = any(limit is not None for limit in limits.values())
     check_limits(**limits)
     for tokens in parsed.budgets:
         check_tokens("budgets", tokens)
-    if parsed.max_bad_fraction is not None and not 0 <= parsed.max_bad_fraction <= 1:
-        raise ValueError(f"--max-bad-fraction must lie in [0, 1], not {parsed.max_bad_fraction}")
-    predictor = load(parsed.run)
+    if parsed.max_bad_fraction is not None:
+        check_fraction(parsed.max_bad_fraction)
+    predictor = load_within(parsed.run, parsed)
     if parsed.out is not None:  # before the work, which would be lost
         make_folder(parsed.out)
     task = task_of(predictor.spec.task)
@@ -115,19 +124,18 @@ def run_eval(parsed: Any) -> None:
             from patchpack.cli.report import report_suites
         except ImportError as error:
             raise ImportError(f"{NEEDS_REPORT} ({error})") from error
-        report_suites(
+        return report_suites(
             parsed.run, predictor, request,
             limits=limits if chooses else {}, out=parsed.out, as_json=parsed.json,
         )  # fmt: skip
-        return
     for field in fields(Eval):
         if field.name in SUITE_OPTIONS and getattr(parsed, field.name) != field.default:
             raise ValueError(f"{option_name(field.name)} needs --suite")
-    _evaluate(parsed, predictor, task, options)
+    return _evaluate(parsed, predictor, task, options)
 
 
-def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -> None:
-    """Evaluate at each budget, print, and write JSON and pictures.
+def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -> int:
+    """Evaluate at each budget, print, and write JSON and pictures; returns the exit status.
 
     Results in the run folder replace those of the last evaluation of the split; files in another
     folder are never replaced.
@@ -138,15 +146,21 @@ def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -
         check_new([path, *(out / f"{stem}-{split}.png" for stem in PICTURES)])
     data = data_of(
         parsed.run, data=parsed.data, split=parsed.split, where=parsed.where,
-        max_bad_fraction=parsed.max_bad_fraction,
+        max_bad_fraction=parsed.max_bad_fraction, reading=predictor.spec.reading,
     )  # fmt: skip
+    print_depth_notice(data.index.paths, predictor.spec.reading)
     budgets = parsed.budgets or (predictor.spec.eval_tokens,)
     evaluator, skipped = evaluator_of(predictor, data, options)
     evaluations = evaluate_with(evaluator, skipped, predictor, data, budgets)
     record = {"run": str(parsed.run), "split": parsed.split}
     record = json_values(record | task.report.record(evaluations, predictor))
+    record |= {"messages": data.messages} | data.index.scan.json()
+    unreadable = evaluations[-1].cost.unreadable
     try:
-        _print(record, evaluations, predictor, task, as_json=parsed.json)
+        if parsed.json:
+            print(json.dumps(record), flush=True)
+        else:
+            _print([*data.messages, *task.report.summary(evaluations, predictor)], unreadable)
     finally:  # the results are kept, also where nobody reads what is printed
         pictures = task.report.pictures(evaluations, predictor, evaluator)
         files = {path: (json.dumps(record, indent=1) + "\n").encode()}
@@ -158,6 +172,7 @@ def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -
             written = kept(lambda: _write(files, replace_file))
     if written and not parsed.json:
         Terminal().print(", ".join(map(str, files)), soft_wrap=True)
+    return 1 if set(unreadable) - {f"{error.key}: {error.reason}" for error in skipped} else 0
 
 
 def _write(files: Mapping[Path, bytes], write: Callable[[Path, bytes], None]) -> None:
@@ -165,21 +180,11 @@ def _write(files: Mapping[Path, bytes], write: Callable[[Path, bytes], None]) ->
         write(path, content)
 
 
-def _print(
-    record: dict[str, Any],
-    evaluations: Sequence[Evaluation],
-    predictor: Predictor,
-    task: TaskSpec,
-    *,
-    as_json: bool,
-) -> None:
-    if as_json:
-        print(json.dumps(record), flush=True)
-        return
+def _print(parts: Sequence[Any], unreadable: Sequence[str]) -> None:
     console = Terminal()
-    for part in task.report.summary(evaluations, predictor):
+    for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
-    for error in evaluations[-1].cost.unreadable:
+    for error in list_bounded(unreadable):
         console.print(f"skipped: {error}", soft_wrap=True)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,12 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from patchpack.batch import Tubelet
+from patchpack.cli.options import LimitOptions, print_depth_notice
+from patchpack.data.bad_images import list_bounded
 from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
@@ -23,7 +25,7 @@ from patchpack.terminal import Terminal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
+class Inspect(LimitOptions):
     """Report sizes, aspect ratios, tokens, the fill of packs and the compute that packing saves,
     from file headers alone."""
 
@@ -36,10 +38,14 @@ class Inspect:
     resolution: Resolution = dataclasses.field(default_factory=Native)
     picture: Path | None = None  # PNG file for a picture of the first pack; needs patchpack[report]
     max_bad_fraction: float = 0.01  # share of unreadable images above which it stops, 0 to 1
+    # Values that become black and white, in images of one channel with more than 8 bits, such as
+    # 0 4095 for 12-bit cameras; without it, 0 65535.
+    intensity_range: tuple[float, float] | None = None
     json: bool = False  # print JSON
 
 
-def run_inspect(options: Inspect) -> None:
+def run_inspect(options: Inspect) -> int:
+    """Print the survey; returns the exit status, 1 if items cannot be read."""
     if options.patch_size < 1 or options.max_tokens < 1:
         raise ValueError("patch_size and max_tokens must be at least 1")
     if options.frames and options.picture:
@@ -47,9 +53,14 @@ def run_inspect(options: Inspect) -> None:
     if options.picture:
         check_picture(options.picture)
     media_type = CLIPS if options.frames else IMAGES
+    reading = options.over(ReadingConfig(intensity_range=options.intensity_range))
     index = build_index(
-        options.source, max_bad_fraction=options.max_bad_fraction, media_type=media_type
+        options.source,
+        max_bad_fraction=options.max_bad_fraction,
+        media_type=media_type,
+        reading=reading,
     )
+    print_depth_notice(index.paths, reading)
     config = model_config("navit_s16", patch_size=options.patch_size)
     clip_sampling = None
     if options.frames:
@@ -66,14 +77,17 @@ def run_inspect(options: Inspect) -> None:
         clip_sampling=clip_sampling,
     )
     if options.picture:
-        _draw_first_pack(index, packing, options.picture)
+        _draw_first_pack(index, packing, reading, options.picture)
     if options.json:
-        print(json.dumps(result.json()))
+        print(json.dumps(result.json() | {"messages": index.messages} | index.scan.json()))
     else:
-        _print_survey(result, index.item_name, index.bad)
+        _print_survey(result, index)
+    return 1 if index.unread else 0
 
 
-def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
+def _draw_first_pack(
+    index: Index, packing: PackingConfig, reading: ReadingConfig, path: Path
+) -> None:
     from PIL import Image
 
     from patchpack.data.loader import LoaderConfig, load_epoch
@@ -85,18 +99,20 @@ def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
         packing, max_tokens=min(packing.max_tokens, 4096), trim_to_fill=False
     )
     plan = plan_all(index, packing)
-    preprocessing = Preprocessing(patch_size=packing.patch_size)
+    preprocessing = Preprocessing(patch_size=packing.patch_size, reading=reading)
     first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)))
     write_picture(path, Image.fromarray(draw_pack(first.batch, packing.patch_size)))
 
 
-def _print_survey(survey: Survey, item_name: str, bad: Sequence[tuple[str, str]]) -> None:
+def _print_survey(survey: Survey, index: Index) -> None:
+    item_name = index.item_name
     console = Terminal()
-    splits = ", ".join(f"{name} {count:,}" for name, count in survey.splits.items())
     classes = f" in {survey.classes} classes" if survey.classes else ""
-    console.print(f"{survey.images:,} {item_name}{classes} ({splits})")
-    for key, reason in bad:
-        console.print(f"unreadable: {key}: {reason}", soft_wrap=True)
+    console.print(f"{survey.images:,} {item_name}{classes}")
+    for message in index.messages:
+        console.print(message, soft_wrap=True)
+    for error in list_bounded(survey.unreadable):
+        console.print(f"unreadable: {error}", soft_wrap=True)
     rows = Table(box=None, padding=(0, 2), header_style="dim")
     for title in ("", *(f"{q:.0%}" for q in QUANTILES)):
         rows.add_column(title, justify="right")

@@ -9,19 +9,25 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from patchpack.cli.options import task_options, with_task_options
+from patchpack.cli.options import (
+    LimitOptions,
+    load_within,
+    print_depth_notice,
+    task_options,
+    with_task_options,
+)
 from patchpack.data.images import BadImage
 from patchpack.data.records import CLIPS, IMAGES
+from patchpack.data.sources.scan_notes import ScanNotes
 from patchpack.inference.image_files import image_files, in_groups
-from patchpack.inference.predictor import readable
-from patchpack.loading import load
+from patchpack.inference.predictor import Predictor, readable
 from patchpack.printable import printable
 from patchpack.tasks.registry import TASKS, task_of
 from patchpack.tasks.task import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(LimitOptions):
     """Predict labels with probabilities (classification, contrastive), the class of every pixel
     (segmentation) or boxes (detection) for image or video files."""
 
@@ -41,18 +47,18 @@ PredictOptions = with_task_options(Predict, lambda task: task.predict_options)
 
 
 def run_predict(parsed: Any) -> int:
-    predictor = load(parsed.run)
+    predictor = load_within(parsed.run, parsed)
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.predict_options)
-    paths = image_files(parsed.images, CLIPS if predictor.spec.input.tubelets else IMAGES)
+    paths = named_files(predictor, parsed.images)
     writer = None
     if parsed.output is not None:
         if task.writer is None:
             raise ValueError(f"--output is for {_tasks_with_writer()}; {parsed.run} prints labels")
-        paths = list(dict.fromkeys(paths))
         writer = task.writer(parsed.output, predictor, paths, options)
+    print_depth_notice(paths, predictor.spec.reading)
     bad: list[BadImage] = []
-    for group in in_groups(paths):
+    for group in in_groups(paths, predictor.spec.reading):
         unreadable: list[BadImage] = []
         predictions = task.predict(predictor, group, options, parsed.max_tokens, unreadable)
         for path, prediction in zip(readable(group, unreadable), predictions, strict=True):
@@ -62,6 +68,16 @@ def run_predict(parsed: Any) -> int:
     if writer and (file := writer.close()) and not parsed.json:
         print(printable(file))
     return report_unreadable(bad)
+
+
+def named_files(predictor: Predictor, images: Sequence[Path]) -> list[Path]:
+    """The files that a user names; prints what is passed over in folders to stderr."""
+    notes = ScanNotes()
+    media_type = CLIPS if predictor.spec.input.tubelets else IMAGES
+    files = image_files(images, media_type, notes)
+    for message in notes.messages():
+        print(f"patchpack: {printable(message)}", file=sys.stderr)
+    return files
 
 
 def _print(

@@ -3,13 +3,25 @@
 The same limit applies to headers at indexing, and to pixels in training and evaluation.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from patchpack.data.images import BadImage
 from patchpack.data.records import BadDataset
 
 NAMED = 10  # maximum images listed in an error
+
+
+def list_bounded(lines: Sequence[str], limit: int = 2 * NAMED) -> list[str]:
+    """Return at most `limit` lines, and one with the number of those left out."""
+    more = len(lines) - limit
+    return [*lines[:limit], f"and {more:,} more"] if more > 0 else list(lines)
+
+
+def check_fraction(max_fraction: float) -> None:
+    """Raise ValueError for a maximum share of unreadable items that is no share."""
+    if not 0 <= max_fraction <= 1:
+        raise ValueError(f"max_bad_fraction must lie in [0, 1], not {max_fraction}")
 
 
 class BadImages:
@@ -30,6 +42,7 @@ class BadImages:
         reasons: Mapping[str, str] | None = None,
         item_name: str = "images",
     ) -> None:
+        check_fraction(max_fraction)
         self.source, self.labels, self.max_fraction = source, labels, max_fraction
         self.item_name = item_name
         self.reasons = dict(reasons or {})
@@ -45,6 +58,8 @@ class BadImages:
     def check(self) -> None:
         """Raise BadDataset if too many images, or all images of a class, are unreadable."""
         bad, total = len(self.reasons), len(self.labels)
+        if not total:
+            raise BadDataset(f"{self.source} holds no {self.item_name}")
         if bad > self.max_fraction * total or bad == total:
             raise BadDataset(
                 f"{self.source}: {bad} of {total} {self.item_name} cannot be used "

@@ -1,38 +1,45 @@
 """The index of a dataset: key, size, label and annotations of every image or clip.
 
-Sizes are read from file headers and cached outside the dataset, by path, modification time and
-length; new and changed files are read again. Unreadable files are listed up to a limit, and never
-cached: a failed disk or a missing permission leaves no trace in the file.
+Sizes are read from file headers and cached outside the dataset (`data.file_cache`); new and changed
+files are read again. Unreadable files are listed up to a limit, and never cached: a failed disk or
+a missing permission leaves no trace in the file.
 
 Axes: image (or clip), row (of an index).
 """
 
 import difflib
-import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from stat import S_ISDIR
 from typing import TypeVar
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Int
 
 from patchpack.data.annotations.annotation import Annotation
-from patchpack.data.bad_images import BadImages
+from patchpack.data.bad_images import NAMED, BadImages, check_fraction
+from patchpack.data.file_cache import (
+    Signature,
+    cache_path,
+    file_signature,
+    load_cache,
+    save_cache,
+    wait_for_tick,
+)
 from patchpack.data.images import BadImage, read_size
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
+from patchpack.data.sources.scan_notes import ScanNotes, advice
 from patchpack.data.sources.source import list_files
-from patchpack.data.sources.splits import split_by_hash
-from patchpack.data.video.decode import frames_in, read_header
+from patchpack.data.sources.splits import GROUP, split_by_hash
+from patchpack.data.text_files import clean
+from patchpack.data.video.decode import read_header
 from patchpack.data.video.frame_sampling import Clips
+from patchpack.printable import printable
 
-CACHE_VERSION = 4
 HeaderInfo = tuple[int, ...]  # height, width; for clips also frames, rate (numerator, denominator)
-Signature = tuple[int, int]  # modification time in ns, length in bytes
 AnnotationT = TypeVar("AnnotationT", bound=Annotation)
 
 
@@ -51,14 +58,66 @@ class Index:
     parsed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # see Record.parsed
     annotations: Mapping[str, Annotation] = field(default_factory=dict)  # by Annotation.name
     clips: Clips | None = None  # lengths and frame rates; None for images
-    bad: tuple[tuple[str, str], ...] = ()  # (key, reason) of unreadable files
+    unread: tuple[Record, ...] = ()  # items that cannot be read, each with its error
     held_out: int = 0  # images moved from `train` to `val`, because the dataset has no `val`
+    split_rule: str = ""  # how the splits were chosen: "by the folders"
+    notes: tuple[str, ...] = ()  # messages on groups, labels and classes
+    scan: ScanNotes = field(default_factory=ScanNotes)  # what a scan of a folder passed over
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def bad(self) -> tuple[tuple[str, str], ...]:
+        """(key, reason) of the items that cannot be read."""
+        return tuple((record.key, record.error) for record in self.unread)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """How the data were read, in lines: splits, groups, labels, files passed over."""
+        lines = (f"split: {self._split_counts()}", *self.notes, *self.scan.messages())
+        return tuple(map(printable, lines))
+
+    def require_read_classes(self) -> None:
+        """Raise BadDataset for class folders whose images are all of kinds that are not read."""
+        if unread := self.scan.unread_classes:
+            names = [f"{name} ({count:,} files)" for name, count in unread.items()]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            suffixes = {suffix for name in unread for suffix in self.scan.empty_classes[name]}
+            raise BadDataset(
+                f"{self.root}: no image can be read in the class folders "
+                f"{', '.join(names[:NAMED])}{more}; {advice(suffixes)}, or remove these folders"
+            )
+
+    def _split_counts(self) -> str:
+        counts, rule = Counter(self.splits), self.split_rule
+        if set(counts) == {"all"}:
+            counts, rule = Counter(self._parts()), "by hash of the file names"
+        parts = [f"{counts[part]:,} {part}" for part in PARTS if counts[part]]
+        others = [
+            f"{name} ({count:,})" for name, count in sorted(counts.items()) if name not in PARTS
+        ]
+        if others and not parts:
+            return f"{', '.join(others)} {rule}"
+        unused = f"; not train, val or test: {', '.join(others)}" if others else ""
+        return f"{', '.join(parts)} {rule}{unused}"
+
+    def _parts(self) -> list[str]:
+        """The part of each image by hash, where the dataset has no splits."""
+        of_row = {
+            row: part
+            for part, rows in split_by_hash(self.keys, self.columns.get(GROUP)).items()
+            for row in rows
+        }
+        return [of_row[row] for row in range(len(self))]
+
     def path(self, row: int) -> Path:
         return self.root / self.keys[row]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file or folder of every item."""
+        return [self.path(row) for row in range(len(self))]
 
     def split(self, name: str) -> "Index":
         """Return the images of one split, or of `all`; raise BadDataset if there are none."""
@@ -66,7 +125,7 @@ class Index:
             return self
         name = split_name(name)
         if set(self.splits) == {"all"} and name in PARTS:
-            return self.select(split_by_hash(self.keys)[name])
+            return self.select([row for row, part in enumerate(self._parts()) if part == name])
         rows = [row for row, split in enumerate(self.splits) if split == name]
         if not rows:
             counts = Counter(self.splits)
@@ -77,7 +136,8 @@ class Index:
                 f"{self.root} has no split {name!r}; it has {names}{hint}; set data.train_split, "
                 "data.val_split or eval's --split"
             )
-        return self.select(rows)
+        unread = tuple(record for record in self.unread if record.split == name)
+        return replace(self.select(rows), unread=unread)
 
     @property
     def item_name(self) -> str:
@@ -126,19 +186,22 @@ class Index:
 
         Raise BadDataset for an unknown column, and if no image matches.
         """
-        rows = list(range(len(self)))
+        rows, unread = list(range(len(self))), self.unread
         for condition in conditions:
-            name, _, value = condition.partition("=")
+            name, equals, value = (clean(part) for part in condition.partition("="))
+            if not equals:
+                raise BadDataset(f"{condition!r} is no filter: write column=value")
             if name not in self.columns:
                 names = ", ".join(self.columns) or "none"
                 raise BadDataset(f"{self.root} has no column {name!r}; it has {names}")
             rows = [row for row in rows if self.columns[name][row] == value]
+            unread = tuple(record for record in unread if record.columns.get(name, "") == value)
             if not rows:
                 values = ", ".join(sorted(set(self.columns[name]))[:10])
                 raise BadDataset(
                     f"no image of {self.root} is left by {condition!r}; {name} is one of {values}"
                 )
-        return self.select(rows) if conditions else self
+        return replace(self.select(rows), unread=unread) if conditions else self
 
 
 def build_index(
@@ -149,6 +212,7 @@ def build_index(
     max_bad_fraction: float = 0.01,
     require_labels: bool = True,
     media_type: MediaType = IMAGES,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> Index:
     """Index a folder, a manifest or a COCO file (layouts: `data.sources.source`).
 
@@ -158,14 +222,17 @@ def build_index(
     require_labels    classes are those of the training split, which must have all classes of the
                       others; otherwise those of all splits
     media_type        IMAGES, or CLIPS: videos and folders of frames
+    reading           limits of one file
 
     Raise BadDataset if there is nothing to index, if too many files are unreadable, or if a class
     of val or test is not in train.
     """
     source = Path(source)
-    root, records = list_files(source, seed, media_type)
-    cache = _cache_path(source.resolve(), cache_dir, media_type)
-    headers, reasons = _read_headers(root, records, cache, media_type)
+    check_fraction(max_bad_fraction)
+    listing = list_files(source, seed, media_type)
+    root, records = listing.root, listing.records
+    cache = cache_path(source.resolve(), media_type.name, cache_dir)
+    headers, reasons = _read_headers(root, records, cache, media_type, reading)
     good = [record for record in records if record.key in headers]
     table = np.array([headers[record.key] for record in good], np.int64)
     labels = {record.key: record.label if require_labels else None for record in records}
@@ -189,52 +256,84 @@ def build_index(
         columns={name: tuple(record.columns.get(name, "") for record in good) for name in columns},
         parsed={name: tuple(record.parsed.get(name) for record in good) for name in parsed},
         clips=Clips(table[:, 2], table[:, 3] / table[:, 4]) if media_type == CLIPS else None,
-        bad=tuple(reasons.items()),
+        unread=tuple(
+            replace(record, error=reasons[record.key], parsed={})
+            for record in records
+            if record.key in reasons
+        ),
         held_out=sum(record.held_out for record in good),
+        split_rule=listing.split_rule,
+        notes=(*listing.notes, *(_label_notes(good, media_type) if require_labels else ())),
+        scan=listing.scan,
     )
 
 
 def _read_headers(
-    root: Path, records: list[Record], cache: Path, media_type: MediaType
+    root: Path, records: list[Record], cache: Path, media_type: MediaType, reading: ReadingConfig
 ) -> tuple[dict[str, HeaderInfo], dict[str, str]]:
     """Return the header of each file, cached or read, and the reasons for unreadable files."""
-    cached = _load_cache(cache)
-    read = read_size if media_type == IMAGES else _read_clip_header
+    read, width = (read_size, 2) if media_type == IMAGES else (_read_clip_header, 5)
+    cached = load_cache(cache, width)
     headers: dict[str, tuple[Signature, HeaderInfo]] = {}
-    reasons: dict[str, str] = {}
-    for record in records:
-        if record.error:
-            reasons[record.key] = record.error
-            continue
-        path = os.path.join(root, record.key)
-        signature, entry = file_signature(path), cached.get(record.key)
+    reasons = {record.key: record.error for record in records if record.error}
+    usable = [record.key for record in records if not record.error]
+    paths = {key: os.path.join(root, key) for key in usable}
+    signatures = {key: file_signature(path) for key, path in paths.items()}
+    wait_for_tick(signatures.values())
+    for key, path in paths.items():
+        entry = cached.get(key)
+        valid = entry is not None and entry[0] == signatures[key] and min(entry[1]) > 0
         try:
-            header = entry[1] if entry and entry[0] == signature else read(path)
+            header = entry[1] if entry and valid else read(path, reading)
+            _check_limits(header, signatures[key], media_type, reading)
+            headers[key] = signatures[key], header
         except BadImage as error:
-            reasons[record.key] = error.reason
-        else:
-            headers[record.key] = signature, header
+            reasons[key] = error.reason
     if headers != cached:
-        _save_cache(cache, headers)
+        save_cache(cache, headers)
     return {key: header for key, (_, header) in headers.items()}, reasons
 
 
-def _read_clip_header(path: str) -> HeaderInfo:
-    *sizes, rate = read_header(path)
+def _read_clip_header(path: str, reading: ReadingConfig) -> HeaderInfo:
+    *sizes, rate = read_header(path, reading)
     return *sizes, *rate.as_integer_ratio()
 
 
-def file_signature(path: str | os.PathLike[str]) -> Signature:
-    """Return values that change with the file, or with the first frame of a folder; zeros if there
-    is no file."""
-    try:
-        stat = os.stat(path)
-        if not S_ISDIR(stat.st_mode):
-            return stat.st_mtime_ns, stat.st_size
-        frame = os.stat(frames_in(Path(path), os.fspath(path))[0])
-    except (OSError, ValueError):  # ValueError: an impossible file name, or no frame
-        return 0, 0
-    return max(stat.st_mtime_ns, frame.st_mtime_ns), frame.st_size
+def _check_limits(
+    header: HeaderInfo, signature: Signature, media_type: MediaType, reading: ReadingConfig
+) -> None:
+    """Raise BadImage above the limits: a cached header may have been read with higher ones."""
+    height, width, *length = header
+    reading.check_size(height, width)
+    if media_type == IMAGES:
+        reading.check_bytes(signature[2])
+    else:
+        frames, numerator, denominator = length
+        reading.check_length(frames, frames * denominator / numerator)
+
+
+def _label_notes(records: Sequence[Record], media_type: MediaType) -> list[str]:
+    """Name classes that may be one, and count items without a label among others with one."""
+    counts = Counter(record.label for record in records)
+    without = sum(record.label is None for record in records if record.split in PARTS)
+    notes = []
+    if len(counts) > 1 and without:
+        notes.append(f"{without:,} of {len(records):,} {media_type.name} have no label")
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(filter(None, counts)):
+        alike[" ".join(label.casefold().split())].append(label)
+    twins = [
+        " and ".join(f"{n!r} ({counts[n]:,})" for n in names)
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    if twins:
+        more = f"; and {len(twins) - NAMED} more" if len(twins) > NAMED else ""
+        notes.append(
+            f"classes that differ only in case or spaces: {'; '.join(twins[:NAMED])}{more}; "
+            "they are learned as different classes"
+        )
+    return notes
 
 
 def _check_classes(source: Path, records: list[Record]) -> None:
@@ -249,44 +348,3 @@ def _check_classes(source: Path, records: list[Record]) -> None:
             f"{source}: {len(unseen)} classes are in val or test but not in train: "
             f"{', '.join(map(repr, unseen[:10]))}"
         )
-
-
-def _cache_path(source: Path, cache_dir: Path | None, media_type: MediaType) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.blake2b(os.fsencode(source), digest_size=16).hexdigest()
-    return (cache_dir or home / "patchpack" / "index") / f"{media_type.name}-{name}.npz"
-
-
-def _load_cache(path: Path) -> dict[str, tuple[Signature, HeaderInfo]]:
-    """Return cached headers by key; empty if the cache is missing, outdated or damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as cache:
-            if int(cache["version"]) != CACHE_VERSION:
-                return {}
-            keys = bytes(cache["keys"]).decode("utf-8", "surrogatepass").split("\0")
-            rows = cache["numbers"].tolist()
-        return {
-            key: ((mtime, length), tuple(header))
-            for key, (mtime, length, *header) in zip(keys, rows, strict=True)
-        }
-    except Exception:  # a cache can always be made again
-        return {}
-
-
-def _save_cache(path: Path, headers: dict[str, tuple[Signature, HeaderInfo]]) -> None:
-    """Write the cache atomically; do nothing if its folder is not writable."""
-    keys = "\0".join(headers).encode("utf-8", "surrogatepass")
-    numbers = np.array([(*signature, *header) for signature, header in headers.values()], np.int64)
-    unfinished = path.with_suffix(f".{uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(
-                    file, version=CACHE_VERSION, keys=np.frombuffer(keys, np.uint8), numbers=numbers
-                )
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from patchpack.data.images import SUFFIXES
+from patchpack.data.formats import SUFFIXES
+from patchpack.data.text_files import clean
 from patchpack.data.video.decode import VIDEO_SUFFIXES
 
 SPLIT_NAMES = {
@@ -31,13 +32,13 @@ class MediaType:
         if self.folders:
             return (
                 "expected <folder>/<split>/<class>/*.mp4 or <folder>/<class>/*.mp4, each a video "
-                "or a folder of frames, or a .csv or .jsonl manifest with columns path, label and "
-                "optionally split"
+                "or a folder of frames, or a .csv, .tsv or .jsonl manifest with columns path, "
+                "label and optionally split"
             )
         return (
             "expected <folder>/<split>/<class>/*.jpg, <folder>/<class>/*.jpg, images directly in "
-            "the folder, a COCO file, or a .csv or .jsonl manifest with columns path, label and "
-            "optionally split"
+            "the folder, a COCO file, or a .csv, .tsv or .jsonl manifest with columns path, label "
+            "and optionally split"
         )
 
 
@@ -60,8 +61,12 @@ class Record:
 
 
 def split_name(name: str) -> str:
-    """Map the usual names of train, val and test to these; return other names unchanged."""
-    return SPLIT_NAMES.get(name.lower(), name)
+    """Map the usual names of train, val and test to these; return other names unchanged.
+
+    Case does not count, nor do spaces at the ends.
+    """
+    name = clean(name)
+    return SPLIT_NAMES.get(name.casefold(), name)
 
 
 def list_names(names: Sequence[str], limit: int = 10) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, Num
 
 from patchpack.data.config import PackingConfig
+from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.packing.dropping import NoDrop
 from patchpack.data.packing.plan import ItemSizes, Plan, make_plan
@@ -29,7 +30,7 @@ class Survey:
     """Statistics of a dataset; lists are the quantiles QUANTILES."""
 
     images: int  # number of images or clips
-    unreadable: int  # number of unreadable files
+    unreadable: tuple[str, ...]  # "key: reason" of each item that cannot be read
     classes: int  # number of classes
     splits: dict[str, int]  # images per split
     heights: list[float]  # px
@@ -76,7 +77,7 @@ def survey(
     splits = {name: index.splits.count(name) for name in sorted(set(index.splits))}
     return Survey(
         images=len(index),
-        unreadable=len(index.bad),
+        unreadable=tuple(str(BadImage(*item)) for item in index.bad),
         classes=len(index.classes),
         splits=splits,
         heights=_quantiles(index.heights),

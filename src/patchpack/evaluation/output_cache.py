@@ -14,7 +14,7 @@ import numpy as np
 
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import MANIFEST, list_checkpoints
-from patchpack.data.index import file_signature
+from patchpack.data.file_cache import file_signature
 from patchpack.data.packing.dropping import ConstantDrop
 from patchpack.data.packing.resolution import FitTokens
 from patchpack.data.pipeline import EvalView

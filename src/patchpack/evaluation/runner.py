@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpack.batch import PackedBatch
+from patchpack.data.depth_notice import depth_notice
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.calibration import calibration, temperature_of
 from patchpack.evaluation.cost import cost, points_of
@@ -49,6 +50,8 @@ class Runner:
         self.out, self.point = out, read_operating_point(run)
         self.run, self.predictor, self.request, self.log = run, predictor, request, log
         self._caches: dict[str, OutputCache] = {}  # by split
+        self.messages: tuple[str, ...] = ()  # how the data of the request were read
+        self._unread: set[str] = set()  # items of the split whose headers cannot be read
 
     @property
     def scores_labels(self) -> bool:
@@ -79,7 +82,7 @@ class Runner:
     def unreadable(self) -> list[str]:
         """Images of the split that no suite could use, since they cannot be read."""
         cache = self._caches.get(self.request.split)
-        return cache.unreadable() if cache else []
+        return sorted(self._unread.union(cache.unreadable() if cache else []))
 
     def _section(self, name: str) -> Section:
         request, budgets = self.request, sorted(self.request.budgets)
@@ -143,11 +146,18 @@ class Runner:
         return self._caches[split]
 
     def _data(self, split: str, data: Path | None = None) -> EvalData:
-        request = self.request
-        return data_of(
+        request, reading = self.request, self.predictor.spec.reading
+        result = data_of(
             self.run, split=split, data=data or request.data,
             where=() if data else request.where, max_bad_fraction=request.max_bad_fraction,
+            reading=reading,
         )  # fmt: skip
+        if notice := depth_notice(result.index.paths, reading):
+            self.log(notice)
+        if split == request.split and data is None:
+            self.messages = result.messages
+            self._unread.update(record.key for record in result.index.unread)
+        return result
 
     def _labelled(self, split: str, data: Path | None = None) -> LabelScorer:
         labelled = self._data(split, data)

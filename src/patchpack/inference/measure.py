@@ -19,13 +19,19 @@ class EvalData:
     index: Index
     max_bad_fraction: float
     is_own: bool = True  # the dataset that the model was trained on
+    messages: tuple[str, ...] = ()  # how the whole dataset was read: splits, files passed over
 
     def unreadable(self) -> BadImages:
-        """An empty record of the items that cannot be read."""
+        """A record of the items that cannot be read: so far, those whose headers cannot.
+
+        Raises BadDataset where these are too many.
+        """
         index = self.index
-        return BadImages(
-            index.root, index.label_of, self.max_bad_fraction, item_name=index.item_name
-        )
+        labels = index.label_of | {record.key: record.label for record in index.unread}
+        reasons = dict(index.bad)
+        bad = BadImages(index.root, labels, self.max_bad_fraction, reasons, index.item_name)
+        bad.check()
+        return bad
 
 
 def view_of(predictor: Predictor, tokens: int, start_fraction: float = 0.5) -> EvalView:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from patchpack.checkpoint import STATE, Checkpoint, CheckpointError
 from patchpack.data.config import InputSpec
 from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
 from patchpack.inference.operating_point import check_tokens
@@ -33,6 +34,7 @@ class ModelSpec:
     resolution: Resolution = field(default_factory=Native)  # rule for sizes in training
     eval_tokens: int = 256  # maximum tokens per image, where no budget is given
     dtype: str = "float32"  # of matrix products
+    reading: ReadingConfig = DEFAULT_READING  # how files are read
 
     def __post_init__(self) -> None:
         check_tokens("eval_tokens", self.eval_tokens)
@@ -45,8 +47,8 @@ class ModelSpec:
 
     @property
     def input(self) -> InputSpec:
-        """The shape of the model's input."""
-        return input_spec(self.model)
+        """The model's input."""
+        return input_spec(self.model, self.reading)
 
     def clip_sampling(self, start_fraction: float = 0.5) -> ClipSampling | None:
         """Which frames of clips the model takes; None for a model of images.
@@ -58,11 +60,14 @@ class ModelSpec:
         return ClipSampling(self.frames, self.model.tubelets, start_fraction)
 
 
-def input_spec(model: NaViTConfig) -> InputSpec:
-    """The shape of a model's input, as packing needs it."""
+def input_spec(model: NaViTConfig, reading: ReadingConfig = DEFAULT_READING) -> InputSpec:
+    """A model's input, as packing and loading need it."""
     tubelets = model.tubelets if isinstance(model, VideoConfig) else ()
     return InputSpec(
-        patch_size=model.patch_size, max_side=model.positions.max_side, tubelets=tubelets
+        patch_size=model.patch_size,
+        max_side=model.positions.max_side,
+        tubelets=tubelets,
+        reading=reading,
     )
 
 

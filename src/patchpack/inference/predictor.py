@@ -134,8 +134,8 @@ class Predictor:
 
         def prepare(image: AnyImage, key: str) -> Patches:
             if self.full_size_decode:
-                image = to_pixels(image, key)
-            return to_patches(image, key, model.patch_size, tokens, rule, model.positions.max_side)
+                image = to_pixels(image, key, self.spec.reading)
+            return to_patches(image, key, self.spec.input, tokens, rule)
 
         prepared = skip_unreadable(prepare, images, unreadable)
         return (collate(group, model.patch_dim) for group in in_packs(prepared))

@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
+from patchpack.data.text_files import clean, read_text
 from patchpack.manifest import reason_of
-from patchpack.regular_files import read_text
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines that hold a text, stripped; raises ValueError where none does."""
+    """The lines that hold a text, stripped; raises ValueError where none does, and for files that
+    are not text."""
     try:
-        lines = read_text(path).removeprefix("\ufeff").splitlines()
-    except (OSError, ValueError) as error:
+        lines = read_text(path).splitlines()
+    except OSError as error:
         raise ValueError(f"{path} cannot be read: {reason_of(error)}") from error
-    texts = [line.strip() for line in lines if line.strip()]
+    texts = [text for line in lines if (text := clean(line))]
     if not texts:
         raise ValueError(f"{path} holds no text")
     return texts

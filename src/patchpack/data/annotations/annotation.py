@@ -96,5 +96,10 @@ class Annotation(Protocol):
         ...
 
     def digest(self, hash: Hash) -> None:
-        """Update a hash with everything that training depends on."""
+        """Update a hash with everything that training depends on but the contents of `files`."""
+        ...
+
+    def files(self) -> Sequence[str]:
+        """Return the file of each item that is read during training, relative to the root of the
+        index; empty for annotations that are held in memory."""
         ...

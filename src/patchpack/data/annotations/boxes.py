@@ -144,6 +144,9 @@ class BoxAnnotations:
         for boxes in self.images:
             hash.update(boxes.boxes.astype("<f4").tobytes() + boxes.labels.tobytes())
 
+    def files(self) -> Sequence[str]:
+        return ()
+
 
 @dataclass(frozen=True)
 class AnnotationIssues:

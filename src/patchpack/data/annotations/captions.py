@@ -23,6 +23,7 @@ from patchpack.batch import Patches
 from patchpack.data.annotations.annotation import Affine, Hash, Size
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
+from patchpack.data.text_files import NotText, clean, read_text
 from patchpack.data.tokenizer import Tokenizer
 
 COLUMNS = ("captions", "caption", "text")  # of a manifest; the first that exists is read
@@ -125,6 +126,9 @@ class Captions:
         for array in (self.tokens, self.token_offsets, self.image_offsets):
             hash.update(array.astype("<i8").tobytes())
 
+    def files(self) -> Sequence[str]:
+        return ()
+
 
 def build_captions(
     tokens: Sequence[Sequence[int] | np.ndarray],
@@ -191,14 +195,15 @@ def attach_captions(
 
 def _read_sidecar(image: Path) -> Sequence[str]:
     try:
-        return image.with_suffix(".txt").read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):  # missing, or not text
+        return read_text(image.with_suffix(".txt")).splitlines()
+    except (OSError, NotText):  # missing, or not text
         return ()
 
 
 def _clean(text: str) -> str:
-    """Strip a text; return "" for invalid Unicode."""
-    return text.strip() if text.isascii() or _is_unicode(text) else ""
+    """Strip a text; return "" for invalid Unicode, and for the NaN of an empty cell."""
+    text = clean(text)
+    return text if (text.isascii() or _is_unicode(text)) and text.lower() != "nan" else ""
 
 
 def _is_unicode(text: str) -> bool:

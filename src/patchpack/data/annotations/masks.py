@@ -8,34 +8,36 @@ classes.json               names of the class indices: ["background", …] or {"
                            with mask values {"background": 0, "crack": 255}, or with colors
                            {"background": "000000", "road": [128, 64, 128]}
 
-A mask has one channel (gray, or palette indices), or colors (`mask_values`), and the size of its
-image; the EXIF orientation of both is applied. A bad mask makes its image a BadImage.
+A mask has one whole number per pixel (`mask_files`), or colors (`mask_values`), and the size of its
+image; both are turned upright by the same rules. A bad mask makes its image a BadImage.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from PIL import Image, ImageOps
+from PIL import Image
 
 from patchpack.batch import IGNORE_INDEX, Patches
 from patchpack.data.annotations.annotation import Affine, Hash, Size
+from patchpack.data.annotations.mask_files import read_mask_image
 from patchpack.data.annotations.mask_values import (
     MaskEncoding,
     MaskValues,
     parse_color,
     raw_values,
 )
-from patchpack.data.images import FORMATS, BadImage, explain_error, read_file
+from patchpack.data.images import BadImage
 from patchpack.data.index import Index
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import BadDataset
 from patchpack.data.sources.folders import MASK_FOLDERS
+from patchpack.data.text_files import clean, read_text
 from patchpack.data.transforms.sample import warp
 
 COLUMN = "mask"
@@ -55,6 +57,7 @@ class MaskSpec:
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
+    reading: ReadingConfig = DEFAULT_READING
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +116,14 @@ class Masks:
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
+    reading: ReadingConfig = DEFAULT_READING
 
     name: ClassVar[str] = "masks"
 
     def spec(self, root: Path, row: int) -> MaskSpec:
         """Return the mask file of one image of an index with this root."""
         path = root / self.keys[row]
-        return MaskSpec(path, self.num_classes, self.ignore_index, self.encoding)
+        return MaskSpec(path, self.num_classes, self.ignore_index, self.encoding, self.reading)
 
     def select(self, rows: Int[np.ndarray, " row"]) -> "Masks":
         return replace(self, keys=tuple(self.keys[row] for row in rows))
@@ -134,25 +138,16 @@ class Masks:
         """Update a hash with the paths; files are not read."""
         hash.update("\0".join(self.keys).encode("utf-8", "surrogatepass"))
 
+    def files(self) -> Sequence[str]:
+        return self.keys
+
 
 def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
     """Return the class of every pixel of an image of this size, IGNORE_INDEX for none.
 
     Raise BadImage, naming the image by `key`, for a file that is not a mask of this image.
     """
-    try:
-        with Image.open(BytesIO(read_file(mask.path)), formats=FORMATS) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.size[::-1] != size:
-                raise BadImage(
-                    key, f"its mask is {upright.size[::-1]} pixels, the image, upright, {size}"
-                )
-            upright.load()
-    except BadImage as error:
-        raise BadImage(key, error.reason) from error
-    except Exception as error:
-        raise BadImage(key, f"its mask {mask.path.name}: {explain_error(error)}") from error
-    return _values_of(upright, mask, key)
+    return _values_of(read_mask_image(mask.path, size, key, mask.reading), mask, key)
 
 
 def _values_of(upright: Image.Image, mask: MaskSpec, key: str) -> MaskValues:
@@ -169,6 +164,7 @@ def attach_masks(
     num_classes: int,
     ignore_index: int | None,
     encoding: MaskEncoding = MaskEncoding.plain,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> tuple[Index, list[BadImage]]:
     """Return the images with a mask, and errors for the others; BadDataset if none has a mask."""
     check_masks(index)
@@ -176,7 +172,7 @@ def attach_masks(
     rows = [row for row, cell in enumerate(cells) if cell]
     bare = [row for row, cell in enumerate(cells) if not cell]
     without_mask = [BadImage(index.keys[row], "has no mask") for row in bare]
-    masks = Masks(tuple(cells[row] for row in rows), num_classes, ignore_index, encoding)
+    masks = Masks(tuple(cells[row] for row in rows), num_classes, ignore_index, encoding, reading)
     return index.select(rows).with_annotation(masks), without_mask
 
 
@@ -208,7 +204,7 @@ def read_class_table(root: Path) -> ClassTable:
     path = root / CLASSES_FILE
     hint = f"name the classes of the mask values, from 0 on, with task.classes or in {CLASSES_FILE}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
     except OSError as error:
         raise BadDataset(f"{path} cannot be read: {hint}") from error
     except (ValueError, RecursionError) as error:
@@ -217,7 +213,7 @@ def read_class_table(root: Path) -> ClassTable:
     if isinstance(content, dict) and content and not any(map(str.isdecimal, content)):
         content, encoding = list(content), _encoding_in(content, path)
     values = content if isinstance(content, list) else _sort_by_index(content, path)
-    names = tuple(name for name in values if isinstance(name, str))
+    names = tuple(n for name in values if isinstance(name, str) and (n := clean(name)))
     if not names or len(names) < len(values):
         raise BadDataset(f"{path} must hold names: {hint}")
     if len(set(names)) < len(names):

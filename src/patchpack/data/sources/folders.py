@@ -1,6 +1,6 @@
 """Scan a folder for images or clips, with their splits and labels from folder names.
 
-    root/<split>/<class>/*      if root has a folder `train`, `Train` or `training`
+    root/<split>/<class>/*      if the folders of the root are splits (see `_are_splits`)
     root/<class>/*              no splits
     root/images/*               and root/masks/*.png with the same names: masks of these images
     root/images/<split>/*       and root/masks/<split>/*.png
@@ -8,38 +8,101 @@
 
 A clip is a video or a folder of frames. Clips use the same layouts, except masks.
 
-Hidden files and files with other suffixes are skipped. Links are followed, but no folder is entered
-twice below a split or a class, so loops end. File names may hold any bytes.
+Files with other suffixes are counted (`sources.scan_notes`); hidden files, thumbnails, trash and
+run folders are skipped. Links are followed, but no folder is entered twice below a split or a
+class, so loops end. File names may hold any bytes.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from patchpack.data.records import CLIPS, IMAGES, PARTS, MediaType, Record, split_name
+from patchpack.data.sources.scan_notes import NAMED, RUN, ScanNotes, is_system_folder
 
 MASK_FOLDERS = ("masks", "annotations")
-HIDDEN = (".", "__MACOSX")  # prefixes of skipped names; macOS archives contain __MACOSX
 
 
-def scan_folder(root: Path, media_type: MediaType) -> list[Record]:
-    """Return the records of all images or clips below a folder."""
-    entries = _visible(root)
-    folders = [e.name for e in entries if _is_folder(e)]
-    if media_type == IMAGES and (masks := _mask_folder(entries)):
-        return [_with_mask(root, key, masks) for key in _below(root, "images", media_type)]
-    if "train" in map(split_name, folders):
-        return [_with_split(key) for split in folders for key in _below(root, split, media_type)]
-    items = [(key, name) for name in folders for key in _below(root, name, media_type)]
+def scan_folder(root: Path, media_type: MediaType, notes: ScanNotes | None = None) -> list[Record]:
+    """Return the records of all images or clips below a folder.
+
+    notes  receives what is passed over
+    """
+    notes = ScanNotes() if notes is None else notes
+    folders, files, others = _partition(_visible(root, media_type, notes), media_type)
+    if media_type == IMAGES and (masks := _mask_folder(folders)):
+        keys = _below(root, "images", media_type, notes)
+        return [_with_mask(root, key, masks) for key in keys]
+    inside = {name: ScanNotes() for name in folders}
+    keys = {name: list(_below(root, name, media_type, inside[name])) for name in folders}
+    for below in inside.values():
+        notes.files += below.files
+        notes.skipped += below.skipped
+    if _are_splits(keys):
+        notes.add([*others, *files], [])
+        notes.empty_classes |= _empty_classes(root, keys, media_type)
+        return [_with_split(key) for split in folders for key in keys[split]]
+    items = [(key, name) for name in folders for key in keys[name]]
     if any(key != name for key, name in items):  # a folder of frames is a clip, not a class
+        notes.add([*others, *files], [])
+        notes.empty_classes |= {name: inside[name].files for name in folders if not keys[name]}
+        notes.layout = _classes_like_splits(keys)
         return [Record(key=key, label=name if key != name else None) for key, name in items]
-    files = [e.name for e in entries if _matches_media(e, media_type)]
+    notes.add(others, files)
     return [Record(key=key, split="all") for key in [*files, *(key for key, _ in items)]]
 
 
-def _mask_folder(entries: Sequence[os.DirEntry[str]]) -> str | None:
+def _are_splits(keys: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether the folders of a dataset are splits, not classes.
+
+    keys  of the items below each folder
+
+    A class may have the name of a split (a `train` beside a `bus`). The folders are splits if the
+    training folder has class folders, if all have names of splits, or if there is a training folder
+    and another split. Folders with other names are splits then, too.
+    """
+    named = {name: split_name(name) for name in keys if split_name(name) in PARTS}
+    train = [name for name, part in named.items() if part == "train"]
+    if any(key.count("/") > 1 for name in train for key in keys[name]):
+        return True
+    if not any(keys[name] for name in named):
+        return False
+    return all(name in named for name in keys if keys[name]) or bool(train and len(named) > 1)
+
+
+def _classes_like_splits(keys: Mapping[str, Sequence[str]]) -> str:
+    """Name the classes that have the name of a split; "" without any."""
+    names = [name for name in keys if split_name(name) in PARTS and keys[name]]
+    if not names:
+        return ""
+    kind = "a class, not a split" if len(names) == 1 else "classes, not splits"
+    others = [name for name in keys if name not in names and keys[name]]
+    more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    return (
+        f"{', '.join(names)}: taken for {kind}, like {', '.join(others[:NAMED])}{more} beside it, "
+        "which have no name of a split"
+    )
+
+
+def _empty_classes(
+    root: Path, keys: Mapping[str, Sequence[str]], media_type: MediaType
+) -> dict[str, Counter[str]]:
+    """Return the class folders of splits that hold no item, with the files in each by suffix."""
+    empty: dict[str, Counter[str]] = {}
+    for split in keys:
+        used = {key.split("/")[1] for key in keys[split] if key != split}
+        folders, _, _ = _partition(_visible(root / split, media_type, ScanNotes()), media_type)
+        for name in folders:
+            if name not in used:
+                inside = ScanNotes()
+                list(_below(root, f"{split}/{name}", media_type, inside))
+                empty[f"{split}/{name}"] = inside.files
+    return empty
+
+
+def _mask_folder(folders: Sequence[str]) -> str | None:
     """Return the name of the mask folder next to a folder `images`; None without both."""
-    folders = [entry.name for entry in entries if _is_folder(entry)]
     masks = next((name for name in MASK_FOLDERS if name in folders), None)
     return masks if "images" in folders else None
 
@@ -61,7 +124,7 @@ def _with_split(key: str) -> Record:
     return Record(key=key, split=split_name(split), label=rest[0] if len(rest) > 1 else None)
 
 
-def _below(root: Path, top: str, media_type: MediaType) -> Iterator[str]:
+def _below(root: Path, top: str, media_type: MediaType, notes: ScanNotes) -> Iterator[str]:
     """Yield the keys of all images or clips in the folder `top` of the root, at any depth."""
     entered = {os.path.realpath(root)}
     queue = [top]
@@ -70,28 +133,33 @@ def _below(root: Path, top: str, media_type: MediaType) -> Iterator[str]:
         if real in entered:
             continue
         entered.add(real)
-        entries = _visible(root / folder)
+        entries = _visible(root / folder, media_type, notes)
         if media_type.folders and _holds_frames(entries):
             yield folder
             continue
-        for entry in entries:
-            if _is_folder(entry):
-                queue.append(f"{folder}/{entry.name}")
-            elif _matches_media(entry, media_type):
-                yield f"{folder}/{entry.name}"
+        folders, items, others = _partition(entries, media_type)
+        queue += [f"{folder}/{name}" for name in folders]
+        notes.add(others, items)
+        yield from (f"{folder}/{name}" for name in items)
 
 
-def files_in(folder: Path, media_type: MediaType = IMAGES) -> list[Path]:
-    """Return all images or clips in a folder, at any depth, sorted by name; skip mask folders."""
-    entries = _visible(folder)
+def files_in(
+    folder: Path, media_type: MediaType = IMAGES, notes: ScanNotes | None = None
+) -> list[Path]:
+    """Return all images or clips in a folder, at any depth, sorted by name; skip mask folders.
+
+    notes  receives what is passed over
+    """
+    notes = ScanNotes() if notes is None else notes
+    entries = _visible(folder, media_type, notes)
     if media_type.folders and _holds_frames(entries):
         return [folder]
-    if media_type == IMAGES and _mask_folder(entries):
-        return files_in(folder / "images", media_type)
-    keys = [entry.name for entry in entries if _matches_media(entry, media_type)]
-    for entry in entries:
-        if _is_folder(entry):
-            keys += _below(folder, entry.name, media_type)
+    folders, keys, others = _partition(entries, media_type)
+    if media_type == IMAGES and _mask_folder(folders):
+        return files_in(folder / "images", media_type, notes)
+    notes.add(others, keys)
+    for name in folders:
+        keys += _below(folder, name, media_type, notes)
     return [folder / key for key in sorted(keys)]
 
 
@@ -102,16 +170,54 @@ def _holds_frames(entries: Sequence[os.DirEntry[str]]) -> bool:
     """
     if not any(_matches_media(entry, IMAGES) for entry in entries):
         return False
-    inside = [e for entry in entries if _is_folder(entry) for e in _visible(Path(entry.path))]
+    inside = [
+        e
+        for entry in entries
+        if _is_folder(entry)
+        for e in _visible(Path(entry.path), CLIPS, ScanNotes())
+    ]
     return not any(_matches_media(e, CLIPS) for e in [*entries, *inside]) and not any(
         _matches_media(e, IMAGES) for e in inside
     )
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder that are not hidden, sorted by name."""
+def _visible(folder: Path, media_type: MediaType, notes: ScanNotes) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that may be data, sorted by name; none of a run folder."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(HIDDEN)), key=lambda e: e.name)
+        listed = sorted(entries, key=lambda entry: entry.name)
+    if {entry.name for entry in listed if entry.name in RUN} == RUN:
+        notes.skipped[f"run folder {folder.name}"] += 1
+        return []
+    visible = []
+    for entry in listed:
+        if not _is_hidden(entry):
+            visible.append(entry)
+        elif _is_folder(entry):
+            notes.skipped[f"folder {entry.name}"] += 1
+        elif os.path.splitext(entry.name)[1].lower() in media_type.suffixes:
+            notes.skipped["hidden files"] += 1
+    return visible
+
+
+def _partition(
+    entries: Sequence[os.DirEntry[str]], media_type: MediaType
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of the folders, of the items, and of the other files."""
+    folders: list[str] = []
+    items: list[str] = []
+    others: list[str] = []
+    for entry in entries:
+        if _is_folder(entry):
+            folders.append(entry.name)
+        else:
+            (items if _matches_media(entry, media_type) else others).append(entry.name)
+    return folders, items, others
+
+
+def _is_hidden(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith("."):
+        return True
+    return _is_folder(entry) and is_system_folder(entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,7 +1,7 @@
 """List the records of a dataset, with a reader for each kind of source.
 
     folder         root/<split>/<class>/*, root/<class>/*, root/images/* with root/masks/*, root/*
-    manifest       .csv, .jsonl
+    manifest       .csv, .tsv, .jsonl
     COCO file      boxes.json
     COCO folder    a folder with a COCO file for each split
 
@@ -9,7 +9,7 @@ Clips use the same layouts, except masks and COCO files.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from patchpack.data.records import CLIPS, IMAGES, BadDataset, MediaType, Record
 from patchpack.data.sources.coco import SUFFIX, coco_files, read_coco
 from patchpack.data.sources.folders import scan_folder
 from patchpack.data.sources.manifest import MANIFESTS, read_manifest
+from patchpack.data.sources.scan_notes import ScanNotes
 from patchpack.data.sources.splits import assign_splits
 
 SourceKind = Literal["folder", "manifest", "COCO file", "COCO folder"]
@@ -28,25 +29,44 @@ READERS: dict[SourceKind, Callable[[Path, MediaType], list[Record]]] = {
 }
 
 
-def list_files(
-    source: Path, seed: int, media_type: MediaType = IMAGES
-) -> tuple[Path, list[Record]]:
-    """Return the root that keys are relative to, and all records in the order of their keys.
+GIVEN: dict[SourceKind, str] = {"folder": "by the folders", "manifest": "by the column split"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The records of a source in the order of their keys, and how they were read."""
+
+    root: Path  # that keys are relative to
+    records: list[Record]
+    split_rule: str  # how the splits were chosen
+    notes: tuple[str, ...]  # messages on the splits
+    scan: ScanNotes  # what a scan of a folder passed over
+
+
+def list_files(source: Path, seed: int, media_type: MediaType = IMAGES) -> Listing:
+    """List all records of a source, each with its split.
 
     seed  of the hash that assigns splits to records without one
 
     Raises BadDataset for a source that cannot be read or has no items of the media type.
     """
+    scan = ScanNotes()
     try:
         kind = _source_kind(source, media_type)
-        records = READERS[kind](source, media_type)
+        if kind == "folder":
+            records = scan_folder(source, media_type, scan)
+        else:
+            records = READERS[kind](source, media_type)
     except OSError as error:
         raise BadDataset(f"{error.filename or source} cannot be read: {error.strerror}") from error
     if not records:
-        raise BadDataset(f"{source} holds no {media_type.name}: {_hint(source, media_type)}")
+        passed_over = "".join(f"; {message}" for message in scan.messages())
+        hint = _hint(source, media_type)
+        raise BadDataset(f"{source} holds no {media_type.name}: {hint}{passed_over}")
     records.sort(key=lambda record: record.key)
     root = source if kind in ("folder", "COCO folder") else source.parent
-    return root, assign_splits(records, seed)
+    assigned = assign_splits(records, seed, GIVEN.get(kind, f"by the {kind}"))
+    return Listing(root, assigned.records, assigned.rule, assigned.notes, scan)
 
 
 def _source_kind(source: Path, media_type: MediaType) -> SourceKind:

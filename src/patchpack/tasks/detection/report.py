@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from patchpack.data.annotations.boxes import BoxAnnotations
 from patchpack.data.images import Pixels, decode, read_size
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.sources.coco import SUFFIX, CocoImage, to_coco
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.detection import STATS
@@ -84,7 +85,11 @@ class DetectionReport(Report):
         predictor: DetectionPredictor,
         evaluator: DetectionEvaluator,
     ) -> Mapping[str, Image.Image]:
-        return {"eval": draw_detections(evaluator, evaluations[-1].result.detections)}
+        return {
+            "eval": draw_detections(
+                evaluator, evaluations[-1].result.detections, predictor.spec.reading
+            )
+        }
 
 
 class CocoWriter:
@@ -108,9 +113,10 @@ class CocoWriter:
         make_folder(output.parent)
         self.output, self.names = output, list(options.labels or predictor.classes)
         self.images: list[CocoImage] = []
+        self.reading = predictor.spec.reading
 
     def add(self, path: Path, prediction: list[Box]) -> None:
-        height, width = read_size(path)
+        height, width = read_size(path, self.reading)
         sides = [(box.top, box.left, box.bottom, box.right) for box in prediction]
         self.images.append(
             CocoImage(
@@ -129,7 +135,11 @@ class CocoWriter:
         return self.output
 
 
-def draw_detections(evaluator: DetectionEvaluator, detections: Mapping[str, Any]) -> Image.Image:
+def draw_detections(
+    evaluator: DetectionEvaluator,
+    detections: Mapping[str, Any],
+    reading: ReadingConfig = DEFAULT_READING,
+) -> Image.Image:
     """Images with their ground-truth boxes in green, and below with the detections, a color per
     class."""
     index = evaluator.index
@@ -138,7 +148,7 @@ def draw_detections(evaluator: DetectionEvaluator, detections: Mapping[str, Any]
     numbers = [number for number in range(len(index)) if index.keys[number] in detections]
     for number in (numbers[i] for i in evenly_spaced(len(numbers))):
         key, truth = index.keys[number], boxes.images[number]
-        pixels = decode(index.path(number), key=key)
+        pixels = decode(index.path(number), key=key, reading=reading)
         detected = detections[key]
         shown = detected.scores >= SCORE_THRESHOLD
         colors = palette()[detected.labels[shown] % 255 + 1].tolist()

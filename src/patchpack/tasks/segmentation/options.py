@@ -44,6 +44,8 @@ def evaluation(
     encoding = task.encoding
     if not data.is_own:
         encoding = check_classes(data.index.root, predictor.classes) or encoding
-    index, without_mask = attach_masks(data.index, num_classes, task.ignore_index, encoding)
+    index, without_mask = attach_masks(
+        data.index, num_classes, task.ignore_index, encoding, predictor.spec.reading
+    )
     evaluator = SlidingWindowEvaluator if options.sliding_window else SegmentationEvaluator
     return evaluator(index, predictor.classes, task.ignore_index), without_mask

@@ -120,7 +120,7 @@ def _draw_masks(
     for number in evenly_spaced(len(index)):
         key = index.keys[number]
         try:
-            pixels = decode(index.path(number), key=key)
+            pixels = decode(index.path(number), key=key, reading=predictor.spec.reading)
             mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
             shown.append((key, pixels, mask))
         except BadImage:

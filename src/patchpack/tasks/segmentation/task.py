@@ -39,7 +39,7 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
         name = classes[ignored]
         messages.append(f"task.ignore_index is the class {name!r}: not trained and not evaluated")
     whole = index
-    index, skipped = attach_masks(index, len(classes), task.ignore_index, encoding)
+    index, skipped = attach_masks(index, len(classes), task.ignore_index, encoding, data.reading)
     keys = dict.fromkeys([*index.keys, *(error.key for error in skipped)])
     BadImages(index.root, keys, data.max_bad_fraction).add(skipped)
     train, val = (

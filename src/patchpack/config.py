@@ -46,8 +46,8 @@ class RunConfig:
 
     @property
     def input(self) -> InputSpec:
-        """The shape of the model's input."""
-        return input_spec(self.model)
+        """The model's input."""
+        return input_spec(self.model, self.data.reading)
 
     def __post_init__(self) -> None:
         task = task_of(self.task)

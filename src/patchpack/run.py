@@ -17,17 +17,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from patchpack.checkpoint import list_checkpoints, load_newest, write_text_atomic
+from patchpack.checkpoint import STATE, CheckpointError, list_checkpoints, load_newest
 from patchpack.config import RunConfig
 from patchpack.data.bad_images import BadImages
+from patchpack.data.depth_notice import depth_notice
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.pipeline import evaluation_batches, training_batches
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.distributed import World, all_gather_objects, init_distributed
 from patchpack.inference.measure import view_of
 from patchpack.inference.model_spec import ModelSpec
+from patchpack.manifest import reason_of
 from patchpack.metrics.undefined import defined
+from patchpack.regular_files import read_json_object
 from patchpack.serialization import from_json, to_json
 from patchpack.tasks.initialize import initialize_from_run
 from patchpack.tasks.registry import prepare, task_of
@@ -36,6 +40,7 @@ from patchpack.train.log import RunLog, read_log
 from patchpack.train.loop import CheckpointWriter, Trainer, TrainingError, Validation, fit
 from patchpack.train.precision import choose_dtype
 from patchpack.train.progress import Progress
+from patchpack.writing import write_text_atomic
 
 CHECKPOINTS = "checkpoints"
 
@@ -64,11 +69,11 @@ def load_config(folder: Path) -> RunConfig:
     """The configuration saved with a run."""
     path = folder / "config.json"
     try:
-        return from_json(RunConfig, json.loads(path.read_text()))
+        return from_json(RunConfig, read_json_object(path))
     except (FileNotFoundError, NotADirectoryError):
         raise TrainingError(f"{folder} is not a run: it holds no config.json") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise TrainingError(f"{path} is not JSON: {error}") from error
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} is no config of a run: {reason_of(error)}") from error
 
 
 def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
@@ -81,6 +86,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         max_bad_fraction=data.max_bad_fraction,
         require_labels=task.needs_labels,
         media_type=CLIPS if config.input.tubelets else IMAGES,
+        reading=data.reading,
     ).where(data.where)
     if task.needs_labels:
         index.require_read_classes()
@@ -112,7 +118,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         )
         try:
             if not resumed:
-                _log_data(log, index, task_run)
+                _log_data(log, index, task_run, data.reading)
             for message in task_run.messages:
                 log.message(message)
             _fit(trainer, config, task_run, spec, bad_before, log)
@@ -136,10 +142,12 @@ def task_context(config: RunConfig, world: World, *, resumed: bool = False) -> T
     )
 
 
-def _log_data(log: RunLog, index: Index, task_run: TaskRun) -> None:
-    """Log what is not used of the data, and how it is split."""
+def _log_data(log: RunLog, index: Index, task_run: TaskRun, reading: ReadingConfig) -> None:
+    """Log what is not used of the data, how it is split, and whether it seems too dark."""
     unreadable = [BadImage(key, reason) for key, reason in index.bad]
     log.log_unreadable(0, [*unreadable, *task_run.skipped])
+    if notice := depth_notice(index.paths, reading):
+        log.message(notice)
     for message in index.messages:
         log.message(message)
 
@@ -225,14 +233,17 @@ def _restore(trainer: Trainer, folder: Path, task_run: TaskRun) -> dict[str, str
             f"the training images are not those that {folder} started with (files were added, "
             "removed or changed), so it cannot continue exactly; restore them, or start a new run"
         )
-    if (processes := checkpoint.state["world_size"]) != trainer.world.size:
+    processes, bad_images = checkpoint.state.get("world_size"), checkpoint.state.get("bad_images")
+    if type(processes) is not int or not isinstance(bad_images, dict):
+        raise CheckpointError(f"{checkpoint.folder / STATE} is not that of a run's checkpoint")
+    if processes != trainer.world.size:
         raise TrainingError(
             f"{folder} was trained by {processes} processes, not {trainer.world.size}, which "
             f"would plan other packs; continue it with torchrun --nproc-per-node {processes} "
             f"-m patchpack train --resume {folder}"
         )
     trainer.restore(checkpoint)
-    return checkpoint.state["bad_images"]
+    return bad_images
 
 
 def fingerprint(index: Index) -> str:

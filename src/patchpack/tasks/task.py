@@ -64,7 +64,7 @@ class TaskRun:
 
     def model_spec(self, context: TaskContext, dtype: str) -> ModelSpec:
         """The spec of the trained model: images are prepared as in the run's evaluation."""
-        input = input_spec(context.model)
+        input = input_spec(context.model, context.data.reading)
         return ModelSpec(
             model=context.model,
             task=self.task,
@@ -76,6 +76,7 @@ class TaskRun:
             frames=context.data.frames if input.tubelets else None,
             eval_tokens=context.data.evaluation_tokens(input),
             dtype=dtype,
+            reading=input.reading,
         )
 
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from patchpack.checkpoint import write_text_atomic
 from patchpack.data.images import BadImage
 from patchpack.metrics.undefined import defined, json_values, shown
+from patchpack.terminal import Terminal
 
 TRAIN_COLUMNS = (
     ("loss", "loss", "{:.4f}"),
@@ -43,7 +43,7 @@ class RunLog:
         `resume_fraction` is the fraction of the run that is done at `resume_step`.
         """
         self._is_writer = folder is not None
-        self.console = Console(stderr=True, markup=False, highlight=False)
+        self.console = Terminal(stderr=True)
         path = folder / "log.jsonl" if folder else Path(os.devnull)
         if folder and resume_step:
             _truncate_after(path, resume_step)

@@ -9,33 +9,34 @@ classes.json               names of the class indices: ["background", …] or {"
                            with mask values {"background": 0, "crack": 255}, or with colors
                            {"background": "000000", "road": [128, 64, 128]}
 
-A mask has one channel (gray, or palette indices), or colors (`mask_values`), and the size of its
-image; the EXIF orientation of both is applied. A bad mask makes its image a BadImage.
+A mask has one whole number per pixel (`mask_files`), or colors (`mask_values`), and the size of its
+image; both are turned upright by the same rules. A bad mask makes its image a BadImage.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from PIL import Image, ImageOps
+from PIL import Image
 
 from patchpack.batch import IGNORE_INDEX, Patches
 from patchpack.data.annotations.annotation import Affine, Hash, Size
 from patchpack.data.annotations.drawn_masks import Drawing, draw_mask, drawings, has_outlines
+from patchpack.data.annotations.mask_files import read_mask_image
 from patchpack.data.annotations.mask_values import (
     MaskEncoding,
     MaskValues,
     parse_color,
     raw_values,
 )
-from patchpack.data.images import FORMATS, BadImage, explain_error, read_file
+from patchpack.data.images import BadImage
 from patchpack.data.index import Index
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import BadDataset
 from patchpack.data.sources.folders import MASK_FOLDERS
 from patchpack.data.text_files import clean, read_text
@@ -60,6 +61,7 @@ class MaskSpec:
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
     drawing: Drawing | None = None  # outlines to draw; None: the file is read
+    reading: ReadingConfig = DEFAULT_READING
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +121,16 @@ class Masks:
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
     drawings: tuple[Drawing, ...] = ()  # of the images; empty: masks are files
+    reading: ReadingConfig = DEFAULT_READING
 
     name: ClassVar[str] = "masks"
 
     def spec(self, root: Path, row: int) -> MaskSpec:
         """Return the mask file of one image of an index with this root."""
         path, drawing = root / self.keys[row], self.drawings[row] if self.drawings else None
-        return MaskSpec(path, self.num_classes, self.ignore_index, self.encoding, drawing)
+        return MaskSpec(
+            path, self.num_classes, self.ignore_index, self.encoding, drawing, self.reading
+        )
 
     def select(self, rows: Int[np.ndarray, " row"]) -> "Masks":
         drawings = tuple(self.drawings[row] for row in rows) if self.drawings else ()
@@ -154,19 +159,7 @@ def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
     """
     if mask.drawing is not None:
         return draw_mask(mask.drawing, size, key, mask.ignore_index)
-    try:
-        with Image.open(BytesIO(read_file(mask.path)), formats=FORMATS) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.size[::-1] != size:
-                raise BadImage(
-                    key, f"its mask is {upright.size[::-1]} pixels, the image, upright, {size}"
-                )
-            upright.load()
-    except BadImage as error:
-        raise BadImage(key, error.reason) from error
-    except Exception as error:
-        raise BadImage(key, f"its mask {mask.path.name}: {explain_error(error)}") from error
-    return _values_of(upright, mask, key)
+    return _values_of(read_mask_image(mask.path, size, key, mask.reading), mask, key)
 
 
 def _values_of(upright: Image.Image, mask: MaskSpec, key: str) -> MaskValues:
@@ -183,6 +176,7 @@ def attach_masks(
     num_classes: int,
     ignore_index: int | None,
     encoding: MaskEncoding = MaskEncoding.plain,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> tuple[Index, list[BadImage]]:
     """Return the images with a mask, and errors for the others; BadDataset if none has a mask."""
     check_masks(index)
@@ -190,7 +184,9 @@ def attach_masks(
     rows = [row for row, cell in enumerate(cells) if cell]
     bare = [row for row, cell in enumerate(cells) if not cell]
     without_mask = [BadImage(index.keys[row], "has no mask") for row in bare]
-    masks = Masks(tuple(cells[row] for row in rows), num_classes, ignore_index, encoding)
+    masks = Masks(
+        tuple(cells[row] for row in rows), num_classes, ignore_index, encoding, reading=reading
+    )
     return index.select(rows).with_annotation(masks), without_mask
 
 

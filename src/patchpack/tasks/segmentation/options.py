@@ -51,7 +51,9 @@ def evaluation(
     if has_mask_files(index) or not has_masks(index):
         if not data.is_own:
             encoding = check_classes(index.root, predictor.classes) or encoding
-        index, without_mask = attach_masks(index, num_classes, task.ignore_index, encoding)
+        index, without_mask = attach_masks(
+            index, num_classes, task.ignore_index, encoding, predictor.spec.reading
+        )
     else:
         index, without_mask, _ = attach_drawn_masks(index, predictor.classes, task.ignore_index)
     evaluator = SlidingWindowEvaluator if options.sliding_window else SegmentationEvaluator

@@ -44,7 +44,9 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
         messages.append(f"task.ignore_index is the class {name!r}: not trained and not evaluated")
     whole = index
     if has_mask_files(index):
-        index, skipped = attach_masks(index, len(classes), task.ignore_index, encoding)
+        index, skipped = attach_masks(
+            index, len(classes), task.ignore_index, encoding, data.reading
+        )
     else:
         index, skipped, notes = attach_drawn_masks(index, classes, task.ignore_index)
         messages += notes

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, features
 
-from patchpack.data import images
+from patchpack.data.orientation import ORIENTATION
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
 FORMATS += [
@@ -25,7 +25,7 @@ def smooth(height: int, width: int) -> np.ndarray:
 def encode(pixels: np.ndarray | Image.Image, format: str, orientation: int = 1, **options) -> bytes:
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[ORIENTATION] = orientation
     file = BytesIO()
     image.save(file, format, exif=exif, **options)
     return file.getvalue()

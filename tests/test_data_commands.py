@@ -76,7 +76,7 @@ def test_every_verb_prints_how_the_data_were_split(capsys, data, run, tmp_path) 
 
 @pytest.fixture
 def folder(data: Path, tmp_path: Path) -> Path:
-    """Class folders with 5 HEIC files, a thumbnail, and a damaged image in each of two splits."""
+    """Class folders with 5 .psd files, a thumbnail, and a damaged image in each of two splits."""
     root = tmp_path / "folder"
     for n in range(60):
         path = root / "train" / "ab"[n % 2] / f"{n}.png"
@@ -86,13 +86,13 @@ def folder(data: Path, tmp_path: Path) -> Path:
     (root / "train" / "a" / "@eaDir").mkdir()
     shutil.copy(data / "0.png", root / "train" / "a" / "@eaDir" / "thumb.png")
     for n in range(5):
-        (root / "test" / "b" / f"{n}.HEIC").write_bytes(b"x")
+        (root / "test" / "b" / f"{n}.PSD").write_bytes(b"x")
     for split in ("train", "test"):
         (root / split / "a" / "torn.png").write_bytes(b"x")
     return root
 
 
-PASSED_OVER = "passed over: 5 .heic (HEIC is read after"
+PASSED_OVER = "passed over: 5 .psd (convert"
 SKIPPED = "not looked into: 1 folder @eaDir"
 
 
@@ -102,7 +102,7 @@ def test_inspect_names_what_is_passed_over_and_what_cannot_be_read(capsys, folde
     assert "unreadable: test/a/torn.png: is not an image" in out
     status, out, _ = patchpack(capsys, "inspect", folder, "--max-bad-fraction", 0.5, "--json")
     record = json.loads(out)
-    assert status == 1 and record["passed_over"] == {".heic": 5}
+    assert status == 1 and record["passed_over"] == {".psd": 5}
     assert record["skipped_folders"] == {"folder @eaDir": 1}
     assert [line.split(":")[0] for line in record["unreadable"]] == [
         "test/a/torn.png", "train/a/torn.png"
@@ -116,7 +116,7 @@ def test_eval_names_what_is_passed_over_and_what_cannot_be_read(capsys, run, fol
     assert "skipped: test/a/torn.png: is not an image" in out and "train/a/torn" not in out
     status, out, _ = patchpack(capsys, *words, "--json")
     record = json.loads(out)
-    assert status == 1 and record["passed_over"] == {".heic": 5}
+    assert status == 1 and record["passed_over"] == {".psd": 5}
     assert "torn.png" in json.dumps(record) and "train/a/torn" not in json.dumps(record)
     # The share counts within the split: one of 61.
     status, _, err = patchpack(capsys, *words, "--max-bad-fraction", 0.01)
@@ -146,9 +146,9 @@ def test_predict_and_embed_name_what_is_passed_over(capsys, run, folder, tmp_pat
 
 def test_a_class_that_is_not_read_stops_training(capsys, folder, tmp_path) -> None:
     (folder / "train" / "c").mkdir()
-    (folder / "train" / "c" / "1.heic").write_bytes(b"x")
+    (folder / "train" / "c" / "1.psd").write_bytes(b"x")
     status, _, err = patchpack(capsys, "train", folder, "--out", tmp_path / "r", *TINY)
-    assert status == 2 and "in the class folders train/c (1 files); HEIC is read" in err
+    assert status == 2 and "in the class folders train/c (1 files); convert" in err
     assert not (tmp_path / "r").exists() and len(err.splitlines()) == 1
 
 

@@ -88,6 +88,38 @@ def test_a_variable_frame_rate_is_sampled_evenly_in_time(tmp_path, suffix, codec
     assert [round(f.mean() / 16) for f in ends] == [1, 7]  # at 0.14 and 2.04 s
 
 
+VARIABLE = {  # frame starts in hundredths of a second
+    "slow at the end": [*range(0, 40, 2), *range(40, 240, 20)],
+    "fast at the end": [*range(0, 200, 20), *range(200, 240, 2)],
+    "long last gap": [*range(0, 60, 2), 200],
+    "pairs": [0, 2, 30, 32, 60, 62, 90, 92, 120, 122],
+}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("between", ["0", "3"])
+@pytest.mark.parametrize("name", VARIABLE)
+def test_the_last_frame_of_a_variable_rate_is_seen(tmp_path, name, between, suffix):
+    """MP4 stores its length in the order of decoding, which B-frames change."""
+    times, path = VARIABLE[name], tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=100)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 100)
+        stream.options = {"crf": "1", "bf": between, "b-adapt": "0"}
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(ramp()[number], format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    header = read_header(path)
+    numbers = range(header.frames)
+    seen = [round(f.mean() / 4) for f in decode_frames(path, numbers, header.rate, key="a")]
+    assert header.frames == len(times) and seen[0] in (0, 1) and seen[-1] == len(times) - 1
+    # The rate spreads all frames over the time from the first to the last.
+    assert (header.frames - 1) / header.rate == pytest.approx(times[-1] / 100, abs=0.005)
+
+
 def test_rotation_metadata_is_applied(tmp_path):
     """A bright top left corner moves to the top right when the video is rotated clockwise."""
     frames = np.zeros((5, 32, 48, 3), np.uint8)

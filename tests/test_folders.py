@@ -41,23 +41,21 @@ def table(index: Index) -> set[tuple[str, str | None]]:
 
 def test_files_of_other_kinds_are_counted_and_empty_classes_named(root: Path) -> None:
     images(root / "cat")
-    files(root / "cat", "a.HEIC", "b.heic", "notes.txt", "0.txt", "Thumbs.db", "x")
-    files(root / "dog" / "deep", "a.heic", "b.CR2", "c.txt")
+    files(root / "cat", "a.PSD", "b.psd", "notes.txt", "0.txt", "Thumbs.db", "x")
+    files(root / "dog" / "deep", "a.psd", "b.CR2", "c.txt")
     files(root, "README.md", "0.jpg")  # a picture beside class folders
     (root / "emu").mkdir()
     index = build_index(root)
     assert len(index) == 3 and index.scan.files == {
-        ".heic": 3, ".txt": 2, ".cr2": 1, ".md": 1, ".jpg": 1, "(no suffix)": 1
+        ".psd": 3, ".txt": 2, ".cr2": 1, ".md": 1, ".jpg": 1, "(no suffix)": 1
     }  # fmt: skip
     assert index.messages[1:] == (
-        "passed over: 3 .heic, 2 .txt, 1 (no suffix), 1 .cr2, 1 .jpg, 1 .md (HEIC is read after "
-        "pip install pillow-heif; convert .cr2, .heic to JPEG, PNG or TIFF)",
-        "no image in the class folder dog (1 .cr2, 1 .heic, 1 .txt)",
+        "passed over: 3 .psd, 2 .txt, 1 (no suffix), 1 .cr2, 1 .jpg, 1 .md (convert "
+        ".cr2, .psd to JPEG, PNG or TIFF)",
+        "no image in the class folder dog (1 .cr2, 1 .psd, 1 .txt)",
         "no image in the class folder emu (empty)",
     )
-    with pytest.raises(
-        BadDataset, match=r"in the class folders dog \(2 files\); HEIC is read after"
-    ):
+    with pytest.raises(BadDataset, match=r"in the class folders dog \(2 files\); convert"):
         index.require_read_classes()
 
 
@@ -71,21 +69,19 @@ def test_empty_class_folders_and_those_of_texts_do_not_stop_a_run(root: Path) ->
 def test_class_folders_of_splits(root: Path) -> None:
     images(root / "train" / "cat")
     images(root / "val" / "cat")
-    files(root / "train" / "dog", "a.heic")
-    files(root / "val" / "dog", "a.heic")
+    files(root / "train" / "dog", "a.psd")
+    files(root / "val" / "dog", "a.psd")
     index = build_index(root)
     assert set(index.scan.empty_classes) == {"train/dog", "val/dog"}
-    with pytest.raises(BadDataset, match=r"train/dog \(1 files\), val/dog \(1 files\); HEIC"):
+    with pytest.raises(BadDataset, match=r"train/dog \(1 files\), val/dog \(1 files\); convert"):
         index.require_read_classes()
 
 
 def test_a_folder_of_nothing_that_is_read(root: Path) -> None:
-    files(root / "cat", "a.heic", "b.heic")
-    with pytest.raises(
-        BadDataset, match=r"holds no images: .*; passed over: 2 \.heic \(HEIC is read"
-    ):
+    files(root / "cat", "a.psd", "b.psd")
+    with pytest.raises(BadDataset, match=r"holds no images: .*; passed over: 2 \.psd \(convert"):
         build_index(root)
-    with pytest.raises(ValueError, match=r"holds no images; passed over: 2 \.heic"):
+    with pytest.raises(ValueError, match=r"holds no images; passed over: 2 \.psd"):
         image_files([root])
 
 
@@ -148,9 +144,9 @@ def test_videos_among_images_and_images_among_videos(root: Path) -> None:
     images(clips / "left" / "clip")
     files(clips / "left" / "clip", "times.csv")  # beside frames
     images(clips / "right", 1, ".png")
-    files(clips / "right", "a.mp4", "b.heic")
+    files(clips / "right", "a.mp4", "b.psd")
     index = build_index(clips, media_type=CLIPS, max_bad_fraction=0.9, require_labels=False)
-    assert index.keys == ("left/clip",) and index.scan.files == {".png": 1, ".heic": 1}
+    assert index.keys == ("left/clip",) and index.scan.files == {".png": 1, ".psd": 1}
 
 
 def test_a_file_named_twice_is_taken_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

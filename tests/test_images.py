@@ -144,16 +144,6 @@ def test_16_bit_images_are_upright_too(orientation: int) -> None:
     np.testing.assert_array_equal(pixels, expected)
 
 
-def test_orientation_after_the_pixels_is_ignored(tmp_path: Path) -> None:
-    data = encode(np.zeros((2, 5, 3), np.uint8), "PNG", 6)
-    start = data.index(b"eXIf") - 4
-    (length,) = struct.unpack(">I", data[start : start + 4])
-    exif, rest = data[start : start + 12 + length], data[:start] + data[start + 12 + length :]
-    path = tmp_path / "late.png"
-    path.write_bytes(rest[:-12] + exif + rest[-12:])
-    assert read_size(path) == decode(path, key="late").shape[:2] == (2, 5)
-
-
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow warns about it
 def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"

@@ -8,23 +8,30 @@ from pathlib import Path
 import patchpack
 
 SOURCE = Path(patchpack.__file__).parent
+FILES = {"printable", "regular_files", "terminal", "writing"}  # any room reads, writes, prints
 MAY_IMPORT: dict[str, set[str]] = {
     "batch": set(),
     "losses": set(),
     "distributed": set(),
     "old_names": set(),
+    **{name: {"printable"} for name in FILES},
+    "manifest": FILES,
     "serialization": {"old_names"},
-    "checkpoint": {"old_names"},
-    "data": {"batch"},
+    "checkpoint": {"old_names", "manifest"} | FILES,
+    "data": {"batch"} | FILES,
     "model": {"batch", "serialization"},
     "metrics": {"batch", "data"},
-    "visualize": {"batch", "data", "metrics"},
-    "train": {"batch", "data", "metrics", "losses", "distributed", "checkpoint", "serialization"},
-    "inference": {"batch", "data", "model", "checkpoint", "serialization", "old_names"},
+    "visualize": {"batch", "data", "metrics"} | FILES,
+    "train": {
+        "batch", "data", "metrics", "losses", "distributed", "checkpoint", "serialization",
+    } | FILES,
+    "inference": {
+        "batch", "data", "model", "checkpoint", "manifest", "serialization", "old_names",
+    } | FILES,
     "tasks": {
         "batch", "losses", "distributed", "old_names", "serialization", "checkpoint", "data",
         "model", "metrics", "visualize", "inference",
-    },
+    } | FILES,
 }  # fmt: skip
 BELOW = {*MAY_IMPORT}
 MAY_IMPORT |= {

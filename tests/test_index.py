@@ -13,6 +13,7 @@ from PIL import Image
 from patchpack.data import file_cache
 from patchpack.data import index as index_module
 from patchpack.data.index import Index, build_index
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import BadDataset
 from patchpack.data.sources import folders
 
@@ -46,9 +47,9 @@ def headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read_size = index_module.read_size
 
-    def counted(path: str) -> tuple[int, int]:
+    def counted(path: str, reading: ReadingConfig) -> tuple[int, int]:
         names.append(os.path.basename(path))
-        return read_size(path)
+        return read_size(path, reading)
 
     monkeypatch.setattr(index_module, "read_size", counted)
     return names
@@ -490,10 +491,10 @@ def test_unreadable_files_are_read_again(root: Path, monkeypatch: pytest.MonkeyP
         image(root / f"{name}.png")
     read_size = index_module.read_size
 
-    def fails(path: str) -> tuple[int, int]:
+    def fails(path: str, reading: ReadingConfig) -> tuple[int, int]:
         if path.endswith("2.png"):
             raise index_module.BadImage(path, "may not be read")
-        return read_size(path)
+        return read_size(path, reading)
 
     monkeypatch.setattr(index_module, "read_size", fails)
     assert build_index(root, max_bad_fraction=0.5).bad == (("2.png", "may not be read"),)

@@ -272,7 +272,7 @@ def save(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
             r"holds \[9\], but classes are numbered 0 to 2.*task.ignore",
         ),
         (np.zeros((6, 4), np.uint8), None, r"is \(6, 4\) pixels, the image, upright, \(4, 6\)"),
-        (np.zeros((4, 6, 3), np.uint8), None, "has mode RGB, not one channel"),
+        (np.arange(72, dtype=np.uint8).reshape(4, 6, 3), None, "has mode RGB, not one channel"),
     ],
 )
 def test_an_invalid_mask_raises_bad_image(tmp_path, values, mode, reason):

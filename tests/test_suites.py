@@ -80,7 +80,7 @@ def test_feature_suites_take_any_task_and_others_are_refused_by_name(capsys, roo
 
 
 def test_outputs_are_cached_and_not_computed_again(capsys, run, tmp_path, monkeypatch):
-    words = ("eval", run, "--suite", "calibration", "--budgets", 4, "--out", tmp_path, "--json")
+    words = ("eval", run, "--suite", "calibration", "--budgets", 4, "--json")
     first = patchpack(capsys, *words)
     kept = sorted((run / cache.FOLDER).iterdir())
     second = patchpack(capsys, *words)
@@ -100,6 +100,8 @@ def test_an_image_that_cannot_be_read_is_named_in_the_report(capsys, run, root, 
         "--out", tmp_path, "--max-bad-fraction", "0.1",
     )  # fmt: skip
     for _ in range(2):  # the second time from what was kept
+        for report in tmp_path.glob("report-test*"):
+            shutil.rmtree(report) if report.is_dir() else report.unlink()
         assert patchpack(capsys, *words)[0] == 1
         lead = (tmp_path / "report-test.md").read_text().splitlines()[2]
         assert damaged.name in lead and "cannot be read (1)" in lead
@@ -218,13 +220,12 @@ def test_label_maps(capsys, run, root, tmp_path):
         (other / split).mkdir(parents=True)
         for new, old in (("rows", "across"), ("columns", "along"), ("dots", "plain")):
             (other / split / new).symlink_to(root / split / old)
-    words = ["eval", run, "--suite", "calibration", "--budgets", 36, "--data", other, "--json",
-             "--out", tmp_path]  # fmt: skip
+    words = ["eval", run, "--suite", "calibration", "--budgets", 36, "--data", other, "--json"]
     assert "with --label-map" in patchpack(capsys, *words)[2]
     names = tmp_path / "map.json"
     names.write_text(json.dumps({"rows": "across", "columns": "along", "dots": "plain"}))
     status, out, _ = patchpack(capsys, *words, "--label-map", names)
-    own = json.loads(patchpack(capsys, *words[:6], "--json", "--out", tmp_path)[1])
+    own = json.loads(patchpack(capsys, *words[:6], "--json")[1])
     (mapped,), (expected,) = (
         found["calibration"]["budgets"].values() for found in (json.loads(out), own)
     )

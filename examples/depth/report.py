@@ -8,7 +8,7 @@ import numpy as np
 from patchpack.tasks.depth.predictor import DepthImage
 from PIL import Image
 
-from patchpack.inference.output_files import check_new, make_folder
+from patchpack.inference.output_files import check_new, make_folder, write_picture
 from patchpack.metrics.undefined import shown
 from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.tables import new_table
@@ -47,7 +47,7 @@ class DepthWriter:
 
     def add(self, path: Path, prediction: DepthImage) -> Path:
         millimeters = (prediction.meters * 1000).round().clip(0, 65535).astype(np.uint16)
-        Image.fromarray(millimeters).save(self.files[path])
+        write_picture(self.files[path], Image.fromarray(millimeters))
         return self.files[path]
 
     def close(self) -> None:

@@ -198,6 +198,29 @@ class PackedBatch:
         )
 
 
+def require_batch(batch: object, patch_size: int) -> None:
+    """Raise TypeError for images that are not packed: the first thing to try is `model(images)`."""
+    if not isinstance(batch, PackedBatch):
+        raise TypeError(
+            f"a model takes a PackedBatch, not {type(batch).__name__}: pack images with "
+            f"pp.pack(images, patch_size={patch_size}), clips with pp.pack_clips(clips, tubelets)"
+        )
+
+
+def require_texts(texts: object) -> None:
+    """Raise TypeError for texts that are not packed."""
+    if not isinstance(texts, PackedTexts):
+        raise TypeError(
+            f"a text tower takes PackedTexts, not {type(texts).__name__}: pack token ids with "
+            "patchpack.batch.pack_texts, or call embed_texts of a loaded model"
+        )
+
+
+def float_type(dtype: torch.dtype) -> torch.dtype:
+    """The type to compute in for weights of a type: float32 for half precision, else the same."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def collate(images: Sequence[Patches], patch_dim: int) -> PackedBatch:
     """Concatenate images in this order; no images give an empty pack."""
     if not images:

@@ -7,7 +7,8 @@
 
 Files are written to a `.tmp-` folder next to it, synced, and renamed into place. Old checkpoints
 are deleted only after that, so neither a crash nor a full disk affects the last good one. Loading
-verifies the manifest first. No file is ever unpickled.
+verifies the manifest first: only regular files of the sizes that it lists are opened. No file is
+ever unpickled, no tensor is cast, and none with NaN or infinity is used.
 
 Traps: a parent folder has one writer, which deletes incomplete checkpoints and those of later steps
 than its own. Saving a step again replaces the first in two renames, not in one.
@@ -28,23 +29,35 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 
 from patchpack import old_names
+from patchpack.manifest import (
+    CLUTTER,
+    FORMAT,
+    MANIFEST,
+    STATE,
+    TENSORS,
+    VERSION,
+    CheckpointError,
+    read_manifest,
+    reason_of,
+)
 from patchpack.old_names import current_tensor
+from patchpack.regular_files import MAX_JSON, open_regular, read_json_object
 
-FORMAT = "patchpack checkpoint"
-VERSION = 1
-MANIFEST = "manifest.json"
-STATE = "state.json"
-TENSORS = ".safetensors"
 INCOMPLETE = re.compile(r"\.tmp-.+-\d{8,}-\d+")
+# State that optimizers keep for each parameter; other optimizers are not checked by name.
+OPTIMIZER_STATE: dict[type[Optimizer], set[str]] = {
+    AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    Muon: {"momentum_buffer"},
+}
 
 Named = Iterable[tuple[str, nn.Parameter]]  # as from Module.named_parameters
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged, not a patchpack checkpoint, or could not be written."""
+class SkippedCheckpoint(UserWarning):
+    """A damaged checkpoint, instead of which an older one is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +68,16 @@ class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]  # by file, then by tensor name
     state: dict[str, Any]
+
+    def tensors_of(self, file: str) -> dict[str, Tensor]:
+        """The tensors of one file; raise CheckpointError where the checkpoint lacks it."""
+        if file not in self.tensors:
+            raise CheckpointError(f"{self.folder} lacks {file}{TENSORS}: use another checkpoint")
+        return self.tensors[file]
+
+    def path(self, file: str) -> str:
+        """The path of one file of tensors, for messages."""
+        return str(self.folder / f"{file}{TENSORS}")
 
 
 def save(
@@ -87,7 +110,7 @@ def save(
     except (OSError, SafetensorError) as error:
         checkpoints = list_checkpoints(parent, name)
         last = f"; the last good checkpoint is {checkpoints[0]}" if checkpoints else ""
-        raise CheckpointError(f"could not save {final}: {_reason(error)}{last}") from error
+        raise CheckpointError(f"could not save {final}: {reason_of(error)}{last}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _prune(parent, name, step, keep)
@@ -96,7 +119,7 @@ def save(
 
 def list_checkpoints(parent: Path, name: str) -> list[Path]:
     """Return the checkpoints of this name, newest first; they are not verified."""
-    return [folder for _, folder in _numbered(parent, name) if (folder / MANIFEST).is_file()]
+    return [folder for _, folder in _numbered(parent, name) if os.path.lexists(folder / MANIFEST)]
 
 
 def load(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
@@ -106,13 +129,14 @@ def load(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
     for file in sorted(set(manifest["files"]) - {STATE}):
         try:
             loaded = load_file(folder / file)
+            named = {current_tensor(name): value.to(device) for name, value in loaded.items()}
         except Exception as error:  # malformed headers raise TypeError and others, too
             raise _damaged(folder / file, error) from error
-        tensors[file.removesuffix(TENSORS)] = {
-            current_tensor(name): value.to(device) for name, value in loaded.items()
-        }
+        if len(named) < len(loaded):
+            raise _damaged(folder / file, "it holds a tensor under its old and its current name")
+        tensors[file.removesuffix(TENSORS)] = named
     try:
-        data = _read_object(folder / STATE)
+        data = read_json_object(folder / STATE)
         state = {old_names.STATE.get(key, key): value for key, value in data.items()}
     except (OSError, ValueError) as error:
         raise _damaged(folder / STATE, error) from error
@@ -120,41 +144,62 @@ def load(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
 
 
 def load_newest(parent: Path, name: str) -> Checkpoint:
-    """Load the newest valid checkpoint; warn of damaged ones, which are skipped."""
+    """Load the newest valid checkpoint; warn of damaged ones that are skipped for it."""
     problems = []
     for folder in list_checkpoints(parent, name):
         try:
-            return load(folder)
+            checkpoint = load(folder)
         except CheckpointError as error:
-            warnings.warn(f"skipping a checkpoint: {error}", stacklevel=2)
             problems.append(str(error))
+            continue
+        for problem in problems:
+            message = f"skipping a checkpoint: {problem}; {folder} is used"
+            warnings.warn(message, SkippedCheckpoint, stacklevel=2)
+        return checkpoint
     reasons = f": {'; '.join(problems)}" if problems else ""
     raise CheckpointError(f"{parent} has no valid checkpoint {name!r}{reasons}")
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy tensors into a module, all or none.
+    """Copy tensors into a module, all or none; raise CheckpointError as `check_fits` does."""
+    check_fits(module, tensors, source)
+    module.load_state_dict(dict(tensors))
 
-    Raise CheckpointError with the names of missing, unexpected and mismatched tensors.
+
+def check_fits(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError where tensors are not those of a module, which may be on `meta`.
+
+    The message has the names of missing, unexpected and mismatched tensors, and of those that hold
+    NaN or infinity.
     """
     current = module.state_dict()
+    shared = {name: value for name, value in current.items() if name in tensors}
     mismatches = {
         "missing": [name for name in current if name not in tensors],
         "unexpected": [name for name in tensors if name not in current],
         "of another shape": [
             f"{name}: {list(tensors[name].shape)} for {list(value.shape)}"
-            for name, value in current.items()
-            if name in tensors and tensors[name].shape != value.shape
+            for name, value in shared.items()
+            if tensors[name].shape != value.shape
+        ],
+        "of another type": [
+            f"{name}: {_type(tensors[name])} for {_type(value)}"
+            for name, value in shared.items()
+            if tensors[name].dtype != value.dtype
         ],
     }
-    problems = [
-        f"{len(names)} {problem} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-        for problem, names in mismatches.items()
-        if names
-    ]
+    problems = [f"{len(names)} {problem} ({_first(names)})"
+                for problem, names in mismatches.items() if names]  # fmt: skip
     if problems:
         raise CheckpointError(f"{source} does not fit the model: {'; '.join(problems)}")
-    module.load_state_dict(dict(tensors))
+    check_finite(tensors, source)
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError where tensors hold NaN or infinity."""
+    wrong = [name for name, t in tensors.items() if t.is_floating_point() and not _finite(t)]
+    if wrong:
+        raise _damaged(Path(source), f"{len(wrong)} tensors hold NaN or infinity ({_first(wrong)})")
 
 
 def flatten_optimizer(optimizer: Optimizer, named: Named) -> dict[str, Tensor]:
@@ -171,7 +216,8 @@ def restore_optimizer(optimizer: Optimizer, named: Named, tensors: Mapping[str, 
     """Restore the output of `flatten_optimizer`, bit for bit, all or nothing.
 
     A parameter without saved state gets none: it had no update yet. Raise CheckpointError for
-    unknown parameters, other shapes, or incomplete state.
+    unknown parameters or keys, other shapes and types, values that no update gives, or incomplete
+    state.
     """
     parameters = _by_name(optimizer, named)
     states: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
@@ -179,11 +225,13 @@ def restore_optimizer(optimizer: Optimizer, named: Named, tensors: Mapping[str, 
         key, _, name = path.partition("/")
         if name not in parameters:
             raise CheckpointError(f"the optimizer's {path} belongs to no parameter that it trains")
-        saved, expected = list(value.shape), list(parameters[name].shape)
-        if saved and saved != expected:
-            raise CheckpointError(f"the optimizer's {path} has shape {saved}, not {expected}")
+        _check_state(path, value, parameters[name])
         states[name][key] = value.clone()
-    keys = {key for state in states.values() for key in state}
+    used = {key for state in states.values() for key in state}
+    keys = OPTIMIZER_STATE.get(type(optimizer), used)
+    if unknown := sorted(used - keys):
+        kind = type(optimizer).__name__
+        raise CheckpointError(f"the optimizer's state {unknown[0]!r} is not that of {kind}")
     missing = [f"{key}/{n}" for n, state in states.items() if state for key in keys - {*state}]
     if missing:
         raise CheckpointError(f"the optimizer's state lacks {', '.join(sorted(missing)[:5])}")
@@ -192,16 +240,20 @@ def restore_optimizer(optimizer: Optimizer, named: Named, tensors: Mapping[str, 
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Replace a text file atomically."""
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _check_state(path: str, value: Tensor, parameter: Tensor) -> None:
+    """Raise CheckpointError for a tensor that is no state of this parameter."""
+    is_step = path.startswith("step/")
+    saved, expected = list(value.shape), [] if is_step else list(parameter.shape)
+    if saved != expected:
+        raise CheckpointError(f"the optimizer's {path} has shape {saved}, not {expected}")
+    dtype = torch.float32 if is_step else parameter.dtype
+    if value.dtype != dtype:
+        raise CheckpointError(f"the optimizer's {path} is {_type(value)}, not {dtype}")
+    negative = path.startswith(("step/", "exp_avg_sq/")) and bool((value < 0).any())
+    if negative or not _finite(value):
+        raise CheckpointError(
+            f"the optimizer's {path} holds NaN, infinity or values below 0 where none can be"
+        )
 
 
 def _by_name(optimizer: Optimizer, named: Named) -> dict[str, nn.Parameter]:
@@ -214,7 +266,13 @@ def _write(
     folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> None:
     """Write and sync the files of a checkpoint, the manifest last."""
-    (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+    try:
+        text = json.dumps(state, allow_nan=False)
+    except ValueError as error:
+        raise CheckpointError(f"the state of the run has no form in JSON: {error}") from error
+    if len(text) > MAX_JSON:
+        raise CheckpointError(f"the state of the run has more than {MAX_JSON:,} bytes")
+    (folder / STATE).write_text(text, encoding="utf-8")
     for file, named in tensors.items():
         path = folder / f"{file}{TENSORS}"
         save_file(_contiguous_copies(named), path)
@@ -262,56 +320,41 @@ def _numbered(parent: Path, name: str) -> list[tuple[int, Path]]:
 
 def _verify(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder after checking that all files match it."""
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     files = manifest["files"]
-    extra = {path.name for path in folder.iterdir()} - {*files, MANIFEST}
+    names = {path.name for path in folder.iterdir()}
+    extra = {name for name in names - {*files, MANIFEST} if not CLUTTER.fullmatch(name)}
     if extra:
         raise CheckpointError(f"{folder / min(extra)} is not part of the checkpoint: remove it")
+    if STATE not in files:
+        raise CheckpointError(f"{folder / MANIFEST} lists no {STATE}: use another checkpoint")
     for name, expected in files.items():
         try:
-            digest = _digest(folder / name)
+            with open_regular(folder / name) as file:
+                size = os.fstat(file.fileno()).st_size
+                wrong = not isinstance(expected, dict) or size != expected.get("bytes")
+                wrong = wrong or _digest(folder / name) != expected
         except (OSError, ValueError) as error:
             raise _damaged(folder / name, error) from error
-        if digest != expected:
-            raise _damaged(folder / name, f"its {digest['bytes']} bytes differ from the manifest")
+        if wrong:
+            raise _damaged(folder / name, f"its {size:,} bytes differ from the manifest")
     return manifest
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    prefix = f"{folder} is not a patchpack checkpoint: its {MANIFEST}"
-    try:
-        manifest = _read_object(folder / MANIFEST)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{prefix} cannot be read: {_reason(error)}") from error
-    written = manifest.get("format"), manifest.get("version")
-    if written != (FORMAT, VERSION):
-        raise CheckpointError(f"{prefix} has format {written}, not {(FORMAT, VERSION)}")
-    step, files = manifest.get("step"), manifest.get("files")
-    if type(step) is not int or not isinstance(files, dict):
-        raise CheckpointError(f"{prefix} has no step or no files")
-    for name in sorted(set(files) - {STATE}):
-        if Path(name).name != name or not name.endswith(TENSORS):
-            raise CheckpointError(f"{prefix} has an invalid file name {name!r}")
-    return manifest
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raise OSError or ValueError if that fails."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(data, dict):
-        raise ValueError("it is not a JSON object")
-    return data
 
 
 def _damaged(path: Path, error: Exception | str) -> CheckpointError:
-    return CheckpointError(f"{path} is damaged: {_reason(error)}; use another checkpoint")
+    return CheckpointError(f"{path} is damaged: {reason_of(error)}; use another checkpoint")
 
 
-def _reason(error: Exception | str) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def _first(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
 
 
 def _digest(path: Path) -> dict[str, Any]:

@@ -53,8 +53,8 @@ class RunConfig:
 
     @property
     def input(self) -> InputSpec:
-        """The shape of the model's input."""
-        return input_spec(self.model)
+        """The model's input."""
+        return input_spec(self.model, self.data.reading)
 
     def __post_init__(self) -> None:
         to_json(self)  # raises ConfigError, with the field, for NaN, infinity and wrong types

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from patchpack.checkpoint import Checkpoint, CheckpointError, load_newest
+from patchpack.checkpoint import STATE, Checkpoint, CheckpointError, load_newest
 from patchpack.config import RunConfig
 from patchpack.distributed import World
 from patchpack.inference.model_spec import spec_in_checkpoint
@@ -60,7 +60,10 @@ def continuation(config: RunConfig, world: World) -> Continuation:
 
 
 def _check_processes(checkpoint: Checkpoint, folder: Path, world: World) -> None:
-    if (processes := checkpoint.state.get("world_size")) != world.size:
+    processes, bad_images = checkpoint.state.get("world_size"), checkpoint.state.get("bad_images")
+    if type(processes) is not int or not isinstance(bad_images, dict):
+        raise CheckpointError(f"{checkpoint.folder / STATE} is not that of a run's checkpoint")
+    if processes != world.size:
         raise TrainingError(
             f"{folder} was trained by {processes} processes, not {world.size}, which "
             f"would plan other packs; continue it with torchrun --nproc-per-node {processes} "

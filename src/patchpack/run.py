@@ -19,18 +19,21 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from patchpack.checkpoint import write_text_atomic
 from patchpack.config import RunConfig
 from patchpack.continuation import Continuation, check_items, continuation
 from patchpack.data.bad_images import BadImages
+from patchpack.data.depth_notice import depth_notice
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.pipeline import evaluation_batches, training_batches
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES, BadDataset
 from patchpack.distributed import World, all_gather_objects, init_distributed
 from patchpack.inference.measure import view_of
 from patchpack.inference.model_spec import ModelSpec
+from patchpack.manifest import reason_of
 from patchpack.metrics.undefined import defined
+from patchpack.regular_files import read_json_object
 from patchpack.serialization import ConfigError, from_json, to_json
 from patchpack.tasks.initialize import initialize_from_run
 from patchpack.tasks.registry import prepare, task_of
@@ -43,6 +46,7 @@ from patchpack.train.progress import Progress
 from patchpack.train.provenance import environment
 from patchpack.train.run_folder import CHECKPOINTS, CONFIG, check_new_folder, locked
 from patchpack.train.stopping import TrainingError, naming_lost_process
+from patchpack.writing import write_text_atomic
 
 
 def start(config: RunConfig, *, live: bool = True) -> Progress:
@@ -75,15 +79,13 @@ def load_config(folder: Path) -> RunConfig:
     """The configuration saved with a run; raise TrainingError where there is none."""
     path = folder / CONFIG
     try:
-        if not path.is_file():
-            raise TrainingError(f"{folder} is not a run: it holds no config.json")
-        return from_json(RunConfig, json.loads(path.read_text(encoding="utf-8")))
+        return from_json(RunConfig, read_json_object(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise TrainingError(f"{folder} is not a run: it holds no config.json") from None
     except ConfigError as error:
         raise TrainingError(f"{path} is not the config of a run: {str(error)[:500]}") from error
-    except (ValueError, RecursionError) as error:  # of JSON, or of its characters
-        raise TrainingError(f"{path} is not JSON: {error}") from error
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} is not the config of a run: {reason_of(error)}") from error
 
 
 def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
@@ -124,7 +126,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         )
         try:
             if not resumed:
-                _log_data(log, index, task_run)
+                _log_data(log, index, task_run, config.data.reading)
             for message in filter(None, (*notes, *task_run.messages)):
                 log.message(message)
             bad_before = before.checkpoint.state["bad_images"] if before else {}
@@ -150,6 +152,7 @@ def _index(config: RunConfig, resumed: bool) -> Index:
             max_bad_fraction=data.max_bad_fraction,
             require_labels=needs_labels,
             media_type=CLIPS if config.input.tubelets else IMAGES,
+            reading=data.reading,
         ).where(data.where)
         if needs_labels:
             index.require_read_classes()
@@ -189,10 +192,12 @@ def task_context(config: RunConfig, world: World, *, resumed: bool = False) -> T
     )
 
 
-def _log_data(log: RunLog, index: Index, task_run: TaskRun) -> None:
-    """Log what is not used of the data, and how it is split."""
+def _log_data(log: RunLog, index: Index, task_run: TaskRun, reading: ReadingConfig) -> None:
+    """Log what is not used of the data, how it is split, and whether it seems too dark."""
     unreadable = [BadImage(key, reason) for key, reason in index.bad]
     log.log_unreadable(0, [*unreadable, *task_run.skipped])
+    if notice := depth_notice(index.paths, reading):
+        log.message(notice)
     for message in index.messages:
         log.message(message)
 

@@ -34,6 +34,9 @@ TYPE_NAMES = {
 }
 
 
+SHOWN = 500  # maximum characters of a value in a message
+
+
 class ConfigError(ValueError):
     """A config has an unknown field or an invalid value; the message has its path."""
 
@@ -67,8 +70,19 @@ def with_fields(config: T, changes: Mapping[str, object]) -> T:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a message about an unknown name: the closest known name, or all."""
     names = list(known)
+    if len(name) > SHOWN:
+        return ""
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; choose among {', '.join(names)}"
+
+
+def _shown(value: object) -> str:
+    """A value in a message: of a damaged file, it may be megabytes long or nested without end."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "a value nested too deeply"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _plain(value: Any, path: str, *, named: bool) -> Any:
@@ -119,7 +133,7 @@ def _subclasses(cls: Any) -> dict[str, Any]:
 def _dataclass(cls: Any, data: Any, path: str) -> Any:
     prefix = f"{path}: " if path else ""
     if not isinstance(data, dict):
-        raise ConfigError(f"{prefix}expected an object of {cls.__name__}, got {data!r}")
+        raise ConfigError(f"{prefix}expected an object of {cls.__name__}, got {_shown(data)}")
     known = _fields(cls)
     if "type" not in known and data.get("type") == cls.__name__:
         data = {key: value for key, value in data.items() if key != "type"}
@@ -146,7 +160,7 @@ def _reject_unknown(cls: Any, names: Iterable[Any], prefix: str) -> None:
     for name in names:
         if name not in known:
             hint = nearest(str(name), known)
-            raise ConfigError(f"{prefix}unknown field {name!r} of {cls.__name__}{hint}")
+            raise ConfigError(f"{prefix}unknown field {_shown(name)} of {cls.__name__}{hint}")
 
 
 def _fields(cls: Any) -> dict[str, Any]:
@@ -196,7 +210,7 @@ def _union(hint: Any, data: Any, path: str) -> Any:
     expected = " or ".join(
         TYPE_NAMES.get(get_origin(option) or option, str(option)) for option in rest
     )
-    raise ConfigError(f"{path}: expected {expected}, got {data!r}")
+    raise ConfigError(f"{path}: expected {expected}, got {_shown(data)}")
 
 
 def _choice(classes: dict[str, Any], data: Any, path: str) -> Any:
@@ -206,36 +220,38 @@ def _choice(classes: dict[str, Any], data: Any, path: str) -> Any:
     if not isinstance(data, dict) or "type" not in data:
         names = ", ".join(classes)
         raise ConfigError(
-            f"{path}: expected an object whose 'type' is one of {names}, got {data!r}"
+            f"{path}: expected an object whose 'type' is one of {names}, got {_shown(data)}"
         )
     name = data["type"]
     if name not in list(classes) and isinstance(name, str):
         name = TYPES.get(name, name)
     if name not in list(classes):
-        raise ConfigError(f"{path}: unknown type {name!r}{nearest(str(name), classes)}")
+        raise ConfigError(f"{path}: unknown type {_shown(name)}{nearest(str(name), classes)}")
     return _dataclass(classes[name], data | {"type": name}, path)
 
 
 def _literal(choices: tuple[Any, ...], data: Any, path: str) -> Any:
     if any(type(data) is type(choice) and data == choice for choice in choices):
         return data
-    raise ConfigError(f"{path}: expected one of {', '.join(map(repr, choices))}, got {data!r}")
+    raise ConfigError(
+        f"{path}: expected one of {', '.join(map(repr, choices))}, got {_shown(data)}"
+    )
 
 
 def _tuple(kinds: tuple[Any, ...], data: Any, path: str) -> tuple[Any, ...]:
     if not isinstance(data, list | tuple):
-        raise ConfigError(f"{path}: expected a list, got {data!r}")
+        raise ConfigError(f"{path}: expected a list, got {_shown(data)}")
     if kinds[1:] == (Ellipsis,):
         kinds = (kinds[0],) * len(data)
     if len(kinds) != len(data):
-        raise ConfigError(f"{path}: expected {len(kinds)} values, got {len(data)}: {data!r}")
+        raise ConfigError(f"{path}: expected {len(kinds)} values, got {len(data)}: {_shown(data)}")
     pairs = enumerate(zip(kinds, data, strict=True))
     return tuple(_value(kind, item, f"{path}[{i}]") for i, (kind, item) in pairs)
 
 
 def _dict(kinds: tuple[Any, ...], data: Any, path: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected an object, got {data!r}")
+        raise ConfigError(f"{path}: expected an object, got {_shown(data)}")
     return {
         _scalar(kinds[0], key, path): _value(kinds[1], item, f"{path}.{key}")
         for key, item in data.items()
@@ -252,4 +268,4 @@ def _scalar(kind: Any, data: Any, path: str) -> Any:
         raise ConfigError(f"{path}: {data} is not finite")
     if type(data) is kind:
         return data
-    raise ConfigError(f"{path}: expected {TYPE_NAMES.get(kind, str(kind))}, got {data!r}")
+    raise ConfigError(f"{path}: expected {TYPE_NAMES.get(kind, str(kind))}, got {_shown(data)}")

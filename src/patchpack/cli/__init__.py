@@ -16,9 +16,10 @@ runs. Wrong input gives one line on stderr and exit status 2.
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 import tyro
 
@@ -30,8 +31,10 @@ from patchpack.cli.inspect import Inspect, run_inspect
 from patchpack.cli.predict import PredictOptions, run_predict
 from patchpack.cli.search import Search, run_search
 from patchpack.cli.train import run_train
+from patchpack.data.read_errors import ReadError
 from patchpack.data.records import BadDataset
 from patchpack.old_names import renamed_options
+from patchpack.printable import message_of, printable
 from patchpack.train.loop import Stopped, TrainingError
 
 VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
@@ -51,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # file names may be any bytes at all
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        _run(words)
+
+
+def _run(words: list[str]) -> None:
+    """Run one verb; what users can mend ends in one line on stderr."""
     verb = words[0] if words else "--help"
     if verb in ("-h", "--help"):
         print(__doc__)
@@ -59,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         from patchpack.serialization import nearest
 
         _fail(f"there is no command {verb!r}{nearest(verb, ['train', *VERBS])}")
+    for name in (word.partition("=")[0] for word in words if word.startswith("-")):
+        if printable(name) != name:  # the parser would print it as it is
+            _fail(f"there is no option {name}")
     try:
         if verb == "train":
             run_train(words[1:])
@@ -69,11 +82,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         parsed = tyro.cli(
             options, args=words[1:], prog=prog, config=(tyro.conf.CascadeSubcommandArgs,)
         )
-        sys.exit(function(parsed) or 0)
+        status = function(parsed) or 0
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at the exit
+        sys.exit(status)
     except SystemExit as error:  # of the parser, which has printed why
         if error.code == 2:
             for old, new in renamed_options(words):
-                print(f"patchpack: {old} is now {new}", file=sys.stderr)
+                print(f"patchpack: {printable(old)} is now {new}", file=sys.stderr)
         raise
     except Stopped as stop:
         _print_error(f"{stop}; continue with: patchpack train --resume {stop.folder}")
@@ -83,15 +98,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # nobody reads on, as after `| head -1`; a run has ended by then
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0 if verb == "train" else 1)
-    except (ValueError, TrainingError, BadDataset, OSError, ImportError) as error:
-        _fail(str(error))
+    except (ValueError, TrainingError, BadDataset, ReadError, OSError, ImportError) as error:
+        _fail(message_of(error))
 
 
-def _fail(message: str) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a line, without the source that it comes from."""
+    _print_error(str(message))
+
+
+def _fail(message: str) -> NoReturn:
     _print_error(message)
     sys.exit(2)
 
 
 def _print_error(message: str) -> None:
     with suppress(BrokenPipeError):
-        print(f"patchpack: {message}", file=sys.stderr, flush=True)
+        print(f"patchpack: {printable(message)}", file=sys.stderr, flush=True)

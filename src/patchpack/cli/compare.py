@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from patchpack.cli.options import LimitOptions
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
 from patchpack.inference.output_files import check_folder
@@ -14,7 +15,7 @@ COMPARED = ("calibration", "robustness", "fairness")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
+class Compare(LimitOptions):
     """Compare runs on the same images: accuracy over cost, and evaluation suites; the first run is
     the baseline."""
 
@@ -33,7 +34,7 @@ class Compare:
     """Maximum tokens per image in the suite robustness; without it, the largest budget."""
     severities: tuple[int, ...] = SEVERITIES  # severities of corruptions, 1 to 5
     attributes: tuple[str, ...] = ()  # manifest columns to probe, for the suite fairness
-    out: Path = Path("compare")  # folder for the report
+    out: Path = Path("compare")  # folder for the report, which must not hold one yet
     json: bool = False  # print JSON
 
 
@@ -61,4 +62,6 @@ def run_compare(options: Compare) -> int:
         from patchpack.cli.report import report_comparison
     except ImportError as error:
         raise ImportError(f"{NEEDS_REPORT} ({error})") from error
-    return report_comparison(options.runs, request, out=options.out, as_json=options.json)
+    return report_comparison(
+        options.runs, request, file_limits=options, out=options.out, as_json=options.json
+    )

@@ -9,17 +9,19 @@ from typing import Annotated, Any
 import numpy as np
 from tyro.conf import Positional, arg
 
+from patchpack.cli.options import LimitOptions, load_within, print_depth_notice
 from patchpack.cli.predict import named_files, report_unreadable
 from patchpack.data.images import BadImage
 from patchpack.inference.image_files import in_groups
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.inference.predictor import Predictor, readable
 from patchpack.inference.text_files import read_lines
-from patchpack.loading import load
+from patchpack.printable import printable
+from patchpack.writing import write_new
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed:
+class Embed(LimitOptions):
     """Write the feature vector of each image as arrays `keys` and `vectors` of an .npz file; with
     an image-text model also that of each line of a text file, as `texts` and `text_vectors`."""
 
@@ -44,17 +46,14 @@ def run_embed(options: Embed) -> int:
         output = output.with_name(f"{output.name}.npz")
     check_new([output])
     make_folder(output.parent)
-    predictor = load(options.run)
+    predictor = load_within(options.run, options)
     arrays: dict[str, np.ndarray] = {}
     bad: list[BadImage] = []
     if options.texts:
         arrays |= _text_arrays(predictor, options.run, options.texts)
     if options.images:
         arrays |= image_arrays(predictor, options.images, options.max_tokens, bad)
-    temporary = output.with_name(f".tmp-{output.name}")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)  # pyrefly: ignore
-    temporary.replace(output)
+    write_new(output, lambda file: np.savez(file, **arrays))  # pyrefly: ignore
     shapes = {name: list(array.shape) for name, array in arrays.items() if array.ndim == 2}
     if options.json:
         record = {"shape": shapes.get("vectors"), "text_shape": shapes.get("text_vectors")}
@@ -62,7 +61,7 @@ def run_embed(options: Embed) -> int:
     else:
         names = {"vectors": "image vectors", "text_vectors": "text vectors"}
         parts = [f"{n} {names[name]} of {dim}" for name, (n, dim) in shapes.items()]
-        print(f"{output}: {', '.join(parts)}")
+        print(f"{printable(output)}: {', '.join(parts)}")
     return report_unreadable(bad)
 
 
@@ -84,7 +83,9 @@ def image_arrays(
     """Keys and vectors of the images that can be read; raises ValueError where none can."""
     keys: list[str] = []
     rows: list[np.ndarray] = []
-    for group in in_groups(named_files(predictor, images)):
+    paths = named_files(predictor, images)
+    print_depth_notice(paths, predictor.spec.reading)
+    for group in in_groups(paths, predictor.spec.reading):
         unreadable: list[BadImage] = []
         rows.append(predictor.embed(group, max_tokens=max_tokens, unreadable=unreadable))
         keys += map(str, readable(group, unreadable))

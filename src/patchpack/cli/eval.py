@@ -1,15 +1,23 @@
 """`patchpack eval`: metrics of a run's best weights at token budgets, and evaluation suites."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from tyro.conf import Positional
 
-from patchpack.cli.options import option_name, task_options, with_task_options
-from patchpack.data.bad_images import list_bounded
+from patchpack.cli.options import (
+    LimitOptions,
+    kept,
+    load_within,
+    option_name,
+    print_depth_notice,
+    task_options,
+    with_task_options,
+)
+from patchpack.data.bad_images import check_fraction, list_bounded
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.budgets import evaluate_with, evaluator_of
 from patchpack.evaluation.request import (
@@ -17,23 +25,26 @@ from patchpack.evaluation.request import (
     NEEDS_REPORT,
     SUITE_OF_OPTION,
     Request,
+    check_limits,
     check_suites,
     default_budgets,
     read_label_map,
     suites_of,
 )
 from patchpack.evaluation.run_data import data_of
-from patchpack.inference.output_files import make_folder
+from patchpack.inference.operating_point import check_tokens
+from patchpack.inference.output_files import check_new, make_folder, to_png
 from patchpack.inference.predictor import Predictor
 from patchpack.inference.text_files import read_lines
-from patchpack.loading import load
 from patchpack.metrics.undefined import json_values
 from patchpack.tasks.registry import task_of
 from patchpack.tasks.task import TaskSpec
+from patchpack.terminal import Terminal
+from patchpack.writing import replace_file, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval:
+class Eval(LimitOptions):
     """Report a run's metrics at token budgets: accuracy (classification), recall and zero-shot
     accuracy (contrastive), mean IoU (segmentation) or average precision (detection), with pictures
     of predictions next to the ground truth; with --suite, a report on cost, calibration,
@@ -72,7 +83,8 @@ class Eval:
     label_map: Path | None = None
     """JSON file {class of the data: class of the model}."""
     out: Path | None = None
-    """Folder for the results; without it, the run folder."""
+    """Folder for the results, in which no file is replaced; without it, the run folder, in which
+    they replace those of the last evaluation of the split."""
     max_bad_fraction: float | None = None
     """Share of unreadable images above which evaluation stops, 0 to 1; without it, that of the
     run."""
@@ -81,6 +93,7 @@ class Eval:
 
 
 EvalOptions = with_task_options(Eval, lambda task: task.eval_options)
+PICTURES = ("eval", "confusion")  # stems of the pictures of tasks
 LIMITS = ("max_ms", "max_gflops", "min_accuracy")
 SUITE_OPTIONS = (*SUITE_OF_OPTION, "label_map")
 TASK_OPTIONS_OF_SUITES = ("templates",)  # suites use no other option of a task
@@ -90,8 +103,14 @@ def run_eval(parsed: Any) -> int:
     """Evaluate; returns the exit status, 1 if items cannot be read."""
     limits = {name: getattr(parsed, name) for name in LIMITS}
     chooses = any(limit is not None for limit in limits.values())
-    predictor = load(parsed.run)
-    make_folder(parsed.out or parsed.run)  # before the work, which would be lost
+    check_limits(**limits)
+    for tokens in parsed.budgets:
+        check_tokens("budgets", tokens)
+    if parsed.max_bad_fraction is not None:
+        check_fraction(parsed.max_bad_fraction)
+    predictor = load_within(parsed.run, parsed)
+    if parsed.out is not None:  # before the work, which would be lost
+        make_folder(parsed.out)
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.eval_options)
     if parsed.suite or chooses or parsed.fit_temperature:
@@ -107,7 +126,7 @@ def run_eval(parsed: Any) -> int:
             raise ImportError(f"{NEEDS_REPORT} ({error})") from error
         return report_suites(
             parsed.run, predictor, request,
-            limits=limits if chooses else {}, out=parsed.out or parsed.run, as_json=parsed.json,
+            limits=limits if chooses else {}, out=parsed.out, as_json=parsed.json,
         )  # fmt: skip
     for field in fields(Eval):
         if field.name in SUITE_OPTIONS and getattr(parsed, field.name) != field.default:
@@ -116,38 +135,57 @@ def run_eval(parsed: Any) -> int:
 
 
 def _evaluate(parsed: Any, predictor: Predictor, task: TaskSpec, options: Any) -> int:
-    """Evaluate at each budget, print, and write JSON and pictures; returns the exit status."""
+    """Evaluate at each budget, print, and write JSON and pictures; returns the exit status.
+
+    Results in the run folder replace those of the last evaluation of the split; files in another
+    folder are never replaced.
+    """
+    out, split = parsed.out or parsed.run, parsed.split
+    path = out / f"eval-{split}.json"
+    if parsed.out is not None:
+        check_new([path, *(out / f"{stem}-{split}.png" for stem in PICTURES)])
     data = data_of(
         parsed.run, data=parsed.data, split=parsed.split, where=parsed.where,
-        max_bad_fraction=parsed.max_bad_fraction,
+        max_bad_fraction=parsed.max_bad_fraction, reading=predictor.spec.reading,
     )  # fmt: skip
+    print_depth_notice(data.index.paths, predictor.spec.reading)
     budgets = parsed.budgets or (predictor.spec.eval_tokens,)
     evaluator, skipped = evaluator_of(predictor, data, options)
     evaluations = evaluate_with(evaluator, skipped, predictor, data, budgets)
     record = {"run": str(parsed.run), "split": parsed.split}
     record = json_values(record | task.report.record(evaluations, predictor))
     record |= {"messages": data.messages} | data.index.scan.json()
-    out = parsed.out or parsed.run
-    path = out / f"eval-{parsed.split}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    files = [path]
-    for stem, picture in task.report.pictures(evaluations, predictor, evaluator).items():
-        files.append(out / f"{stem}-{parsed.split}.png")
-        picture.save(files[-1])
     unreadable = evaluations[-1].cost.unreadable
-    status = 1 if set(unreadable) - {f"{error.key}: {error.reason}" for error in skipped} else 0
-    if parsed.json:
-        print(json.dumps(record))
-        return status
-    console = Console(markup=False, highlight=False)
-    for message in data.messages:
-        console.print(message, soft_wrap=True)
-    for part in task.report.summary(evaluations, predictor):
+    try:
+        if parsed.json:
+            print(json.dumps(record), flush=True)
+        else:
+            _print([*data.messages, *task.report.summary(evaluations, predictor)], unreadable)
+    finally:  # the results are kept, also where nobody reads what is printed
+        pictures = task.report.pictures(evaluations, predictor, evaluator)
+        files = {path: (json.dumps(record, indent=1) + "\n").encode()}
+        files |= {out / f"{stem}-{split}.png": to_png(image) for stem, image in pictures.items()}
+        written = True
+        if parsed.out is not None:
+            _write(files, write_new)
+        else:
+            written = kept(lambda: _write(files, replace_file))
+    if written and not parsed.json:
+        Terminal().print(", ".join(map(str, files)), soft_wrap=True)
+    return 1 if set(unreadable) - {f"{error.key}: {error.reason}" for error in skipped} else 0
+
+
+def _write(files: Mapping[Path, bytes], write: Callable[[Path, bytes], None]) -> None:
+    for path, content in files.items():
+        write(path, content)
+
+
+def _print(parts: Sequence[Any], unreadable: Sequence[str]) -> None:
+    console = Terminal()
+    for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
     for error in list_bounded(unreadable):
         console.print(f"skipped: {error}", soft_wrap=True)
-    console.print(", ".join(map(str, files)), soft_wrap=True)
-    return status
 
 
 def _request(parsed: Any, predictor: Predictor, chooses: bool) -> Request:

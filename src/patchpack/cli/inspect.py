@@ -5,25 +5,28 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
 from patchpack.batch import Tubelet
+from patchpack.cli.options import LimitOptions, print_depth_notice
+from patchpack.data.annotations.summary import BoxSummary, summarize_boxes
 from patchpack.data.bad_images import list_bounded
 from patchpack.data.config import PackingConfig
 from patchpack.data.index import Index, build_index
 from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
-from patchpack.inference.output_files import check_picture
+from patchpack.inference.output_files import check_picture, write_picture
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
+from patchpack.terminal import Terminal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
+class Inspect(LimitOptions):
     """Report sizes, aspect ratios, tokens, the fill of packs and the compute that packing saves,
     from file headers alone."""
 
@@ -36,6 +39,9 @@ class Inspect:
     resolution: Resolution = dataclasses.field(default_factory=Native)
     picture: Path | None = None  # PNG file for a picture of the first pack; needs patchpack[report]
     max_bad_fraction: float = 0.01  # share of unreadable images above which it stops, 0 to 1
+    # Values that become black and white, in images of one channel with more than 8 bits, such as
+    # 0 4095 for 12-bit cameras; without it, 0 65535.
+    intensity_range: tuple[float, float] | None = None
     json: bool = False  # print JSON
 
 
@@ -48,9 +54,14 @@ def run_inspect(options: Inspect) -> int:
     if options.picture:
         check_picture(options.picture)
     media_type = CLIPS if options.frames else IMAGES
+    reading = options.over(ReadingConfig(intensity_range=options.intensity_range))
     index = build_index(
-        options.source, max_bad_fraction=options.max_bad_fraction, media_type=media_type
+        options.source,
+        max_bad_fraction=options.max_bad_fraction,
+        media_type=media_type,
+        reading=reading,
     )
+    print_depth_notice(index.paths, reading)
     config = model_config("navit_s16", patch_size=options.patch_size)
     clip_sampling = None
     if options.frames:
@@ -67,15 +78,20 @@ def run_inspect(options: Inspect) -> int:
         clip_sampling=clip_sampling,
     )
     if options.picture:
-        _draw_first_pack(index, packing, options.picture)
+        _draw_first_pack(index, packing, reading, options.picture)
+    boxes = summarize_boxes(index)
     if options.json:
-        print(json.dumps(result.json() | {"messages": index.messages} | index.scan.json()))
+        counts = boxes.json() if boxes else {}
+        messages = {"messages": index.messages}
+        print(json.dumps(result.json() | messages | index.scan.json() | counts))
     else:
-        _print_survey(result, index)
+        _print_survey(result, index, boxes)
     return 1 if index.unread else 0
 
 
-def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
+def _draw_first_pack(
+    index: Index, packing: PackingConfig, reading: ReadingConfig, path: Path
+) -> None:
     from PIL import Image
 
     from patchpack.data.loader import LoaderConfig, load_epoch
@@ -87,17 +103,17 @@ def _draw_first_pack(index: Index, packing: PackingConfig, path: Path) -> None:
         packing, max_tokens=min(packing.max_tokens, 4096), trim_to_fill=False
     )
     plan = plan_all(index, packing)
-    preprocessing = Preprocessing(patch_size=packing.patch_size)
+    preprocessing = Preprocessing(patch_size=packing.patch_size, reading=reading)
     first = next(load_epoch(index, plan, preprocessing, LoaderConfig(workers=0)))
-    Image.fromarray(draw_pack(first.batch, packing.patch_size)).save(path)
+    write_picture(path, Image.fromarray(draw_pack(first.batch, packing.patch_size)))
 
 
-def _print_survey(survey: Survey, index: Index) -> None:
+def _print_survey(survey: Survey, index: Index, boxes: BoxSummary | None) -> None:
     item_name = index.item_name
-    console = Console(markup=False, highlight=False)
+    console = Terminal()
     classes = f" in {survey.classes} classes" if survey.classes else ""
     console.print(f"{survey.images:,} {item_name}{classes}")
-    for message in index.messages:
+    for message in [*index.messages, *(boxes.lines(len(survey.splits)) if boxes else ())]:
         console.print(message, soft_wrap=True)
     for error in list_bounded(survey.unreadable):
         console.print(f"unreadable: {error}", soft_wrap=True)

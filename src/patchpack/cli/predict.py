@@ -9,20 +9,25 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from patchpack.cli.options import task_options, with_task_options
+from patchpack.cli.options import (
+    LimitOptions,
+    load_within,
+    print_depth_notice,
+    task_options,
+    with_task_options,
+)
 from patchpack.data.images import BadImage
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.sources.scan_notes import ScanNotes
-from patchpack.data.text_files import printable
 from patchpack.inference.image_files import image_files, in_groups
 from patchpack.inference.predictor import Predictor, readable
-from patchpack.loading import load
+from patchpack.printable import printable
 from patchpack.tasks.registry import TASKS, task_of
 from patchpack.tasks.task import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(LimitOptions):
     """Predict labels with probabilities (classification, contrastive), the class of every pixel
     (segmentation) or boxes (detection) for image or video files."""
 
@@ -42,7 +47,7 @@ PredictOptions = with_task_options(Predict, lambda task: task.predict_options)
 
 
 def run_predict(parsed: Any) -> int:
-    predictor = load(parsed.run)
+    predictor = load_within(parsed.run, parsed)
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.predict_options)
     paths = named_files(predictor, parsed.images)
@@ -51,8 +56,9 @@ def run_predict(parsed: Any) -> int:
         if task.writer is None:
             raise ValueError(f"--output is for {_tasks_with_writer()}; {parsed.run} prints labels")
         writer = task.writer(parsed.output, predictor, paths, options)
+    print_depth_notice(paths, predictor.spec.reading)
     bad: list[BadImage] = []
-    for group in in_groups(paths):
+    for group in in_groups(paths, predictor.spec.reading):
         unreadable: list[BadImage] = []
         predictions = task.predict(predictor, group, options, parsed.max_tokens, unreadable)
         for path, prediction in zip(readable(group, unreadable), predictions, strict=True):
@@ -60,7 +66,7 @@ def run_predict(parsed: Any) -> int:
             _print(task, path, prediction, written, parsed.json)
         bad += unreadable
     if writer and (file := writer.close()) and not parsed.json:
-        print(file)
+        print(printable(file))
     return report_unreadable(bad)
 
 
@@ -81,8 +87,8 @@ def _print(
         record = {"image": str(path), **task.report.to_json(prediction)}
         print(json.dumps(record | ({"output": str(written)} if written else {})))
         return
-    suffix = f" → {written}" if written else ""
-    print(f"{path}: {task.report.to_text(prediction)}{suffix}")
+    suffix = f" → {printable(written)}" if written else ""
+    print(f"{printable(path)}: {task.report.to_text(prediction)}{suffix}")
 
 
 def _tasks_with_writer() -> str:

@@ -10,18 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-
+from patchpack.cli.options import LimitOptions, kept, load_within
 from patchpack.data.bad_images import NAMED, list_bounded
-from patchpack.data.text_files import printable
 from patchpack.evaluation.compare import compare
 from patchpack.evaluation.request import Request, default_budgets
-from patchpack.evaluation.runner import Runner, save_operating_point, write_report
+from patchpack.evaluation.runner import Runner, report_files, write_report
+from patchpack.inference.operating_point import write_operating_point
+from patchpack.inference.output_files import check_new
 from patchpack.inference.predictor import Predictor
-from patchpack.loading import load
 from patchpack.metrics.operating_points import MeasuredPoint
 from patchpack.metrics.undefined import json_values
+from patchpack.printable import printable
+from patchpack.terminal import Terminal
 from patchpack.visualize.section import Section
+from patchpack.writing import replace_file, write_new
+
+REPORT = "compare"  # name of the files of a comparison
 
 
 class Data(NamedTuple):
@@ -37,15 +41,21 @@ def report_suites(
     request: Request,
     *,
     limits: dict[str, float | None],
-    out: Path,
+    out: Path | None,
     as_json: bool,
 ) -> int:
-    """Run the suites of a request, save the operating point within limits, write the report.
+    """Run the suites of a request, print them, write the report and save the operating point.
+
+    out  folder of the report; None: the run folder, which may be read-only
 
     Returns the exit status, 1 if items cannot be read.
     """
-    runner = Runner(run, predictor, request, _log)
-    chosen = save_operating_point(run, runner.points(), **limits) if limits else None
+    name = f"report-{request.split}"
+    if out is not None:
+        check_new([out / name, *report_files(out, name)])
+    runner = Runner(run, predictor, request, _log, out)
+    saved = runner.point
+    chosen = runner.choose_point(**limits) if limits else None
     sections = runner.sections()
     budgets = ", ".join(map(str, request.budgets))
     summary = f"{run.name} on {request.split}, at {budgets} tokens."
@@ -53,13 +63,21 @@ def report_suites(
     if unreadable:
         names = "; ".join(list_bounded(unreadable, NAMED))
         summary += f" Skipped, since they cannot be read ({len(unreadable):,}): {names}."
-    report = write_report(out, f"report-{request.split}", "Evaluation", summary, sections)
-    _print(sections, report, chosen, as_json, Data(runner.messages, unreadable))
+    report = report_files(out or run, name)[0]
+    try:
+        _print(sections, report, chosen, as_json, Data(runner.messages, unreadable))
+    finally:  # the results are kept, also where nobody reads what is printed
+        if runner.point != saved:
+            kept(lambda: write_operating_point(run, runner.point))
+        if out is not None:
+            write_report(out, name, "Evaluation", summary, sections, write_new)
+        else:
+            kept(lambda: write_report(run, name, "Evaluation", summary, sections, replace_file))
     return 1 if unreadable else 0
 
 
 def _log(line: str) -> None:
-    print(f"patchpack: {line}", file=sys.stderr, flush=True)
+    print(f"patchpack: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _print(
@@ -72,38 +90,41 @@ def _print(
     if as_json:
         numbers = {section.name: section.numbers for section in sections}
         content = {"report": str(report), **data._asdict(), **numbers}
-        print(json.dumps(json_values(content)))
+        print(json.dumps(json_values(content)), flush=True)
         return
-    console = Console(markup=False, highlight=False)
+    console = Terminal()
     for message in data.messages:
         console.print(message, soft_wrap=True)
     for key in list_bounded(data.unreadable):
-        console.print(f"skipped, since it cannot be read: {printable(key)}", soft_wrap=True)
+        console.print(f"skipped, since it cannot be read: {key}", soft_wrap=True)
     for section in sections:
         console.print(section.title, style="bold")
         for text in section.text:
             console.print(text, soft_wrap=True)
     if chosen:
         console.print(
-            f"operating point chosen on val and saved for predict: {chosen.name} "
+            f"operating point chosen on val for predict: {chosen.name} "
             f"({chosen.accuracy:.1%}, {chosen.gflops:.3f} GFLOP and {chosen.ms:.2f} ms per image)",
             soft_wrap=True,
         )
-    console.print(f"{report}")
+    console.print(f"{report}", soft_wrap=True)
 
 
-def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_json: bool) -> int:
+def report_comparison(
+    runs: Sequence[Path], request: Request, *, file_limits: LimitOptions, out: Path, as_json: bool
+) -> int:
     """Run the same suites on every run, and set the results side by side.
 
     A request without budgets takes those of the first run. Returns the exit status, 1 if items
     cannot be read.
     """
     names = _names(runs)
+    check_new([out / REPORT, *report_files(out, REPORT)])
     points, numbers, unreadable, messages = {}, {}, set(), ()
     for name, run in zip(names, runs, strict=True):
-        predictor = load(run)
+        predictor = load_within(run, file_limits)
         request = replace(request, budgets=request.budgets or default_budgets(predictor))
-        runner = Runner(run, predictor, request, _log)
+        runner = Runner(run, predictor, request, _log, out)
         if runner.scores_labels and request.suites != ("fairness",):
             points[name] = runner.singles()
         numbers[name] = {section.name: section.numbers for section in runner.sections()}
@@ -112,8 +133,11 @@ def report_comparison(runs: Sequence[Path], request: Request, *, out: Path, as_j
     sections = compare(points, numbers)
     budgets = ", ".join(map(str, request.budgets))
     summary = f"{', '.join(names)} on {request.split}, at {budgets} tokens."
-    report = write_report(out, "compare", "Comparison", summary, sections)
-    _print(sections, report, None, as_json, Data(messages, sorted(unreadable)))
+    try:
+        report = report_files(out, REPORT)[0]
+        _print(sections, report, None, as_json, Data(messages, sorted(unreadable)))
+    finally:
+        write_report(out, REPORT, "Comparison", summary, sections, write_new)
     return 1 if unreadable else 0
 
 

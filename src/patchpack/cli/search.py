@@ -9,15 +9,16 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from patchpack.cli.embed import image_arrays, require_text
+from patchpack.cli.options import LimitOptions, kept, load_within
 from patchpack.cli.predict import report_unreadable
 from patchpack.data.images import BadImage, decode
-from patchpack.inference.output_files import check_picture
-from patchpack.loading import load
+from patchpack.inference.output_files import check_picture, replace_picture, write_picture
+from patchpack.printable import printable
 from patchpack.visualize.contact_sheet import SHOWN, Hit, draw_hits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(LimitOptions):
     """Rank the images of a folder by similarity to each query text, best first, and draw a picture
     of them."""
 
@@ -40,7 +41,7 @@ def run_search(options: Search) -> int:
         raise ValueError("there is no query: give a text in quotes")
     picture = options.picture or options.run / "search.png"
     check_picture(picture, new=options.picture is not None)
-    predictor = load(options.run)
+    predictor = load_within(options.run, options)
     require_text(predictor, options.run)
     texts = predictor.embed_texts(options.queries)
     bad: list[BadImage] = []
@@ -50,15 +51,23 @@ def run_search(options: Search) -> int:
     for query, scores in zip(options.queries, similarities, strict=True):
         nearest = np.argsort(-scores, kind="stable")[: options.top]
         hits = [(str(keys[i]), float(scores[i])) for i in nearest]
-        thumbnails = [Hit(decode(key, key=key), Path(key).name) for key, _ in hits[:SHOWN]]
+        thumbnails = [
+            Hit(decode(key, key=key, reading=predictor.spec.reading), Path(key).name)
+            for key, _ in hits[:SHOWN]
+        ]
         rows.append((query, thumbnails))
         if options.json:
             records = [{"image": key, "cosine": round(score, 6)} for key, score in hits]
             print(json.dumps({"query": query, "images": records}))
         else:
-            print(query)
-            print("\n".join(f"  {score:6.3f}  {key}" for key, score in hits))
-    draw_hits(rows).save(picture)
+            print(printable(query))
+            print("\n".join(f"  {score:6.3f}  {printable(key)}" for key, score in hits))
+    status = report_unreadable(bad)
+    sheet = draw_hits(rows)
+    if options.picture is not None:
+        write_picture(picture, sheet)
+    elif not kept(lambda: replace_picture(picture, sheet)):
+        return status
     if not options.json:
-        print(picture)
-    return report_unreadable(bad)
+        print(printable(picture))
+    return status

@@ -10,6 +10,7 @@ from typing import Literal
 from patchpack.batch import Tubelet
 from patchpack.data.packing.dropping import Dropping, NoDrop
 from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling, UniformFrames
 
@@ -20,11 +21,12 @@ MAX_COUNT = 2**31 - 1  # of tokens or images
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """The shape of a model's input."""
+    """A model's input: its shape, and how files are read for it."""
 
     patch_size: int  # side of a patch in pixels
     max_side: int = MAX_SIDE  # longest side of a grid, in patches, that the positions cover
     tubelets: tuple[Tubelet, ...] = ()  # tubelets of a video model, largest first; empty: images
+    reading: ReadingConfig = DEFAULT_READING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,8 @@ class DataConfig:
     trim_to_fill: bool = True  # trim the last image of a pack so that every token slot is filled
     packing_window: int = WINDOW  # number of images that packing combines at a time
     max_bad_fraction: float = 0.01  # share of unreadable images above which the run stops, 0 to 1
+    # limits of one file, and the range of gray values; kept with the model
+    reading: ReadingConfig = DEFAULT_READING
     # workers that load packs in the background
     loader: LoaderConfig = field(default_factory=LoaderConfig)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from patchpack.data.video.decode import frames_in
 
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 CLOCK_TICK = 10_000_000  # ns; file systems round the time of a change to the kernel's clock tick
 Signature = tuple[int, int, int]  # modification and change time in ns, length in bytes
 Numbers = tuple[int, ...]  # what was read from a file, as 64-bit integers

@@ -29,13 +29,15 @@ from patchpack.data.file_cache import (
     wait_for_tick,
 )
 from patchpack.data.images import BadImage, read_size
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
 from patchpack.data.sources.scan_notes import ScanNotes, advice
 from patchpack.data.sources.source import list_files
 from patchpack.data.sources.splits import GROUP, split_by_hash
-from patchpack.data.text_files import clean, printable
+from patchpack.data.text_files import clean
 from patchpack.data.video.decode import read_header
 from patchpack.data.video.frame_sampling import Clips
+from patchpack.printable import printable
 
 HeaderInfo = tuple[int, ...]  # height, width; for clips also frames, rate (numerator, denominator)
 AnnotationT = TypeVar("AnnotationT", bound=Annotation)
@@ -111,6 +113,11 @@ class Index:
 
     def path(self, row: int) -> Path:
         return self.root / self.keys[row]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The file or folder of every item."""
+        return [self.path(row) for row in range(len(self))]
 
     def split(self, name: str) -> "Index":
         """Return the images of one split, or of `all`; raise BadDataset if there are none."""
@@ -205,6 +212,7 @@ def build_index(
     max_bad_fraction: float = 0.01,
     require_labels: bool = True,
     media_type: MediaType = IMAGES,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> Index:
     """Index a folder, a manifest or a COCO file (layouts: `data.sources.source`).
 
@@ -214,6 +222,7 @@ def build_index(
     require_labels    classes are those of the training split, which must have all classes of the
                       others; otherwise those of all splits
     media_type        IMAGES, or CLIPS: videos and folders of frames
+    reading           limits of one file
 
     Raise BadDataset if there is nothing to index, if too many files are unreadable, or if a class
     of val or test is not in train.
@@ -223,7 +232,7 @@ def build_index(
     listing = list_files(source, seed, media_type)
     root, records = listing.root, listing.records
     cache = cache_path(source.resolve(), media_type.name, cache_dir)
-    headers, reasons = _read_headers(root, records, cache, media_type)
+    headers, reasons = _read_headers(root, records, cache, media_type, reading)
     good = [record for record in records if record.key in headers]
     table = np.array([headers[record.key] for record in good], np.int64)
     labels = {record.key: record.label if require_labels else None for record in records}
@@ -260,7 +269,7 @@ def build_index(
 
 
 def _read_headers(
-    root: Path, records: list[Record], cache: Path, media_type: MediaType
+    root: Path, records: list[Record], cache: Path, media_type: MediaType, reading: ReadingConfig
 ) -> tuple[dict[str, HeaderInfo], dict[str, str]]:
     """Return the header of each file, cached or read, and the reasons for unreadable files."""
     read, width = (read_size, 2) if media_type == IMAGES else (_read_clip_header, 5)
@@ -275,7 +284,9 @@ def _read_headers(
         entry = cached.get(key)
         valid = entry is not None and entry[0] == signatures[key] and min(entry[1]) > 0
         try:
-            headers[key] = signatures[key], entry[1] if entry and valid else read(path)
+            header = entry[1] if entry and valid else read(path, reading)
+            _check_limits(header, signatures[key], media_type, reading)
+            headers[key] = signatures[key], header
         except BadImage as error:
             reasons[key] = error.reason
     if headers != cached:
@@ -283,9 +294,22 @@ def _read_headers(
     return {key: header for key, (_, header) in headers.items()}, reasons
 
 
-def _read_clip_header(path: str) -> HeaderInfo:
-    *sizes, rate = read_header(path)
+def _read_clip_header(path: str, reading: ReadingConfig) -> HeaderInfo:
+    *sizes, rate = read_header(path, reading)
     return *sizes, *rate.as_integer_ratio()
+
+
+def _check_limits(
+    header: HeaderInfo, signature: Signature, media_type: MediaType, reading: ReadingConfig
+) -> None:
+    """Raise BadImage above the limits: a cached header may have been read with higher ones."""
+    height, width, *length = header
+    reading.check_size(height, width)
+    if media_type == IMAGES:
+        reading.check_bytes(signature[2])
+    else:
+        frames, numerator, denominator = length
+        reading.check_length(frames, frames * denominator / numerator)
 
 
 def _label_notes(records: Sequence[Record], media_type: MediaType) -> list[str]:

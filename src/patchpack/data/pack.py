@@ -9,9 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from patchpack.batch import PackedBatch, Patches, collate
+from patchpack.data.config import InputSpec
 from patchpack.data.images import BadImage, decode, read_size, resize, to_rgb
 from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
 from patchpack.data.patchify import patchify
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 
 AnyImage = Image.Image | np.ndarray | Tensor | str | os.PathLike
 
@@ -38,26 +40,32 @@ def pack(
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
     rule, limit = resolution or Native(), max_tokens or int(torch.iinfo(torch.int32).max)
+    input = InputSpec(patch_size=patch_size, max_side=max_side)
     packed = [
-        to_patches(image, image_key(image, i), patch_size, limit, rule, max_side)
-        for i, image in enumerate(images)
+        to_patches(image, image_key(image, i), input, limit, rule) for i, image in enumerate(images)
     ]
     return collate(packed, patch_size**2 * 3)
 
 
 def check_list(images: object) -> None:
-    """Raise ValueError for a single image; its characters or rows would be read as images."""
+    """Raise ValueError for a single image; its characters or rows would be read as images.
+
+    An array or tensor of four axes is a list of images.
+    """
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        return
     if isinstance(images, AnyImage):
-        raise ValueError("expected a list of images; put a single image in a list")
+        raise ValueError(
+            "expected a list of images; put a single image in a list: pp.pack([image])"
+        )
 
 
 def to_patches(
     image: AnyImage,
     name: str,
-    patch_size: int,
+    input: InputSpec,
     max_tokens: int,
     resolution: Resolution,
-    max_side: int,
 ) -> Patches:
     """Resize one image to its grid and patchify it; `name` is its key and appears in errors.
 
@@ -65,28 +73,28 @@ def to_patches(
     size that it is resized to.
     """
     if isinstance(image, str | os.PathLike):
-        size = _target_size(read_size(image), patch_size, max_tokens, resolution, max_side)
-        pixels = decode(image, key=name, target=size)
+        size = _target_size(read_size(image, input.reading), input, max_tokens, resolution)
+        pixels = decode(image, key=name, target=size, reading=input.reading)
     else:
-        pixels = to_pixels(image, name)
-        size = _target_size(pixels.shape[:2], patch_size, max_tokens, resolution, max_side)
-    return patchify(resize(pixels, size), patch_size, key=name)
+        pixels = to_pixels(image, name, input.reading)
+        size = _target_size(pixels.shape[:2], input, max_tokens, resolution)
+    return patchify(resize(pixels, size), input.patch_size, key=name)
 
 
 def _target_size(
-    size: tuple[int, int], patch_size: int, max_tokens: int, resolution: Resolution, max_side: int
+    size: tuple[int, int], input: InputSpec, max_tokens: int, resolution: Resolution
 ) -> tuple[int, int]:
     """(height, width) in pixels of the grid of an image of `size`."""
     height, width = size
     ((h, w),) = resolution.grids(
         np.array([height]),
         np.array([width]),
-        patch_size=patch_size,
+        patch_size=input.patch_size,
         max_tokens=max_tokens,
         rng=np.random.default_rng(0),
-        max_side=max_side,
+        max_side=input.max_side,
     )
-    return int(h) * patch_size, int(w) * patch_size
+    return int(h) * input.patch_size, int(w) * input.patch_size
 
 
 def image_key(image: object, number: int) -> str:
@@ -94,12 +102,12 @@ def image_key(image: object, number: int) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
-def to_pixels(image: AnyImage, name: str) -> np.ndarray:
+def to_pixels(image: AnyImage, name: str, reading: ReadingConfig = DEFAULT_READING) -> np.ndarray:
     """Convert any accepted image to uint8 RGB [h, w, 3]; `name` appears in errors."""
     if isinstance(image, str | os.PathLike):
-        return decode(image, key=os.fspath(image))
+        return decode(image, key=os.fspath(image), reading=reading)
     if isinstance(image, Image.Image):
-        return _from_pillow(image, name)
+        return _from_pillow(image, name, reading)
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] not in (1, 3):
             raise ValueError(f"{name}: a tensor must be [3, h, w], not {list(image.shape)}")
@@ -115,10 +123,10 @@ def to_pixels(image: AnyImage, name: str) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
-def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
+def _from_pillow(image: Image.Image, name: str, reading: ReadingConfig) -> np.ndarray:
     """Read a Pillow image, whose pixels may load only now; raise BadImage if it is damaged."""
     try:
-        return to_rgb(image)
+        return to_rgb(image, reading.intensity_range)
     except BadImage as error:
         raise BadImage(name, error.reason) from error
     except OSError as error:

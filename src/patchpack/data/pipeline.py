@@ -70,7 +70,11 @@ def training_batches(
         return make_plan(sizes, packing, seed=seed, epoch=epoch, world_size=world_size)
 
     preprocessing = Preprocessing(
-        patch_size=input.patch_size, augment=data.augment, seed=seed, clip_sampling=clip_sampling
+        patch_size=input.patch_size,
+        reading=input.reading,
+        augment=data.augment,
+        seed=seed,
+        clip_sampling=clip_sampling,
     )
     return load_forever(index, plan_epoch, preprocessing, data.loader, start=start, rank=rank)
 
@@ -114,6 +118,7 @@ def evaluation_batches(
     )
     preprocessing = Preprocessing(
         patch_size=input.patch_size,
+        reading=input.reading,
         perturbation=perturbation,
         full_size_decode=view.full_size_decode,
         keep_originals=True,

@@ -13,6 +13,7 @@ from patchpack.batch import ClipPatches, Patches
 from patchpack.data.images import BadImage, decode
 from patchpack.data.packing.dropping import kept_tokens
 from patchpack.data.patchify import patchify
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.spec import ClipSpec, ImageSource, ImageSpec, PackSpec
 from patchpack.data.transforms.augment import augment, random_crop
 from patchpack.data.transforms.mosaic import mosaic
@@ -21,24 +22,28 @@ from patchpack.data.video.decode import decode_frames
 from patchpack.data.video.tubelets import count_tubelets, cut_tubelets
 
 
-def read_sample(source: ImageSource, target: tuple[int, int] | None) -> Sample:
+def read_sample(
+    source: ImageSource, target: tuple[int, int] | None, reading: ReadingConfig = DEFAULT_READING
+) -> Sample:
     """Read an image and its annotations; raise BadImage for unreadable files.
 
     target  (height, width): a JPEG may be decoded at a fraction of its size that is at least this,
             unless it has annotations in pixels
     """
     full_size = any(annotation.in_pixels for annotation in source.annotations.values())
-    pixels = decode(source.path, key=source.key, target=None if full_size else target)
+    pixels = decode(
+        source.path, key=source.key, target=None if full_size else target, reading=reading
+    )
     size = pixels.shape[:2]
     return Sample(
         pixels, {name: a.read(size, source.key) for name, a in source.annotations.items()}
     )
 
 
-def _read_or(sample: Sample, source: ImageSource) -> Sample:
+def _read_or(sample: Sample, source: ImageSource, reading: ReadingConfig) -> Sample:
     """Read another image, or return `sample` if that is unreadable: its own pack reports it."""
     try:
-        return read_sample(source, None)
+        return read_sample(source, None, reading)
     except BadImage:
         return sample
 
@@ -51,14 +56,15 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
     crop = prep.augment.min_crop_area / prep.augment.max_crop_aspect
     target = ceil(h * p / crop**0.5), ceil(w * p / crop**0.5)
     sample = read_sample(
-        image.source, None if prep.perturbation or prep.full_size_decode else target
+        image.source, None if prep.perturbation or prep.full_size_decode else target, prep.reading
     )
     originals = sample.annotations if prep.keep_originals else {}
     if prep.perturbation:
         perturbation_rng = np.random.default_rng([prep.seed, image.row, 5])
         sample = sample.with_pixels(prep.perturbation(sample.pixels, perturbation_rng))
     if image.mosaic_sources:
-        samples = [sample, *(_read_or(sample, source) for source in image.mosaic_sources)]
+        others = [_read_or(sample, source, prep.reading) for source in image.mosaic_sources]
+        samples = [sample, *others]
         sample = mosaic(samples, (h * p, w * p), rng)
     sample = random_crop(sample, prep.augment, rng).resize((h * p, w * p))
     sample = augment(sample, prep.augment, rng)
@@ -76,7 +82,9 @@ def load_clip(clip: ClipSpec, spec: PackSpec) -> ClipPatches:
     assert prep.clip_sampling is not None
     size = h * prep.patch_size, w * prep.patch_size
     frames = []
-    for pixels in decode_frames(clip.path, clip.frames, clip.rate, key=clip.key):
+    for pixels in decode_frames(
+        clip.path, clip.frames, clip.rate, key=clip.key, reading=prep.reading
+    ):
         rng = np.random.default_rng([prep.seed, spec.epoch, clip.row, 1])
         if prep.perturbation:
             pixels = prep.perturbation(pixels, np.random.default_rng([prep.seed, clip.row, 5]))

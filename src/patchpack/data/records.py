@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from patchpack.data.images import SUFFIXES
+from patchpack.data.formats import SUFFIXES
 from patchpack.data.text_files import clean
 from patchpack.data.video.decode import VIDEO_SUFFIXES
 
@@ -12,16 +12,6 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
 }  # fmt: skip
 PARTS = ("train", "val", "test")
-UNREAD_SUFFIXES = (
-    frozenset(
-        ".heic .heif .hif .jxl .jxr .psd .psb .xcf .ai .eps .svg .pdf .cr2 .cr3 .crw .nef .nrw "
-        ".arw .dng .orf .raf .rw2 .pef .srw .raw .exr .hdr .pfm .dcm .nii .mha .tga .ico .icns "
-        ".pcx .dds .j2k .jpx .jpf .jpc .apng .czi .lsm .nd2 .svs .ndpi .mrxs .fits .fit "
-        ".fts".split()
-    )
-    - SUFFIXES
-)
-"""Suffixes of image files that are known, and not read."""
 
 
 class BadDataset(ValueError):

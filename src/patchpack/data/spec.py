@@ -13,6 +13,7 @@ from patchpack.batch import Target
 from patchpack.data.annotations.annotation import ItemAnnotation
 from patchpack.data.index import Index
 from patchpack.data.packing.plan import Pack, Plan
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.transforms.perturbations import Perturbation
 from patchpack.data.video.frame_sampling import ClipSampling, frame_numbers
@@ -58,6 +59,7 @@ class Preprocessing:
     """Preprocessing of every image, or frame, of a pack."""
 
     patch_size: int  # px
+    reading: ReadingConfig = DEFAULT_READING
     augment: Augment = field(default_factory=Augment)
     perturbation: Perturbation | None = None  # applied first, at the size of the file
     seed: int = 0

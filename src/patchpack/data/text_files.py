@@ -7,6 +7,8 @@ encodings have no single meaning, so they are refused, with the line of the firs
 import codecs
 from pathlib import Path
 
+from patchpack.regular_files import open_regular
+
 MARKS = (  # UTF-32 first: its mark starts with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -33,15 +35,16 @@ def clean(text: str) -> str:
     return text
 
 
-def printable(text: str) -> str:
-    """Return a text in one line, with unprintable characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def encoding_of(path: Path) -> str:
-    """Return the encoding that a file's byte-order mark names; UTF-8 without one."""
-    with path.open("rb") as file:
-        start = file.read(4)
+    """Return the encoding that a file's byte-order mark names; UTF-8 without one.
+
+    Raise NotText for a pipe, a device or a folder.
+    """
+    try:
+        with open_regular(path) as file:
+            start = file.read(4)
+    except ValueError as error:  # a pipe, a device, a folder
+        raise NotText(f"{path}: {error}") from error
     return next((name for mark, name in MARKS if start.startswith(mark)), "utf-8-sig")
 
 

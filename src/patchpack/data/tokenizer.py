@@ -11,18 +11,21 @@ Needs `patchpack[text]`.
 
 import base64
 import gzip
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 
 from patchpack.batch import PackedTexts, pack_texts
+from patchpack.regular_files import open_regular
 
 END = "<|endoftext|>"
 START = "<|startoftext|>"
+MAX_BYTES = 64 * 2**20  # of a tokenizer file
 CLIP_MERGES = 49_152 - 256 - 2  # merges that CLIP's tokenizer reads; it ignores the others
 
 
@@ -60,8 +63,7 @@ class Tokenizer:
                     f"the tokenizer adds {special} to each text: raise task.text.max_length"
                 )
             try:
-                self._engine.enable_truncation(max_length)
-                encoded = self._engine.encode_batch(list(texts))
+                encoded = self._engine_truncated(max_length).encode_batch(list(texts))
             except Exception as error:  # the library raises no narrower type
                 raise TokenizerError(f"a text could not be tokenized: {error}") from None
             return TokenizedTexts([e.ids for e in encoded], [bool(e.overflowing) for e in encoded])
@@ -76,17 +78,33 @@ class Tokenizer:
     @cached_property
     def _num_special_tokens(self) -> int:
         """Special tokens added to every text."""
-        self._engine.no_truncation()
         return len(self._engine.encode("").ids)
+
+    def _engine_truncated(self, max_length: int) -> Any:
+        """The engine of one maximum length; it is made once, as threads may share it."""
+        engines = self._engines
+        if max_length not in engines:
+            engine = self._read_engine()
+            engine.enable_truncation(max_length)
+            engines.setdefault(max_length, engine)
+        return engines[max_length]
+
+    @cached_property
+    def _engines(self) -> dict[int, Any]:
+        return {}
 
     @cached_property
     def _engine(self) -> Any:
+        return self._read_engine()
+
+    def _read_engine(self) -> Any:
         try:
             if self.kind == "tokenizers":
                 from tokenizers import Tokenizer as Engine
 
                 engine = Engine.from_str(self.content)
                 engine.no_padding()  # texts are packed
+                engine.no_truncation()
                 return engine
             from sentencepiece import SentencePieceProcessor
 
@@ -127,14 +145,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load a tokenizer.json, a SentencePiece .model, or CLIP's merges (.txt, .txt.gz)."""
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = _bounded(file)
         if path.suffix == ".model":
             tokenizer = Tokenizer("sentencepiece", base64.b64encode(data).decode())
         elif path.suffix == ".json":
             tokenizer = Tokenizer("tokenizers", data.decode())
         else:
-            text = gzip.decompress(data) if path.suffix == ".gz" else data
-            tokenizer = _clip(text.decode())
+            if path.suffix == ".gz":
+                data = _bounded(gzip.open(io.BytesIO(data)))
+            tokenizer = _clip(data.decode())
         if tokenizer.vocab_size < 1:
             raise TokenizerError("it has no tokens")
     except OSError as error:
@@ -142,6 +162,14 @@ def load_tokenizer(path: Path) -> Tokenizer:
     except (TokenizerError, ValueError) as error:
         raise TokenizerError(f"{path}: {error}") from error
     return tokenizer
+
+
+def _bounded(file: BinaryIO | gzip.GzipFile) -> bytes:
+    """The contents of a file; raise TokenizerError for more than a tokenizer has."""
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise TokenizerError(f"it has more than {MAX_BYTES:,} bytes")
+    return data
 
 
 def _clip(text: str) -> Tokenizer:
@@ -196,12 +224,25 @@ def find_tokenizer(folder: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def tokenize_and_pack(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> PackedTexts:
-    """Tokenize texts and pack them for a text tower; raise ValueError for an empty text."""
+def tokenize_and_pack(
+    texts: Sequence[str], tokenizer: Tokenizer, *, max_length: int, vocab_size: int
+) -> PackedTexts:
+    """Tokenize texts and pack them for a text tower.
+
+    max_length  maximum tokens per text
+    vocab_size  tokens in the vocabulary of the text tower
+
+    Raise ValueError for an empty text, and TokenizerError for a token beyond the vocabulary.
+    """
     tokens = tokenizer.encode([text.strip() for text in texts], max_length).tokens
     for text, ids in zip(texts, tokens, strict=True):
         if not text.strip() or not ids:
             raise ValueError(f"the text {text!r} is empty")
+        if max(ids) >= vocab_size:
+            raise TokenizerError(
+                f"the tokenizer gives token {max(ids):,} for {text!r}, but the model's vocabulary "
+                f"has {vocab_size:,}: it is the tokenizer of another model"
+            )
     return pack_texts([torch.tensor(ids, dtype=torch.int32) for ids in tokens])
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from patchpack.checkpoint import write_text_atomic
 from patchpack.config import RunConfig
 from patchpack.data.config import DataConfig, PackingConfig
 from patchpack.data.index import Index, build_index
@@ -32,6 +31,7 @@ from patchpack.visualize.figures import draw_confusion, draw_pack
 from patchpack.visualize.html import Picture, page, paragraph, pictures, table
 from patchpack.visualize.plots import draw_accuracy_over_cost
 from patchpack.visualize.style import image_to_png
+from patchpack.writing import write_text_atomic
 
 BUDGETS = (16, 36, 64, 144)  # maximum tokens per image
 SQUARE = 8  # patches per side: 64 tokens, about the mean at native size

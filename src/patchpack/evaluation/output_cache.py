@@ -1,12 +1,11 @@
 """Cached model outputs per evaluation condition, so that suites share them.
 
-Files lie in the run folder, keyed by a hash of weights, images, condition and query; a stopped
-evaluation continues from them.
+Files lie in the run folder, or below the folder of the results, keyed by a hash of weights, images,
+condition and query; a stopped evaluation continues from them. Where they cannot be written, outputs
+stay in memory.
 """
 
 import hashlib
-import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +23,13 @@ from patchpack.inference.measure import EvalData, view_batches, view_of
 from patchpack.inference.predictor import Predictor
 from patchpack.metrics.calibration import Link, sigmoid, softmax
 from patchpack.metrics.outputs import ModelOutput, Predictions, collect_predictions
+from patchpack.printable import message_of
+from patchpack.regular_files import open_regular
 from patchpack.run import CHECKPOINTS
 from patchpack.train.items import fingerprint
+from patchpack.writing import OutputExists, replace_file
 
-FOLDER = "outputs"  # in the run folder
+FOLDER = "outputs"  # in the run folder, or in that of the results
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class OutputCache:
     score  from a pack to the outputs that are cached
     query  what the outputs depend on beside weights and images (classes, templates)
     log    receives a line for each condition that is computed
+    out    folder of the results, where outputs are kept; None: the run folder
     """
 
     def __init__(
@@ -73,8 +76,11 @@ class OutputCache:
         score: Callable[[PackedBatch], ModelOutput],
         query: object,
         log: Callable[[str], None] = lambda line: None,
+        out: Path | None = None,
     ) -> None:
         self.run, self.predictor, self.data, self.query = run, predictor, data, query
+        self.folders = tuple(dict.fromkeys((out or run, run)))  # written to is the first
+        self._unwritten: dict[str, Predictions] = {}
         self.score, self.log = score, log
         self.link: Link = sigmoid if getattr(predictor, "sigmoids", False) else softmax
         manifest = list_checkpoints(run / CHECKPOINTS, "best")[0] / MANIFEST
@@ -85,12 +91,12 @@ class OutputCache:
     def outputs(self, condition: EvalCondition, data: EvalData | None = None) -> Predictions:
         """Outputs in the order of the keys of the images; of other images, if given."""
         data = data or self.data
-        path = self.run / FOLDER / f"{self._name(condition, data)}.npz"
-        outputs = _read(path)
+        name = self._name(condition, data)
+        outputs = self._kept(name)
         if outputs is None:
             self.log(f"{len(data.index):,} {data.index.item_name} at {condition.name}")
             outputs = self._compute(condition, data).sorted()
-            _write(path, outputs, with_features=condition.perturbation is None)
+            self._keep(name, outputs, with_features=condition.perturbation is None)
         if data is self.data:
             self._readable = set(outputs.keys)
         return replace(outputs, link=self.link)
@@ -101,6 +107,21 @@ class OutputCache:
             return []
         labels = self.data.index.label_of
         return sorted({key for key in labels if labels[key]} - self._readable)
+
+    def _kept(self, name: str) -> Predictions | None:
+        if name in self._unwritten:
+            return self._unwritten[name]
+        files = (_read(folder / FOLDER / f"{name}.npz") for folder in self.folders)
+        return next((outputs for outputs in files if outputs is not None), None)
+
+    def _keep(self, name: str, outputs: Predictions, *, with_features: bool) -> None:
+        """Write outputs, or hold them where that is impossible; the results do not depend on it."""
+        try:
+            _write(self.folders[0] / FOLDER / f"{name}.npz", outputs, with_features=with_features)
+        except (OSError, OutputExists) as error:
+            if not self._unwritten:
+                self.log(f"outputs are not kept for further evaluations: {message_of(error)}")
+            self._unwritten[name] = outputs
 
     def _name(self, condition: EvalCondition, data: EvalData) -> str:
         if data not in self._data_keys:
@@ -124,23 +145,28 @@ class OutputCache:
 
 def _write(path: Path, outputs: Predictions, *, with_features: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     arrays = {"logits": outputs.logits, "labels": outputs.labels, "keys": np.array(outputs.keys)}
     if with_features and outputs.features is not None:
         arrays["features"] = outputs.features
     cost = np.array([outputs.gflops, outputs.ms])
-    with temporary.open("wb") as file:
-        np.savez(file, cost=cost, **arrays)  # pyrefly: ignore
-    os.replace(temporary, path)
+    replace_file(path, lambda file: np.savez(file, cost=cost, **arrays))  # pyrefly: ignore
 
 
 def _read(path: Path) -> Predictions | None:
-    """The cached outputs; None where there are none, or the file is damaged."""
+    """The cached outputs; None where there are none, or the file does not hold them whole."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as cached:
-            features = cached["features"] if "features" in cached else None
-            gflops, ms = cached["cost"].tolist()
-            keys = tuple(cached["keys"].tolist())
-            return Predictions(cached["logits"], cached["labels"], keys, features, gflops, ms)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as cached:
+            arrays = {name: cached[name] for name in cached.files}
+        gflops, ms = map(float, arrays["cost"])
+        logits, labels, keys = (arrays[name] for name in ("logits", "labels", "keys"))
+        features = arrays.get("features")
+    except Exception:  # of zipfile, zlib or NumPy: damage of any kind is computed again
         return None
+    tables = [logits] if features is None else [logits, features]
+    whole = labels.dtype == np.int64 and keys.dtype.kind == "U" and labels.shape == keys.shape
+    for table in tables:
+        whole = whole and table.ndim == 2 and len(table) == len(labels)
+        whole = whole and table.dtype == np.float32 and bool(np.isfinite(table).all())
+    if not whole:
+        return None
+    return Predictions(logits, labels, tuple(keys.tolist()), features, gflops, ms)

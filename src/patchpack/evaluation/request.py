@@ -8,6 +8,8 @@ from pathlib import Path
 from patchpack.data.text_files import clean, read_text
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.inference.predictor import Predictor
+from patchpack.manifest import reason_of
+from patchpack.regular_files import unique_keys
 from patchpack.tasks.registry import TASKS, task_of
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)  # of a model's own budget, where none are given
@@ -98,12 +100,27 @@ def read_label_map(path: Path | None) -> dict[str, str] | None:
     """A JSON object from class names of the data to those of the model; None without a path."""
     if path is None:
         return None
+    expected = (
+        "a label map must be a JSON object of strings: {class of the data: class of the model}"
+    )
     try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
-        raise ValueError(
-            f"{path} must be a JSON object of strings: {{class of the data: class of the model}}"
-        )
+        content = json.loads(read_text(path), object_pairs_hook=unique_keys)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {reason_of(error)}; {expected}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object; {expected}")
+    for name, value in content.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{path}: the class {name!r} is mapped to no text; {expected}")
     return {clean(name): clean(other) for name, other in content.items()}
+
+
+def check_limits(
+    *, max_ms: float | None, max_gflops: float | None, min_accuracy: float | None
+) -> None:
+    """Raise ValueError for limits that no measurement can meet."""
+    for name, value in (("max-ms", max_ms), ("max-gflops", max_gflops)):
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name} must be more than 0, not {value}")
+    if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+        raise ValueError(f"--min-accuracy must lie in [0, 1], not {min_accuracy}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from patchpack.data.index import build_index
+from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.inference.measure import EvalData
 from patchpack.run import load_config
@@ -18,11 +19,13 @@ def data_of(
     data: Path | None = None,
     where: Sequence[str] = (),
     max_bad_fraction: float | None = None,
+    reading: ReadingConfig | None = None,
 ) -> EvalData:
     """One split of a run's own data, or of another dataset.
 
     where             manifest filters "column=value"
     max_bad_fraction  share of items that may be unreadable; None: that of the run
+    reading           limits of one file; None: those of the run
     """
     run = load_config(folder)
     config = run.data
@@ -40,6 +43,7 @@ def data_of(
         max_bad_fraction=max_bad_fraction,
         require_labels=task_of(run.task).needs_labels,
         media_type=CLIPS if run.input.tubelets else IMAGES,
+        reading=reading or config.reading,
     )
     if not where and data is None:
         where = config.where

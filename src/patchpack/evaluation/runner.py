@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchpack.batch import PackedBatch
-from patchpack.checkpoint import write_text_atomic
+from patchpack.data.depth_notice import depth_notice
 from patchpack.data.records import BadDataset
 from patchpack.evaluation.calibration import calibration, temperature_of
 from patchpack.evaluation.cost import cost, points_of
@@ -17,11 +17,7 @@ from patchpack.evaluation.request import Request, check_suites
 from patchpack.evaluation.robustness import robustness
 from patchpack.evaluation.run_data import data_of
 from patchpack.inference.measure import EvalData
-from patchpack.inference.operating_point import (
-    OperatingPoint,
-    read_operating_point,
-    write_operating_point,
-)
+from patchpack.inference.operating_point import OperatingPoint, read_operating_point
 from patchpack.inference.predictor import Predictor
 from patchpack.metrics.operating_points import MeasuredPoint, choose
 from patchpack.metrics.outputs import ModelOutput
@@ -29,13 +25,17 @@ from patchpack.metrics.undefined import json_values
 from patchpack.tasks.registry import task_of
 from patchpack.tasks.task import LabelScorer
 from patchpack.visualize.html import page
-from patchpack.visualize.section import Section
+from patchpack.visualize.section import Section, markdown_text
 
 
 class Runner:
     """One run, and a request for suites on it.
 
     log  receives lines on progress
+    out  folder of the results, where outputs are kept too; None: the run folder
+
+    `point` is what `predict` is to use: the saved operating point until a suite, or `choose_point`,
+    changes it. The caller saves it.
     """
 
     def __init__(
@@ -44,8 +44,10 @@ class Runner:
         predictor: Predictor,
         request: Request,
         log: Callable[[str], None] = lambda line: None,
+        out: Path | None = None,
     ) -> None:
         check_suites(run, predictor, request.suites)
+        self.out, self.point = out, read_operating_point(run)
         self.run, self.predictor, self.request, self.log = run, predictor, request, log
         self._caches: dict[str, OutputCache] = {}  # by split
         self.messages: tuple[str, ...] = ()  # how the data of the request were read
@@ -60,9 +62,17 @@ class Runner:
         """The result of each suite, in the order of the request."""
         return [self._section(name) for name in self.request.suites]
 
-    def points(self) -> list[MeasuredPoint]:
-        """Every budget and cascade, measured on the validation split, to choose from."""
-        return points_of(self._cache(self.request.val_split), self.request.budgets)
+    def choose_point(self, **limits: float | None) -> MeasuredPoint:
+        """The best budget or cascade within limits, measured on the validation split."""
+        points = points_of(self._cache(self.request.val_split), self.request.budgets)
+        chosen = choose(points, **limits)
+        self.point = OperatingPoint(
+            max_tokens=chosen.tokens,
+            second_pass_tokens=chosen.second_pass_tokens,
+            threshold=chosen.threshold,
+            temperature=self.point.temperature,
+        )
+        return chosen
 
     def singles(self) -> list[MeasuredPoint]:
         """Every single budget, measured on the split of the request."""
@@ -94,17 +104,16 @@ class Runner:
         return robustness(cache, tokens, request.severities, shifted)
 
     def _temperature(self) -> float:
-        """Fitted on the validation split at the tokens that predict uses, and saved for it."""
-        point = read_operating_point(self.run)
-        tokens = point.max_tokens or self.predictor.spec.eval_tokens
+        """Fitted on the validation split at the tokens that predict uses."""
+        tokens = self.point.max_tokens or self.predictor.spec.eval_tokens
         temperature = temperature_of(self._cache(self.request.val_split), tokens)
-        write_operating_point(self.run, replace(point, temperature=temperature))
+        self.point = replace(self.point, temperature=temperature)
         return temperature
 
     def _fairness(self, budgets: Sequence[int]) -> Section:
         request = self.request
         train, test = (self._data(split) for split in (request.train_split, request.split))
-        cache = OutputCache(self.run, self.predictor, test, self._vectors, "features", self.log)
+        cache = self._feature_cache(test)
         return fairness(cache, train, test, request.attributes, budgets)
 
     def _vectors(self, batch: PackedBatch) -> ModelOutput:
@@ -116,8 +125,12 @@ class Runner:
         """Features of a labelled split: those of the label scorer where there is one."""
         if task_of(self.predictor.spec.task).label_scorer:
             return self._cache(split)
-        data = self._labelled(split).data
-        return OutputCache(self.run, self.predictor, data, self._vectors, "features", self.log)
+        return self._feature_cache(self._labelled(split).data)
+
+    def _feature_cache(self, data: EvalData) -> OutputCache:
+        return OutputCache(
+            self.run, self.predictor, data, self._vectors, "features", self.log, self.out
+        )
 
     def _cache(self, split: str) -> OutputCache:
         if split not in self._caches:
@@ -128,16 +141,19 @@ class Runner:
                     f"{split} are not counted: they have no label, or one of no class of the model"
                 )
             self._caches[split] = OutputCache(
-                self.run, self.predictor, data, score, query, self.log
+                self.run, self.predictor, data, score, query, self.log, self.out
             )
         return self._caches[split]
 
     def _data(self, split: str, data: Path | None = None) -> EvalData:
-        request = self.request
+        request, reading = self.request, self.predictor.spec.reading
         result = data_of(
             self.run, split=split, data=data or request.data,
             where=() if data else request.where, max_bad_fraction=request.max_bad_fraction,
+            reading=reading,
         )  # fmt: skip
+        if notice := depth_notice(result.index.paths, reading):
+            self.log(notice)
         if split == request.split and data is None:
             self.messages = result.messages
             self._unread.update(record.key for record in result.index.unread)
@@ -153,34 +169,33 @@ class Runner:
         return scorer(self.predictor, labelled, self.request.label_map, self.request.templates)
 
 
-def save_operating_point(
-    run: Path, points: Sequence[MeasuredPoint], **limits: float | None
-) -> MeasuredPoint:
-    """Choose a point within limits, and save it with the model."""
-    point = choose(points, **limits)
-    chosen = OperatingPoint(
-        max_tokens=point.tokens,
-        second_pass_tokens=point.second_pass_tokens,
-        threshold=point.threshold,
-        temperature=read_operating_point(run).temperature,
-    )
-    write_operating_point(run, chosen)
-    return point
+def report_files(folder: Path, name: str) -> list[Path]:
+    """What `write_report` makes in a folder, without the pictures."""
+    return [folder / f"{name}{suffix}" for suffix in (".html", ".md", ".json")]
 
 
 def write_report(
-    folder: Path, name: str, title: str, summary: str, sections: Sequence[Section]
-) -> Path:
-    """<name>.html, .md and .json in a folder, and the pictures of the second in <name>/."""
+    folder: Path,
+    name: str,
+    title: str,
+    summary: str,
+    sections: Sequence[Section],
+    write: Callable[[Path, bytes], None],
+) -> None:
+    """<name>.html, .md and .json in a folder, and the pictures of the second in <name>/.
+
+    write  `writing.write_new`, or `writing.replace_file` in a run's own folder
+    """
     pictures = folder / name
     pictures.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for file, picture in zip(section.picture_names(), section.pictures, strict=True):
-            (pictures / file).write_bytes(picture.png)
-    markdown = [f"# {title}\n", f"{summary}\n", *(s.markdown(name) for s in sections)]
+            write(pictures / file, picture.png)
+    paragraphs = [f"# {markdown_text(title)}\n", f"{markdown_text(summary)}\n"]
+    markdown = "\n".join([*paragraphs, *(s.markdown(name) for s in sections)])
     numbers = {section.name: section.numbers for section in sections}
-    write_text_atomic(folder / f"{name}.md", "\n".join(markdown))
-    write_text_atomic(folder / f"{name}.json", json.dumps(json_values(numbers), indent=1) + "\n")
+    record = json.dumps(json_values(numbers), indent=1)
     html = page(title, summary, [(section.title, section.html()) for section in sections])
-    write_text_atomic(folder / f"{name}.html", html)
-    return folder / f"{name}.html"
+    contents = (html, markdown, f"{record}\n")
+    for path, text in zip(report_files(folder, name), contents, strict=True):
+        write(path, text.encode(errors="backslashreplace"))

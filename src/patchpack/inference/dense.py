@@ -25,8 +25,11 @@ class DensePredictor(Predictor):
         check_list(images)
         sizes: list[Size] = []
 
+        def prepare(image: AnyImage, key: str) -> Pixels:
+            return to_pixels(image, key, self.spec.reading)
+
         def pixels() -> Iterator[Pixels]:
-            for image in skip_unreadable(to_pixels, images, unreadable):
+            for image in skip_unreadable(prepare, images, unreadable):
                 sizes.append(image.shape[:2])
                 yield image
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from patchpack.data.images import BadImage, read_size
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES, MediaType
 from patchpack.data.sources.folders import files_in
 from patchpack.data.sources.scan_notes import ScanNotes
@@ -49,7 +50,9 @@ def image_files(
     return list(once.values())
 
 
-def in_groups(paths: Sequence[Path]) -> Iterator[list[Path]]:
+def in_groups(
+    paths: Sequence[Path], reading: ReadingConfig = DEFAULT_READING
+) -> Iterator[list[Path]]:
     """The files in order, few enough at a time that results come early and fit in memory.
 
     Sizes come from headers; a header that cannot be read counts as no pixels.
@@ -57,7 +60,7 @@ def in_groups(paths: Sequence[Path]) -> Iterator[list[Path]]:
     group: list[Path] = []
     pixels = 0
     for path in paths:
-        size = _pixels(path)
+        size = _pixels(path, reading)
         if group and (len(group) == GROUP_FILES or pixels + size > GROUP_PIXELS):
             yield group
             group, pixels = [], 0
@@ -67,9 +70,9 @@ def in_groups(paths: Sequence[Path]) -> Iterator[list[Path]]:
         yield group
 
 
-def _pixels(path: Path) -> int:
+def _pixels(path: Path, reading: ReadingConfig) -> int:
     try:
-        height, width = read_size(path)
+        height, width = read_size(path, reading)
     except BadImage:  # named when the file is decoded; a video has no image header
         return 0
     return height * width

@@ -7,6 +7,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from patchpack.printable import printable
+
 
 @dataclass(frozen=True)
 class LabelPrediction:
@@ -29,7 +31,7 @@ class LabelPrediction:
 
     def to_text(self) -> str:
         pairs = zip(self.labels, self.probabilities, strict=True)
-        return ", ".join(f"{name} {p:.1%}" for name, p in pairs)
+        return ", ".join(f"{printable(name)} {p:.1%}" for name, p in pairs)
 
 
 def top_predictions(

@@ -2,14 +2,19 @@
 
 from dataclasses import dataclass, field
 
-from patchpack.checkpoint import Checkpoint, CheckpointError
+from patchpack.checkpoint import STATE, Checkpoint, CheckpointError
 from patchpack.data.config import InputSpec
 from patchpack.data.packing.resolution import Native, Resolution
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
+from patchpack.data.sources.objects import SourceIds
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
+from patchpack.inference.operating_point import check_tokens
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.video import VideoConfig
 from patchpack.serialization import Choice, ConfigError, from_json
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +33,24 @@ class ModelSpec:
     text_tower: TaskConfig | None = None  # contrastive config whose text side classifies boxes
     frames: FrameSampling | None = None  # which frames of a clip the model takes
     resolution: Resolution = field(default_factory=Native)  # rule for sizes in training
+    source_ids: tuple[SourceIds, ...] = ()  # of the COCO files that a detector was trained on
     eval_tokens: int = 256  # maximum tokens per image, where no budget is given
     dtype: str = "float32"  # of matrix products
+    reading: ReadingConfig = DEFAULT_READING  # how files are read
+
+    def __post_init__(self) -> None:
+        check_tokens("eval_tokens", self.eval_tokens)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if isinstance(self.model, VideoConfig) and self.frames is None:
+            raise ValueError("a model of clips needs frames: which of a clip it takes")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes must have different names")
 
     @property
     def input(self) -> InputSpec:
-        """The shape of the model's input."""
-        return input_spec(self.model)
+        """The model's input."""
+        return input_spec(self.model, self.reading)
 
     def clip_sampling(self, start_fraction: float = 0.5) -> ClipSampling | None:
         """Which frames of clips the model takes; None for a model of images.
@@ -46,17 +62,23 @@ class ModelSpec:
         return ClipSampling(self.frames, self.model.tubelets, start_fraction)
 
 
-def input_spec(model: NaViTConfig) -> InputSpec:
-    """The shape of a model's input, as packing needs it."""
+def input_spec(model: NaViTConfig, reading: ReadingConfig = DEFAULT_READING) -> InputSpec:
+    """A model's input, as packing and loading need it."""
     tubelets = model.tubelets if isinstance(model, VideoConfig) else ()
     return InputSpec(
-        patch_size=model.patch_size, max_side=model.positions.max_side, tubelets=tubelets
+        patch_size=model.patch_size,
+        max_side=model.positions.max_side,
+        tubelets=tubelets,
+        reading=reading,
     )
 
 
 def spec_in_checkpoint(checkpoint: Checkpoint) -> ModelSpec:
     """The spec kept with a checkpoint's weights; raises CheckpointError where it is missing."""
+    path = checkpoint.folder / STATE
+    if "model_spec" not in checkpoint.state:
+        raise CheckpointError(f"{path} holds no model spec: use another checkpoint")
     try:
         return from_json(ModelSpec, checkpoint.state["model_spec"])
-    except (KeyError, ConfigError) as error:
-        raise CheckpointError(f"{checkpoint.folder} holds no usable model spec: {error}") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds no usable model spec: {error}") from error

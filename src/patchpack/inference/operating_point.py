@@ -8,11 +8,22 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchpack.checkpoint import CheckpointError, write_text_atomic
+from patchpack.manifest import CheckpointError, reason_of
 from patchpack.old_names import existing_file
-from patchpack.serialization import ConfigError, from_json, to_json
+from patchpack.regular_files import read_json_object
+from patchpack.serialization import from_json, to_json
+from patchpack.writing import write_text_atomic
 
 FILE = "operating_point.json"
+MAX_TOKENS = 2**31 - 1  # a budget that no image exceeds
+TEMPERATURES = (1e-3, 1e3)  # divisors of logits, far beyond any that is fitted
+
+
+def check_tokens(name: str, tokens: int) -> None:
+    """Raise ValueError for a token budget below 1 or above MAX_TOKENS."""
+    if not 1 <= tokens <= MAX_TOKENS:
+        limit = "at least 1" if tokens < 1 else f"at most {MAX_TOKENS:,}"
+        raise ValueError(f"{name} must be {limit}, not {tokens}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +37,24 @@ class OperatingPoint:
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "second_pass_tokens"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be more than 0, not {self.temperature}")
+            if (value := getattr(self, name)) is not None:
+                check_tokens(name, value)
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must lie in [0, 1], not {self.threshold}")
+        low, high = TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ValueError(f"temperature must lie in [{low}, {high}], not {self.temperature}")
 
 
 def read_operating_point(run: Path) -> OperatingPoint:
     """The saved operating point of a run, or the default; raises CheckpointError if damaged."""
     path = existing_file(run, FILE)
     try:
-        return from_json(OperatingPoint, json.loads(path.read_text(encoding="utf-8")))
+        return from_json(OperatingPoint, read_json_object(path))
     except FileNotFoundError:
         return OperatingPoint()
-    except (OSError, ValueError, ConfigError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}; remove it") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {reason_of(error)}; remove it") from error
 
 
 def write_operating_point(run: Path, operating_point: OperatingPoint) -> Path:

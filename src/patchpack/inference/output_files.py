@@ -1,15 +1,37 @@
-"""Output paths: never overwrite a file, never create a folder below a file."""
+"""Outputs that a user names: never overwrite a file, never create a folder below a file."""
 
-import os
+import io
 from collections.abc import Iterable
 from pathlib import Path
+
+from PIL import Image
+
+from patchpack import writing
+
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # by suffix
 
 
 def check_new(paths: Iterable[Path]) -> None:
     """Raise ValueError for a path that exists: it may be an image, or its ground-truth mask."""
     for path in paths:
-        if os.path.lexists(path):
-            raise ValueError(f"{path} exists, and is not overwritten: name another output")
+        writing.check_new(path)
+
+
+def write_picture(path: Path, image: Image.Image) -> None:
+    """Write a picture to a new file, in the format of its suffix."""
+    writing.write_new(path, lambda file: image.save(file, PICTURES[path.suffix.lower()]))
+
+
+def to_png(image: Image.Image) -> bytes:
+    """A picture as PNG."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def replace_picture(path: Path, image: Image.Image) -> None:
+    """Write or replace a picture of a run, in the format of its suffix."""
+    writing.replace_file(path, lambda file: image.save(file, PICTURES[path.suffix.lower()]))
 
 
 def check_picture(path: Path, new: bool = True) -> None:
@@ -17,7 +39,7 @@ def check_picture(path: Path, new: bool = True) -> None:
 
     new  reject a file that exists
     """
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+    if path.suffix.lower() not in PICTURES:
         raise ValueError(f"{path}: a picture ends in .png, .jpg or .webp")
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent} is no folder: name a picture in one that exists")

@@ -21,7 +21,7 @@ from patchpack.data.images import BadImage
 from patchpack.data.pack import AnyImage, check_list, image_key, to_patches, to_pixels
 from patchpack.data.packing.resolution import Resolution
 from patchpack.inference.model_spec import ModelSpec
-from patchpack.inference.operating_point import OperatingPoint
+from patchpack.inference.operating_point import OperatingPoint, check_tokens
 
 PACK_TOKENS = 8192  # maximum tokens per forward pass, but for a single larger image
 P = TypeVar("P", Patches, ClipPatches)
@@ -81,7 +81,7 @@ class Predictor:
     def vectors(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
         """The feature vectors of a pack, float32 on the host."""
         with self.precision():
-            return self.model.encode(batch.to(self.device)).pooled.float().cpu()
+            return finite(self.model.encode(batch.to(self.device)).pooled.float().cpu(), batch)
 
     def at_operating_point(
         self,
@@ -134,17 +134,27 @@ class Predictor:
 
         def prepare(image: AnyImage, key: str) -> Patches:
             if self.full_size_decode:
-                image = to_pixels(image, key)
-            return to_patches(image, key, model.patch_size, tokens, rule, model.positions.max_side)
+                image = to_pixels(image, key, self.spec.reading)
+            return to_patches(image, key, self.spec.input, tokens, rule)
 
         prepared = skip_unreadable(prepare, images, unreadable)
         return (collate(group, model.patch_dim) for group in in_packs(prepared))
 
     def tokens_or_default(self, max_tokens: int | None) -> int:
         """The budget given, or that of evaluation in training; raises ValueError below 1."""
-        if max_tokens is not None and max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+        if max_tokens is not None:
+            check_tokens("max_tokens", max_tokens)
         return max_tokens or self.spec.eval_tokens
+
+
+def finite(values: Tensor, batch: PackedBatch) -> Tensor:
+    """The outputs of a model for a pack; raises ValueError where they are NaN or infinite."""
+    if not values.isfinite().all():
+        raise ValueError(
+            f"the outputs of the model for {batch.keys[0]}, or an image of its pack, are not "
+            "finite: its weights or settings are damaged, or its precision is too low"
+        )
+    return values
 
 
 def skip_unreadable(

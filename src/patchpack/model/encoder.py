@@ -49,6 +49,8 @@ class EncoderConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.dim % self.num_heads:
             raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"norm_eps must lie in (0, 1), not {self.norm_eps}")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
@@ -142,11 +144,11 @@ class Block(nn.Module):
         attended = self.attention(self.attention_norm(x), layout, attend, angles)
         if self.layer_scale is not None:
             attended = attended * self.attention_scale
-        x = x + self._regularize(attended, segments)
+        x = x + self._regularize(attended, segments).to(x.dtype)
         hidden = self.mlp(self.mlp_norm(x))
         if self.layer_scale is not None:
             hidden = hidden * self.mlp_scale
-        return x + self._regularize(hidden, segments)
+        return x + self._regularize(hidden, segments).to(x.dtype)
 
     def _regularize(self, branch: Tensor, segments: Segments) -> Tensor:
         if self.training and self.dropout:

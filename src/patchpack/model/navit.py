@@ -18,13 +18,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchpack.batch import PackedBatch, Segments
+from patchpack.batch import PackedBatch, Segments, float_type, require_batch
 from patchpack.model.attention import Attend, select_attention
 from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
 from patchpack.model.pooling import build_pool, pool_flops
 from patchpack.model.positions import Factorized, Positions, Rotary
 from patchpack.model.rotary import rotary_angles
+
+MAX_PIXEL = 2**16  # largest value of a pixel, of any camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class NaViTConfig(EncoderConfig):
             raise ValueError(f"rotary positions need a head_dim divisible by 4, not {head_dim}")
         if not self.pixel_std > 0:
             raise ValueError(f"pixel_std must be more than 0, not {self.pixel_std}")
+        if max(abs(self.pixel_mean), self.pixel_std) > MAX_PIXEL:
+            raise ValueError(f"pixel_mean and pixel_std must be at most {MAX_PIXEL}")
 
     @property
     def patch_dim(self) -> int:
@@ -140,6 +144,7 @@ class NaViT(nn.Module):
 
     def _stream(self, batch: PackedBatch, attend: Attend | None = None) -> "TokenStream":
         """Return the input of the blocks for a pack."""
+        require_batch(batch, self.config.patch_size)
         segments = batch.segments
         x, angles = self.embed(batch), self._angles(batch)
         token_index = None
@@ -159,9 +164,14 @@ class NaViT(nn.Module):
         never rounded to half precision.
         """
         self._check(batch)
-        patches = (batch.patches.float() - self.config.pixel_mean) / self.config.pixel_std
+        patches = self._normalized(batch, self.embedding.weight.dtype)  # pyrefly: ignore
         tokens = self.embedding(patches) + self.positions(batch.coords, _grid_of_tokens(batch))
         return tokens.to(self.encoder.norm.weight.dtype)
+
+    def _normalized(self, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "token values"]:
+        """Pixels without mean and scale, computed in float32 or more, in the type of weights."""
+        pixels = batch.patches.to(float_type(dtype))
+        return ((pixels - self.config.pixel_mean) / self.config.pixel_std).to(dtype)
 
     @property
     def uses_rotary(self) -> bool:
@@ -178,6 +188,7 @@ class NaViT(nn.Module):
         )
 
     def _check(self, batch: PackedBatch) -> None:
+        require_batch(batch, self.config.patch_size)
         if batch.patches.shape[-1] != self.config.patch_dim:
             raise ValueError(
                 f"patches of {batch.patches.shape[-1]} values, but this model takes "

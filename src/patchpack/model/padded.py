@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool
 from torch import Tensor
 
-from patchpack.batch import PackedBatch, Segments
+from patchpack.batch import PackedBatch, Segments, require_batch
 from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.navit import EncoderOutput, NaViT
 
@@ -43,6 +43,7 @@ def encode_padded(model: NaViT, batch: PackedBatch) -> EncoderOutput:
     """
     if model.registers is not None or model.uses_rotary:
         raise ValueError("padded mode supports neither registers nor rotary positions")
+    require_batch(batch, model.config.patch_size)
     if not batch.num_images:
         return model.encode(batch)
     lengths = torch.tensor(batch.lengths, device=batch.patches.device)

@@ -15,21 +15,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchpack.batch import Segments
+from patchpack.batch import Segments, float_type
 from patchpack.model.encoder import EncoderConfig, Mlp, norm
 
 Pooling = Literal["map", "mean", "last"]
 
 
 def segment_mean(x: Float[Tensor, "token dim"], segments: Segments) -> Float[Tensor, "image dim"]:
-    """Return the mean of the tokens of each image, in float32.
+    """Return the mean of the tokens of each image, computed in float32 or more.
 
     ids   0 0 0 1 1 2
     x     a b c d e f   →    (a+b+c)/3  (d+e)/2  f
     """
-    sums = segment_sum(x.float(), segments)
+    sums = segment_sum(x.to(float_type(x.dtype)), segments)
     lengths = segments.offsets.diff()
-    return sums / lengths[:, None]
+    return (sums / lengths[:, None]).to(x.dtype)
 
 
 def segment_sum(x: Float[Tensor, "token ..."], segments: Segments) -> Float[Tensor, "image ..."]:
@@ -40,8 +40,8 @@ def segment_sum(x: Float[Tensor, "token ..."], segments: Segments) -> Float[Tens
 def segment_softmax(
     scores: Float[Tensor, "token head"], segments: Segments
 ) -> Float[Tensor, "token head"]:
-    """Return the softmax over the tokens of each image, in float32."""
-    scores = scores.float()
+    """Return the softmax over the tokens of each image, in float32 or more."""
+    scores = scores.to(float_type(scores.dtype))
     ids = segments.ids[:, None].expand_as(scores)
     highest = scores.new_full((segments.num_images, scores.shape[1]), -torch.inf)
     highest = highest.scatter_reduce(0, ids, scores.detach(), "amax")
@@ -103,7 +103,7 @@ class MapPool(nn.Module):
         scores = (k * q).sum(-1) * q.shape[-1] ** -0.5
         weights = segment_softmax(scores, segments)
         pooled = segment_sum((weights[..., None] * v).flatten(1), segments)
-        pooled = self.out(pooled)
+        pooled = self.out(pooled.to(self.out.weight.dtype))
         return pooled + self.mlp(self.norm(pooled))
 
 

@@ -263,7 +263,7 @@ class InterpolatedPositions(nn.Module):
         c = self.config
         wy, wx = resize_weights(coords, grids, c.side, c.filter, c.antialias).unbind(-2)
         weights = wy[:, :, None] * wx[:, None, :]
-        return weights.flatten(1) @ self.table.flatten(0, 1)
+        return weights.flatten(1) @ self.table.flatten(0, 1).to(weights.dtype)
 
 
 class SinusoidalPositions(nn.Module):

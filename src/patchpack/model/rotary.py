@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchpack.batch import float_type
 from patchpack.model.positions import Rotary, table_coordinates, wave_angles
 
 
@@ -25,7 +26,7 @@ def rotary_angles(
 def apply_rotary(
     x: Float[Tensor, "token head head_dim"], angles: Float[Tensor, "token pair"]
 ) -> Float[Tensor, "token head head_dim"]:
-    """Rotate the pairs of every head, in float32; return the dtype of x."""
-    a, b = x.float().chunk(2, dim=-1)
+    """Rotate the pairs of every head, in float32 or more; return the dtype of x."""
+    a, b = x.to(float_type(x.dtype)).chunk(2, dim=-1)
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)

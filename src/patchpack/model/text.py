@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchpack.batch import PackedTexts, Segments
+from patchpack.batch import PackedTexts, Segments, require_texts
 from patchpack.model.attention_layout import AttentionLayout
 from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
 from patchpack.model.pooling import Pooling, build_pool, pool_flops
@@ -59,6 +59,7 @@ class TextTower(nn.Module):
             nn.init.normal_(table.weight, std=self.config.dim**-0.5)
 
     def forward(self, texts: PackedTexts) -> Float[Tensor, "text dim"]:
+        require_texts(texts)
         segments = texts.segments
         layout = AttentionLayout.within(segments, "causal" if self.config.causal else "full")
         x = self.vocabulary(texts.tokens) + self.positions(self._positions(segments))

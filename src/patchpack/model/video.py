@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchpack.batch import PackedBatch, PackedClips, Tubelet
+from patchpack.batch import PackedBatch, PackedClips, Tubelet, require_batch
 from patchpack.model.interpolation import resize_matrix
 from patchpack.model.navit import NaViT, NaViTConfig
 from patchpack.model.positions import (
@@ -91,12 +91,13 @@ class VideoNaViT(NaViT):
         nn.init.normal_(self.time, std=self.config.dim**-0.5)
 
     def embed(self, batch: PackedBatch) -> Float[Tensor, "token dim"]:
+        require_batch(batch, self.config.patch_size)
         if not isinstance(batch, PackedClips):
             raise ValueError("a video model takes clips: pack them with pack_clips")
         self._check(batch)
         config = self.config
         assert isinstance(config, VideoConfig)
-        pixels = (batch.patches.float() - config.pixel_mean) / config.pixel_std
+        pixels = self._normalized(batch, next(self.embedding.parameters()).dtype)
         coords, grid_extents = batch.coords, batch.grid_extents
         tokens = self._project(pixels, batch) + self.positions(coords[:, 1:], grid_extents[:, 1:])
         rows = table_coordinates(

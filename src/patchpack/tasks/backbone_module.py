@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchpack.batch import PackedBatch
+from patchpack.batch import PackedBatch, float_type
 from patchpack.model.attention import Attend
 from patchpack.model.navit import (
     EncoderOutput,
@@ -100,8 +101,10 @@ class DenseBackboneModule(BackboneModule):
 
 class Float32Linear(nn.Linear):
     """A linear layer that stays in float32 under autocast: rounded scores would tie, and boxes
-    would jump."""
+    would jump. With weights of half precision only the result is rounded."""
 
     def forward(self, x: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any out"]:  # pyrefly: ignore
+        dtype = float_type(self.weight.dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
+            return F.linear(x.to(dtype), self.weight.to(dtype), bias).to(self.weight.dtype)

@@ -7,8 +7,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from patchpack.checkpoint import CheckpointError, list_checkpoints, load_into, load_newest
+from patchpack.checkpoint import (
+    CheckpointError,
+    check_finite,
+    check_fits,
+    list_checkpoints,
+    load_into,
+    load_newest,
+)
 from patchpack.inference.model_spec import ModelSpec, spec_in_checkpoint
+from patchpack.model.empty import without_memory
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.position_resize import IncompatiblePositions, resize_positions, resize_time
 from patchpack.model.positions import Positions, Rotary
@@ -44,10 +52,14 @@ def initialize_from_run(
     if not list_checkpoints(checkpoints, "best"):
         raise CheckpointError(f"{folder} is not a finished run: it holds no checkpoint `best`")
     checkpoint = load_newest(checkpoints, "best")
-    tensors, spec = checkpoint.tensors["model"], spec_in_checkpoint(checkpoint)
+    tensors, spec = checkpoint.tensors_of("model"), spec_in_checkpoint(checkpoint)
+    source = checkpoint.path("model")
     before, after = spec.model, module.backbone.config
     _check_same(before, after, folder)
+    check_finite(tensors, source)
     backbone = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
+    with without_memory():
+        check_fits(BackboneModule(before).backbone, backbone, source)
     try:
         backbone = resize_positions(backbone, before.positions, after.positions)
     except IncompatiblePositions as error:
@@ -58,13 +70,16 @@ def initialize_from_run(
     backbone = _for_video(backbone, before, after, inflation, folder)
     if head_matches(spec):
         head = {name: t for name, t in tensors.items() if not name.startswith(PREFIX)}
-        load_into(module, head | {PREFIX + name: t for name, t in backbone.items()}, str(folder))
+        load_into(module, head | {PREFIX + name: t for name, t in backbone.items()}, source)
         return True
-    load_into(module.backbone, backbone, str(folder))
+    load_into(module.backbone, backbone, source)
     try:
         module.load_text_tower(tensors)
     except KeyError as error:
-        raise CheckpointError(f"{folder} lacks {error}, which this model needs") from error
+        raise CheckpointError(f"{source} lacks {error}, which this model needs") from error
+    except RuntimeError as error:  # of PyTorch, over several lines
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{source} does not fit the text tower: {reason}") from error
     return False
 
 

@@ -22,6 +22,7 @@ from patchpack.data.config import DataConfig
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
+from patchpack.data.sources.objects import SourceIds
 from patchpack.data.tokenizer import Tokenizer
 from patchpack.distributed import World
 from patchpack.inference.measure import Cost, EvalData, view_batches, view_of
@@ -54,6 +55,7 @@ class TaskRun:
     val: Index
     task: TaskConfig  # the config, completed from the data (class names)
     classes: tuple[str, ...] = ()  # of a classifier
+    source_ids: tuple[SourceIds, ...] = ()  # of the COCO files that a detector is trained on
     tokenizer: Tokenizer | None = None
     text_tower: TaskConfig | None = None
     skipped: Sequence[BadImage] = ()  # items that the task cannot use, and why
@@ -62,17 +64,19 @@ class TaskRun:
 
     def model_spec(self, context: TaskContext, dtype: str) -> ModelSpec:
         """The spec of the trained model: images are prepared as in the run's evaluation."""
-        input = input_spec(context.model)
+        input = input_spec(context.model, context.data.reading)
         return ModelSpec(
             model=context.model,
             task=self.task,
             classes=self.classes,
+            source_ids=self.source_ids,
             tokenizer=self.tokenizer,
             text_tower=self.text_tower,
             resolution=context.data.resolution,
             frames=context.data.frames if input.tubelets else None,
             eval_tokens=context.data.evaluation_tokens(input),
             dtype=dtype,
+            reading=input.reading,
         )
 
 

@@ -18,13 +18,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from patchpack.checkpoint import write_text_atomic
 from patchpack.data.images import BadImage
 from patchpack.metrics.undefined import defined, json_values, shown
+from patchpack.terminal import Terminal
+from patchpack.writing import write_text_atomic
 
 LOG = "log.jsonl"
 TRAIN_COLUMNS = (
@@ -39,7 +39,7 @@ TRAIN_COLUMNS = (
 )
 
 
-class _Console(Console):
+class _Console(Terminal):
     def on_broken_pipe(self) -> None:
         """Print nothing from now on, instead of ending the program."""
         self.quiet = True
@@ -56,7 +56,7 @@ class RunLog:
         `resume_fraction` is the fraction of the run that is done at `resume_step`.
         """
         self._is_writer = folder is not None
-        self.console = _Console(stderr=True, markup=False, highlight=False)
+        self.console = _Console(stderr=True)
         self._file = LineFile(folder / LOG) if folder else None
         self._board = _tensorboard(folder) if folder else None
         self._latest: dict[str, float] = {}

@@ -27,10 +27,7 @@ from torch.nn.utils import get_total_norm
 from patchpack.batch import PackedBatch
 from patchpack.checkpoint import (
     Checkpoint,
-    CheckpointError,
     flatten_optimizer,
-    load_into,
-    restore_optimizer,
     save,
 )
 from patchpack.data.bad_images import BadImages
@@ -50,6 +47,7 @@ from patchpack.train.meter import Meter, StepTotals
 from patchpack.train.optim import OptimConfig, build_optimizers, learning_rate
 from patchpack.train.precision import autocast
 from patchpack.train.progress import Progress
+from patchpack.train.restore import restore_training
 from patchpack.train.stopping import Stopped, TrainingError, catch_stop_signals, saved_on_loss
 
 
@@ -236,18 +234,8 @@ class Trainer:
         save(parent, name, self.progress.step, tensors=tensors, state=state, keep=keep)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore a `last` checkpoint exactly."""
-        load_into(self.task, checkpoint.tensors["model"], str(checkpoint.folder))
-        for kind, optimizer in self.optimizers.items():
-            if kind not in checkpoint.tensors:
-                raise CheckpointError(
-                    f"{checkpoint.folder} lacks the state of the optimizer {kind}"
-                )
-            restore_optimizer(optimizer, self.task.named_parameters(), checkpoint.tensors[kind])
-        if self.average:
-            average = checkpoint.tensors.get("average", {})
-            load_into(self.average, average, str(checkpoint.folder))
-        self.progress = Progress(**checkpoint.state["progress"])
+        """Restore a `last` checkpoint exactly; raise CheckpointError where it is not this run's."""
+        self.progress = restore_training(checkpoint, self.task, self.average, self.optimizers)
 
 
 class DeferredScalar:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from patchpack.train.config import TrainConfig
 
+LARGEST = 1e30  # of any count: operations are the largest
+
 
 @dataclass
 class Progress:
@@ -19,6 +21,15 @@ class Progress:
     best: float | None = None  # best value of the metric so far
     best_step: int = 0
     evaluation_due: bool = False  # of this step, because it failed when the run stopped
+
+    def __post_init__(self) -> None:
+        for name in ("step", "epoch", "pack", "images", "tokens", "flops", "seconds", "best_step"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+            if getattr(self, name) > LARGEST:
+                raise ValueError(f"{name} is {getattr(self, name):.3g}, more than any run counts")
+        if self.best_step > self.step or (self.best is None) != (self.best_step == 0):
+            raise ValueError(f"best {self.best} at step {self.best_step} is of another run")
 
     def fraction_done(self, config: TrainConfig) -> float:
         """The share of a run that lies behind; 1 or more at its end."""

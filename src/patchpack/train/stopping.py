@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from patchpack.data.read_errors import ReadError
 from patchpack.distributed import is_lost_process
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -71,7 +72,7 @@ def saved_on_loss(save: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, ReadError) as error:
         raise TrainingError(f"{error}; {save()}") from error
     except RuntimeError as error:
         if not is_lost_process(error):

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from patchpack.data.images import Pixels
+from patchpack.printable import printable
 
 SHOWN = 50  # maximum thumbnails per row of search results
 SIDE = 128  # maximum side of a thumbnail, px
@@ -36,7 +37,7 @@ def draw_hits(rows: Sequence[tuple[str, Sequence[Hit]]], side: int = SIDE) -> Im
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(LINE - 4)
     y = GAP
     for (heading, hits), row, height in zip(rows, thumbnails, heights, strict=True):
-        draw.text((GAP, y), heading, fill="black", font=font)
+        draw.text((GAP, y), printable(heading), fill="black", font=font)
         bottom = y + LINE + GAP + height
         for column, (hit, thumbnail) in enumerate(zip(hits, row, strict=True)):
             x = GAP + column * (side + GAP)
@@ -53,7 +54,8 @@ def _thumbnail(image: Pixels, side: int) -> Image.Image:
 
 
 def _truncate(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Return the longest end of a text that fits a width in pixels."""
+    """Return the longest end of a text that fits a width in pixels, in one line."""
+    text = printable(text)
     while font.getlength(text) > width:
         text = text[1:]
     return text

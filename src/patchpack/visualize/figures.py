@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw
 
 from patchpack.batch import PackedBatch
 from patchpack.data.patchify import unpatchify
+from patchpack.printable import printable
 from patchpack.visualize.style import COLORS, figure_to_png, style_axes
 
 LogRecord = Mapping[str, Any]  # a line of a run's log.jsonl
+MAX_NAME = 32  # characters of a class name beside the confusion matrix
 SHARES = (  # validation metrics in [0, 1], in drawing order
     "top1", "top5", "recall@1", "recall@5", "recall@10", "ap", "ap50", "mean_iou", "pixel_accuracy",
 )  # fmt: skip
@@ -68,8 +70,9 @@ def draw_confusion(
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if len(classes) <= 20 else 6
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(classes)), classes, fontsize=size)
+    names = [_shortened(printable(name)) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if of is not None and of > len(classes):
@@ -80,6 +83,10 @@ def draw_confusion(
             text = str(counts[row, column])
             axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=8)
     return figure_to_png(figure)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def draw_pack(

@@ -8,6 +8,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from patchpack.printable import printable
+
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; }
 body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; padding: 2rem 1rem; max-width: 60rem }
@@ -49,34 +51,37 @@ class Picture:
     caption: str
 
 
+def _escape(text: str) -> str:
+    """Plain text as HTML, in one line."""
+    return html.escape(printable(text))
+
+
 def page(title: str, summary: str, sections: Sequence[tuple[str, str]]) -> str:
     """Return an HTML document.
 
     summary   plain text below the title
     sections  (heading, HTML) pairs; headings are plain text
     """
-    body = "".join(
-        f"<section><h2>{html.escape(h)}</h2>{content}</section>" for h, content in sections
-    )
+    body = "".join(f"<section><h2>{_escape(h)}</h2>{content}</section>" for h, content in sections)
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><h1>{html.escape(title)}</h1>{paragraph(summary)}{body}"
+        f"<title>{_escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><h1>{_escape(title)}</h1>{paragraph(summary)}{body}"
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 
 
 def paragraph(text: str) -> str:
     """Return plain text as an HTML paragraph, escaped."""
-    return f"<p>{html.escape(text)}</p>"
+    return f"<p>{_escape(text)}</p>"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an HTML table. The first column is left-aligned text, the others are numbers."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    head = "".join(f"<th>{_escape(cell)}</th>" for cell in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{_escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
 
@@ -84,9 +89,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def pictures(*items: Picture) -> str:
     """Return HTML of pictures with captions, side by side if the screen is wide enough."""
     figures = "".join(
-        f"<figure><img alt='{html.escape(p.caption)}' "
+        f"<figure><img alt='{_escape(p.caption)}' "
         f"src='data:image/png;base64,{base64.b64encode(p.png).decode()}'>"
-        f"<figcaption>{html.escape(p.caption)}</figcaption></figure>"
+        f"<figcaption>{_escape(p.caption)}</figcaption></figure>"
         for p in items
     )
     return f"<div class='row'>{figures}</div>"

@@ -3,10 +3,12 @@
 HTML, Markdown and JSON reports render the same Section, so they agree.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from patchpack.printable import printable
 from patchpack.visualize.html import Picture, paragraph, pictures, table
 
 
@@ -37,11 +39,10 @@ class Section:
 
     def markdown(self, folder: str) -> str:
         """Return the section as Markdown with links to pictures `folder/<picture name>`."""
-        lines = [f"## {self.title}"]
-        lines += list(self.text)
+        lines = [f"## {markdown_text(self.title)}", *map(markdown_text, self.text)]
         lines += ["\n".join(markdown_table(t)) for t in self.tables]
         for name, picture in zip(self.picture_names(), self.pictures, strict=True):
-            lines.append(f"![{picture.caption}]({folder}/{name})")
+            lines.append(f"![{markdown_text(picture.caption)}]({folder}/{name})")
         return "\n\n".join(lines) + "\n"
 
     def picture_names(self) -> list[str]:
@@ -51,5 +52,12 @@ class Section:
 
 def markdown_table(content: Table) -> list[str]:
     """Return the lines of a Markdown table."""
-    lines = ["| " + " | ".join(content.header) + " |", "|" + "---|" * len(content.header)]
-    return lines + ["| " + " | ".join(row) + " |" for row in content.rows]
+    header, *rows = (
+        "| " + " | ".join(map(markdown_text, row)) + " |" for row in (content.header, *content.rows)
+    )
+    return [header, "|" + "---|" * len(content.header), *rows]
+
+
+def markdown_text(text: str) -> str:
+    """Return plain text in one line of Markdown, in which names start no tag, link or cell."""
+    return re.sub(r"[\\`\[\]<>|]", lambda match: f"\\{match[0]}", printable(text))

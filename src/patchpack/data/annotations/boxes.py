@@ -1,8 +1,10 @@
 """Bounding boxes: arrays (top, left, bottom, right) in pixels, with class indices.
 
-They come from a COCO file (`data.sources.coco`) or a manifest's column `objects`, a JSON list of
-{"bbox": [x, y, width, height], "category": "nucleus"} in pixels of the upright image, optionally
-with the "area" of the object and "iscrowd" for a region of many objects.
+They come from the export of an annotation tool (`data.sources.formats`) or a manifest's column
+`objects`, a JSON list of {"bbox": [x, y, width, height], "category": "nucleus"} in pixels of the
+upright image, optionally with the "area" of the object and "iscrowd" for a region of many objects.
+
+Where all boxes of a source lie in 0..1, they are shares of the image; a message names the source.
 
 Axes: image, object.
 """
@@ -15,25 +17,27 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from patchpack.batch import Patches
 from patchpack.data.annotations.annotation import Affine, Hash, Size
+from patchpack.data.annotations.objects import objects_in_pixels, select_matching_sizes
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset
-from patchpack.data.sources.coco import OBJECTS, SIZE, ParsedBoxes, parse_cell
+from patchpack.data.sources.objects import IGNORED, OBJECTS, ParsedObjects
 
 MIN_VISIBLE = 0.3  # share of a box's area that must remain after a crop
 COLUMN = OBJECTS
 EXPECTED = (
-    "expected a COCO file (.json), or a manifest with a column objects: "
-    '[{"bbox": [x, y, width, height], "category": "name"}, …]'
+    "expected a COCO file (.json), an export of YOLO, Pascal VOC, LabelMe or Label Studio, or a "
+    'manifest with a column objects: [{"bbox": [x, y, width, height], "category": "name"}, …]'
 )
 CLIPPED = "reach outside their image and are clipped"
 EMPTY = "have no area in their image and are skipped"
 FOREIGN = "are of a category that is not listed and are skipped"
 BROKEN = "are invalid and are skipped"
+SHARE = "lie in the first pixel, as shares of the image would, and are skipped"
 NAMED = 5  # images that messages name
 
 
@@ -150,27 +154,28 @@ class BoxAnnotations:
 
 @dataclass(frozen=True)
 class AnnotationIssues:
-    """Boxes that are clipped or skipped, with the keys of a few of their images."""
+    """Boxes that are clipped or skipped, with a few of their names."""
 
     counts: Counter[str]  # issue → boxes
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # of images, each with the names of its objects
     boxes: int  # all boxes, with and without issues
     images: tuple[BadImage, ...]  # images skipped: their size is not that of their annotations
+    notes: tuple[str, ...] = ()  # what the reader of the source passed over or assumed
 
     @property
     def skipped(self) -> int:
         return sum(count for issue, count in self.counts.items() if issue != CLIPPED)
 
     def messages(self) -> list[str]:
-        """Return a summary; empty without issues."""
+        """Return notes and a summary; empty without either."""
         if not self.counts:
-            return []
+            return list(self.notes)
         parts = ", ".join(f"{count:,} {issue}" for issue, count in self.counts.most_common())
-        return [f"of {self.boxes:,} boxes {parts}: {'; '.join(self.keys)}"]
+        return [*self.notes, f"of {self.boxes:,} boxes {parts}: {'; '.join(self.keys)}"]
 
 
 def has_boxes(index: Index) -> bool:
-    """Return whether the data come from a COCO file, or a manifest with a column of boxes."""
+    """Return whether the source has objects, or is a manifest with a column of boxes."""
     return COLUMN in index.parsed or any(index.columns.get(COLUMN, ()))
 
 
@@ -188,12 +193,12 @@ def attach_boxes(
     be used.
     """
     root = index.root
-    index, other_sizes = _select_matching_sizes(index)
+    index, other_sizes = select_matching_sizes(index)
     if other_sizes and not len(index):
         raise BadDataset(f"{root}: {other_sizes[0]}, and so with every image")
-    parsed = _parsed_boxes(index)
-    total = sum(len(item.boxes) for item in parsed)
-    categories = {name for item in parsed for name in item.categories if name}
+    parsed, notes = objects_in_pixels(index)
+    total = sum(map(len, parsed))
+    categories = {name for item in parsed for name in item.categories if name} - {IGNORED}
     if not categories:
         splits = set(index.splits) - {"all"}
         of = f" of the split {min(splits)!r}" if len(splits) == 1 else ""
@@ -202,35 +207,26 @@ def attach_boxes(
     classes = classes or tuple(sorted(categories))
     labels = {name: label for label, name in enumerate(classes)}
     counts: Counter[str] = Counter()
-    keys: list[str] = []
+    names: list[str] = []
     usable: list[_UsableBoxes] = []
     for row, item in enumerate(parsed):
-        boxes, issues = _usable_boxes(item, (index.heights[row], index.widths[row]), labels)
+        boxes, flags = _usable_boxes(item, (index.heights[row], index.widths[row]), labels)
         usable.append(boxes)
-        for issue, count in issues.items():
-            counts[issue] += count
-            if count and len(keys) < NAMED:
-                keys.append(index.keys[row])
-    issues = AnnotationIssues(+counts, tuple(keys), total, other_sizes)
+        for issue, flag in flags.items():
+            counts[issue] += int(flag.sum())
+        if len(names) < NAMED and (positions := np.flatnonzero(np.any([*flags.values()], 0))).size:
+            named = ", ".join(item.name(int(position)) for position in positions[:NAMED])
+            names.append(f"{index.keys[row]} ({named})")
+    issues = AnnotationIssues(+counts, tuple(names), total, other_sizes, notes)
     if issues.skipped > max_bad_fraction * total:
         raise BadDataset(
             f"{root}: {issues.skipped} of {total} boxes cannot be used "
-            f"(max_bad_fraction is {max_bad_fraction:g}): {issues.messages()[0]}"
+            f"(max_bad_fraction is {max_bad_fraction:g}): {issues.messages()[-1]}"
         )
     images, areas, crowds = (
         tuple(getattr(boxes, name) for boxes in usable) for name in _UsableBoxes._fields
     )
     return index.with_annotation(BoxAnnotations(images, classes, areas, crowds)), issues
-
-
-def _parsed_boxes(index: Index) -> Sequence[ParsedBoxes]:
-    """Return the boxes of each image as its COCO file, or its manifest, has them."""
-    cells = index.columns.get(COLUMN, ("",) * len(index))
-    items = index.parsed.get(COLUMN, (None,) * len(index))
-    return [
-        item if isinstance(item, ParsedBoxes) else parse_cell(cell)
-        for item, cell in zip(items, cells, strict=True)
-    ]
 
 
 class _UsableBoxes(NamedTuple):
@@ -242,17 +238,26 @@ class _UsableBoxes(NamedTuple):
 
 
 def _usable_boxes(
-    item: ParsedBoxes, size: Size, labels: dict[str, int]
-) -> tuple[_UsableBoxes, dict[str, int]]:
-    """Clip boxes to an image of this size and drop unusable ones; return these and issue counts."""
+    item: ParsedObjects, size: Size, labels: dict[str, int]
+) -> tuple[_UsableBoxes, dict[str, Bool[np.ndarray, " object"]]]:
+    """Clip boxes to an image of this size and drop unusable ones; return these, and flags of the
+    boxes with each issue."""
     classes = np.array([labels.get(name, -1) for name in item.categories], np.int64)
     inside = np.clip(item.boxes, 0, np.array([*size, *size], np.float64))
-    broken = ~np.isfinite(item.boxes).all(1)
+    broken = np.asarray(~np.isfinite(item.boxes).all(1))
     empty = ~broken & ((inside[:, 2:] - inside[:, :2]) <= 0).any(1)
-    foreign = ~broken & ~empty & (classes < 0)
-    kept = ~(broken | empty | foreign)
+    share = ~broken & ~empty & (inside <= min(1, max(size) - 1)).all(1)
+    foreign = ~(broken | empty | share) & (classes < 0)
+    kept = ~(broken | empty | share | foreign)
+    foreign &= np.array([name != IGNORED for name in item.categories], bool)
     clipped = kept & (np.abs(inside - item.boxes) > 1).any(1)
-    flags = {BROKEN: broken, EMPTY: empty, FOREIGN: foreign, CLIPPED: clipped}
+    flags: dict[str, np.ndarray] = {
+        BROKEN: broken,
+        EMPTY: empty,
+        SHARE: share,
+        FOREIGN: foreign,
+        CLIPPED: clipped,
+    }
     inside = inside.astype(np.float32)
     single, crowd = kept & ~item.crowd, kept & item.crowd
     box_areas = (inside[single, 2:] - inside[single, :2]).prod(1)
@@ -261,21 +266,4 @@ def _usable_boxes(
         Boxes(inside[single], classes[single]),
         np.where(np.isfinite(given), given, box_areas),
         Boxes(inside[crowd], classes[crowd]),
-    ), {issue: int(flag.sum()) for issue, flag in flags.items()}
-
-
-def _select_matching_sizes(index: Index) -> tuple[Index, tuple[BadImage, ...]]:
-    """Return the images whose size matches their columns height and width, and the others.
-
-    Images without these columns match.
-    """
-    heights, widths = (index.columns.get(name, ("",) * len(index)) for name in SIZE)
-    rows, others = [], []
-    for row, annotated in enumerate(zip(heights, widths, strict=True)):
-        size = str(index.heights[row]), str(index.widths[row])
-        if annotated == size or not all(map(str.isdecimal, annotated)):
-            rows.append(row)
-            continue
-        reason = f"is {' x '.join(size)} px, but its boxes are of {' x '.join(annotated)} px"
-        others.append(BadImage(index.keys[row], reason))
-    return index.select(rows), tuple(others)
+    ), flags

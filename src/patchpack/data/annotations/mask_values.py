@@ -17,8 +17,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from patchpack.batch import IGNORE_INDEX
+from patchpack.data.annotations.mask_files import whole_numbers
 
-MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 COLOR_MODES = ("1", "L", "P", "RGB", "RGBA")
 LISTED = 10  # values or colors in a message
 HIGHEST = 65_535  # of a mask of numbers
@@ -171,8 +171,8 @@ def raw_values(image: Image.Image, encoding: MaskEncoding) -> RawValues:
     """
     if encoding.colors and image.mode in COLOR_MODES:
         return _packed(image)
-    if image.mode in MODES and not encoding.colors:
-        return np.asarray(image).astype(np.int64)
+    if not encoding.colors and (numbers := whole_numbers(image)) is not None:
+        return numbers
     wanted = "colors" if encoding.colors else "one channel of numbers"
     message = f"has mode {image.mode}, not {wanted}"
     if image.mode not in ("RGB", "RGBA"):

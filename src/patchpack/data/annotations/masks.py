@@ -3,37 +3,40 @@
 manifest.csv               a column `mask`: a path, relative to the manifest like the images' paths
 root/images/x.jpg          mask in root/masks/x.png (or root/annotations/x.png)
 root/images/<split>/x.jpg  mask in root/masks/<split>/x.png
+objects with outlines      COCO, YOLO, LabelMe, Label Studio: the mask is drawn (`drawn_masks`)
 classes.json               names of the class indices: ["background", …] or {"0": "background", …}
 
                            with mask values {"background": 0, "crack": 255}, or with colors
                            {"background": "000000", "road": [128, 64, 128]}
 
-A mask has one channel (gray, or palette indices), or colors (`mask_values`), and the size of its
-image; the EXIF orientation of both is applied. A bad mask makes its image a BadImage.
+A mask has one whole number per pixel (`mask_files`), or colors (`mask_values`), and the size of its
+image; both are turned upright by the same rules. A bad mask makes its image a BadImage.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from PIL import Image, ImageOps
+from PIL import Image
 
 from patchpack.batch import IGNORE_INDEX, Patches
 from patchpack.data.annotations.annotation import Affine, Hash, Size
+from patchpack.data.annotations.drawn_masks import Drawing, draw_mask, drawings, has_outlines
+from patchpack.data.annotations.mask_files import read_mask_image
 from patchpack.data.annotations.mask_values import (
     MaskEncoding,
     MaskValues,
     parse_color,
     raw_values,
 )
-from patchpack.data.images import FORMATS, BadImage, explain_error, read_file
+from patchpack.data.images import BadImage
 from patchpack.data.index import Index
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import BadDataset
 from patchpack.data.sources.folders import MASK_FOLDERS
 from patchpack.data.text_files import clean, read_text
@@ -43,7 +46,8 @@ COLUMN = "mask"
 CLASSES_FILE = "classes.json"
 EXPECTED = (
     "expected a manifest with a column mask, or folders images/ and "
-    f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names"
+    f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names, or "
+    "objects with outlines (COCO's segmentation, polygons of YOLO or LabelMe)"
 )
 UNREAD: MaskValues = np.empty((0, 0), np.uint8)
 
@@ -56,6 +60,8 @@ class MaskSpec:
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
+    drawing: Drawing | None = None  # outlines to draw; None: the file is read
+    reading: ReadingConfig = DEFAULT_READING
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,22 +114,27 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """The mask files of all images of an index."""
+    """The mask files, or outlines, of all images of an index."""
 
-    keys: tuple[str, ...]  # paths relative to the root of the index
+    keys: tuple[str, ...]  # paths relative to the root of the index; of the images if drawn
     num_classes: int
     ignore_index: int | None  # value of pixels without a class
     encoding: MaskEncoding = MaskEncoding.plain
+    drawings: tuple[Drawing, ...] = ()  # of the images; empty: masks are files
+    reading: ReadingConfig = DEFAULT_READING
 
     name: ClassVar[str] = "masks"
 
     def spec(self, root: Path, row: int) -> MaskSpec:
         """Return the mask file of one image of an index with this root."""
-        path = root / self.keys[row]
-        return MaskSpec(path, self.num_classes, self.ignore_index, self.encoding)
+        path, drawing = root / self.keys[row], self.drawings[row] if self.drawings else None
+        return MaskSpec(
+            path, self.num_classes, self.ignore_index, self.encoding, drawing, self.reading
+        )
 
     def select(self, rows: Int[np.ndarray, " row"]) -> "Masks":
-        return replace(self, keys=tuple(self.keys[row] for row in rows))
+        drawings = tuple(self.drawings[row] for row in rows) if self.drawings else ()
+        return replace(self, keys=tuple(self.keys[row] for row in rows), drawings=drawings)
 
     def item(self, row: int, seed: int, epoch: int, root: Path) -> Mask:
         return Mask(UNREAD, self.spec(root, row))
@@ -132,8 +143,10 @@ class Masks:
         return None
 
     def digest(self, hash: Hash) -> None:
-        """Update a hash with the paths; files are not read."""
+        """Update a hash with the paths, and the outlines; files are not read."""
         hash.update("\0".join(self.keys).encode("utf-8", "surrogatepass"))
+        for drawing in self.drawings:
+            drawing.digest(hash)
 
     def files(self) -> Sequence[str]:
         return self.keys
@@ -144,19 +157,9 @@ def read_mask(mask: MaskSpec, size: Size, key: str) -> MaskValues:
 
     Raise BadImage, naming the image by `key`, for a file that is not a mask of this image.
     """
-    try:
-        with Image.open(BytesIO(read_file(mask.path)), formats=FORMATS) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.size[::-1] != size:
-                raise BadImage(
-                    key, f"its mask is {upright.size[::-1]} pixels, the image, upright, {size}"
-                )
-            upright.load()
-    except BadImage as error:
-        raise BadImage(key, error.reason) from error
-    except Exception as error:
-        raise BadImage(key, f"its mask {mask.path.name}: {explain_error(error)}") from error
-    return _values_of(upright, mask, key)
+    if mask.drawing is not None:
+        return draw_mask(mask.drawing, size, key, mask.ignore_index)
+    return _values_of(read_mask_image(mask.path, size, key, mask.reading), mask, key)
 
 
 def _values_of(upright: Image.Image, mask: MaskSpec, key: str) -> MaskValues:
@@ -173,6 +176,7 @@ def attach_masks(
     num_classes: int,
     ignore_index: int | None,
     encoding: MaskEncoding = MaskEncoding.plain,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> tuple[Index, list[BadImage]]:
     """Return the images with a mask, and errors for the others; BadDataset if none has a mask."""
     check_masks(index)
@@ -180,13 +184,32 @@ def attach_masks(
     rows = [row for row, cell in enumerate(cells) if cell]
     bare = [row for row, cell in enumerate(cells) if not cell]
     without_mask = [BadImage(index.keys[row], "has no mask") for row in bare]
-    masks = Masks(tuple(cells[row] for row in rows), num_classes, ignore_index, encoding)
+    masks = Masks(
+        tuple(cells[row] for row in rows), num_classes, ignore_index, encoding, reading=reading
+    )
     return index.select(rows).with_annotation(masks), without_mask
 
 
-def has_masks(index: Index) -> bool:
+def attach_drawn_masks(
+    index: Index, classes: Sequence[str], ignore_index: int | None
+) -> tuple[Index, list[BadImage], tuple[str, ...]]:
+    """Return the images with masks drawn from outlines, errors for the others, and notes.
+
+    classes  names of the classes, the background first
+    """
+    index, drawn, errors, notes = drawings(index, classes)
+    masks = Masks(index.keys, len(classes), ignore_index, drawings=drawn)
+    return index.with_annotation(masks), errors, notes
+
+
+def has_mask_files(index: Index) -> bool:
     """Return whether an image has a mask file."""
     return any(index.columns.get(COLUMN, ()))
+
+
+def has_masks(index: Index) -> bool:
+    """Return whether an image has a mask file, or an object with an outline."""
+    return has_mask_files(index) or has_outlines(index)
 
 
 def check_masks(index: Index) -> None:

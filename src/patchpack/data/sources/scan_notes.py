@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from patchpack.data.records import UNREAD_SUFFIXES
+from patchpack.data.formats import HEIC_SUFFIXES, UNREAD_SUFFIXES
 
 # Folders of thumbnails, such as `_thumb` and `my-thumbnails`; `thumb` and `left_thumb` are classes.
 THUMBNAILS = re.compile(
@@ -24,7 +24,6 @@ SYSTEM = {  # folders, lower case
 CATALOGS = (".lrdata", ".cocatalogdb", ".photolibrary-cache")  # folders of previews
 COMPANIONS = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "classes.json"}  # no data
 RUN = {"config.json", "log.jsonl"}  # files of a run folder, whose pictures are no data
-HEIC = {".heic", ".heif", ".hif"}
 CAPTIONS = ".txt"  # beside an image of the same name: its texts
 NAMED = 8  # maximum names in a message
 
@@ -89,7 +88,7 @@ def advice(suffixes: Collection[str]) -> str:
     unread = UNREAD_SUFFIXES.intersection(suffixes)
     if not unread:
         return ""
-    heic = "HEIC is read after pip install pillow-heif; " if HEIC & unread else ""
+    heic = "HEIC is read after pip install 'patchpack[heic]'; " if HEIC_SUFFIXES & unread else ""
     return f"{heic}convert {', '.join(sorted(unread))} to JPEG, PNG or TIFF"
 
 

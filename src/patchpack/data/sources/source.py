@@ -2,10 +2,9 @@
 
     folder         root/<split>/<class>/*, root/<class>/*, root/images/* with root/masks/*, root/*
     manifest       .csv, .tsv, .jsonl
-    COCO file      boxes.json
-    COCO folder    a folder with a COCO file for each split
+    annotations    a file or folder in a format of `sources/formats.py`: COCO, YOLO, Pascal VOC, …
 
-Clips use the same layouts, except masks and COCO files.
+Clips use the same layouts, except masks and annotations.
 """
 
 from collections.abc import Callable
@@ -14,18 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 from patchpack.data.records import CLIPS, IMAGES, BadDataset, MediaType, Record
-from patchpack.data.sources.coco import SUFFIX, coco_files, read_coco
 from patchpack.data.sources.folders import scan_folder
+from patchpack.data.sources.formats import annotation_reader, read_annotations
 from patchpack.data.sources.manifest import MANIFESTS, read_manifest
 from patchpack.data.sources.scan_notes import ScanNotes
 from patchpack.data.sources.splits import assign_splits
 
-SourceKind = Literal["folder", "manifest", "COCO file", "COCO folder"]
+SourceKind = Literal["folder", "manifest", "annotations"]
 READERS: dict[SourceKind, Callable[[Path, MediaType], list[Record]]] = {
     "folder": scan_folder,
     "manifest": read_manifest,
-    "COCO file": lambda source, _: read_coco({source: ("", "")}, source.parent),
-    "COCO folder": lambda source, _: read_coco(coco_files(source), source),
+    "annotations": lambda source, _: read_annotations(source),
 }
 
 
@@ -64,7 +62,7 @@ def list_files(source: Path, seed: int, media_type: MediaType = IMAGES) -> Listi
         hint = _hint(source, media_type)
         raise BadDataset(f"{source} holds no {media_type.name}: {hint}{passed_over}")
     records.sort(key=lambda record: record.key)
-    root = source if kind in ("folder", "COCO folder") else source.parent
+    root = source if source.is_dir() else source.parent
     assigned = assign_splits(records, seed, GIVEN.get(kind, f"by the {kind}"))
     return Listing(root, assigned.records, assigned.rule, assigned.notes, scan)
 
@@ -73,10 +71,10 @@ def _source_kind(source: Path, media_type: MediaType) -> SourceKind:
     suffix = source.suffix.lower()
     if suffix in MANIFESTS and source.is_file():
         return "manifest"
-    if media_type == IMAGES and suffix == SUFFIX and source.is_file():
-        return "COCO file"
+    if media_type == IMAGES and annotation_reader(source):
+        return "annotations"
     if source.is_dir():
-        return "COCO folder" if media_type == IMAGES and coco_files(source) else "folder"
+        return "folder"
     raise BadDataset(f"{source} is neither a folder nor a manifest: {media_type.expected}")
 
 

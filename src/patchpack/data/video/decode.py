@@ -4,35 +4,42 @@ Frame k of a clip is the frame displayed at time (k + ½) / rate, so a clip with
 rate is sampled evenly in time. Only requested frames are decoded, from the last key frame before
 them if that is closer than the current position.
 
-Every failure to read a file raises BadImage with the file's key.
+Every failure of a file raises BadImage with the file's key; every failure of the machine, after
+further attempts, ReadError.
 
 Traps: WebM stores no frame count, so packets are counted, and its rate may differ from that of its
-frames; a phone's video may be rotated, and only a decoded frame has the rotation; old formats have
-non-square pixels; MPEG streams have no index, so a seek may land anywhere; a text file (a playlist)
-may make FFmpeg read other files.
+frames; MP4 derives its rate from the order of decoding, so with B-frames and a variable rate the
+last frames would lie behind its end; a phone's video may be rotated or mirrored, and only a decoded
+frame has the matrix; old formats have non-square pixels; MPEG streams have no index, so a seek may
+land anywhere; a text file (a playlist) may make FFmpeg read other files; FFmpeg reports some damage
+as a failed disk.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from errno import EIO
 from fractions import Fraction
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from patchpack.data.images import (
-    MAX_PIXELS,
-    SUFFIXES,
+from patchpack.data.formats import SUFFIXES
+from patchpack.data.images import Pixels, decode, read_size, require_regular_file
+from patchpack.data.orientation import SWAPS_AXES, matrix_orientation, turn
+from patchpack.data.read_errors import (
     BadImage,
-    Pixels,
-    decode,
-    explain_error,
-    read_size,
-    require_regular_file,
+    has_memory,
+    has_readable_bytes,
+    is_machine_failure,
+    is_out_of_memory,
+    retry,
 )
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -46,7 +53,8 @@ FOLDER_RATE = Fraction(25)  # assumed frames per second of a folder of frames
 SEEK = 1.0  # initial gap in seconds above which the reader seeks instead of decoding
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,asf,flv"
 UNINDEXED = ("mpeg", "mpegvideo", "mpegts")  # formats without seeking, decoded from the start
-SAME_RATE = 0.02  # maximum relative difference of measured and stored frame rate
+LATEST = 1 << 48  # a time behind the end of every video, in ticks
+FRAME_PIXELS = 16_000_000  # memory that must be free for an allocation error to be the file's
 
 
 class VideoHeader(NamedTuple):
@@ -58,65 +66,106 @@ class VideoHeader(NamedTuple):
     rate: Fraction  # frames per second
 
 
-def read_header(path: str | os.PathLike[str]) -> VideoHeader:
+def read_header(
+    path: str | os.PathLike[str], reading: ReadingConfig = DEFAULT_READING
+) -> VideoHeader:
     """Read size, length and frame rate of a clip; this decodes the first frame.
 
-    Raises BadImage for an unreadable clip, and ImportError for a video file without PyAV.
+    Raises BadImage for an unreadable clip or one above a limit, ReadError if the machine fails, and
+    ImportError for a video file without PyAV.
     """
     key = os.fspath(path)
     if os.path.isdir(path):
         frames = frames_in(Path(path), key)
-        return VideoHeader(*read_size(frames[0]), len(frames), FOLDER_RATE)
-    _require_av()
+        header = VideoHeader(*read_size(frames[0], reading), len(frames), FOLDER_RATE)
+    else:
+        _require_av()
+        header = retry(lambda: _read_video_header(path, reading), key, _is_damage(path))
     try:
-        with _open(path) as container:
-            stream = _stream(container)
-            first = next(container.decode(stream), None)
-            if first is None:
-                raise BadImage(key, "has no frames")
-            size = _display_size(first, stream)
-            rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
-            frames = stream.frames
-        if not frames:
-            with _open(path) as container:
-                frames, rate = _count_packets(container, _stream(container), rate)
-        return VideoHeader(*size, max(1, frames), rate)
-    except Exception as error:
-        raise BadImage(key, _reason(error)) from error
+        reading.check_size(header.height, header.width)
+        reading.check_length(header.frames, float(header.frames / header.rate))
+    except BadImage as error:
+        raise BadImage(key, error.reason) from error
+    return header
+
+
+def _read_video_header(path: str | os.PathLike[str], reading: ReadingConfig) -> VideoHeader:
+    with _translated_errors(), _open(path) as container:
+        stream = _stream(container, reading)
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise BadImage("", "has no frames")
+        size = _display_size(first, stream)
+        rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
+        frames = stream.frames
+        is_variable = stream.average_rate != stream.base_rate
+    if not frames or is_variable:
+        with _translated_errors(), _open(path) as container:
+            stream = _stream(container, reading)
+            if frames:  # the packets from the last key frame on have the last time
+                container.seek(LATEST, stream=stream)
+                start = stream.start_time
+                times = [start, *_packet_times(container, stream)]
+            else:
+                times = list(_packet_times(container, stream))
+                frames = len(times)
+            rate = _corrected_rate(rate, frames, times, stream.time_base)
+    return VideoHeader(*size, max(1, frames), rate)
 
 
 def decode_frames(
-    path: str | os.PathLike[str], numbers: Sequence[int], rate: Fraction | float, *, key: str
+    path: str | os.PathLike[str],
+    numbers: Sequence[int],
+    rate: Fraction | float,
+    *,
+    key: str,
+    reading: ReadingConfig = DEFAULT_READING,
 ) -> Iterator[Pixels]:
     """Yield frames of a clip by ascending frame numbers; numbers past the end give the last frame.
 
-    Raises BadImage for an unreadable clip.
+    Raises BadImage for an unreadable clip or one above a limit, and ReadError if the machine fails.
     """
     if os.path.isdir(path):
         frames = frames_in(Path(path), key)
         for number in numbers:
             path = frames[min(number, len(frames) - 1)]
             try:
-                yield decode(path, key=key)
+                yield decode(path, key=key, reading=reading)
             except BadImage as error:
                 raise BadImage(key, f"its frame {path.name} {error.reason}") from error
         return
     _require_av()
-    try:
-        with _open(path) as container:
-            stream = _stream(container)
-            for frame in _frames_at(container, stream, [(k + 0.5) / float(rate) for k in numbers]):
-                yield _pixels(frame)
-    except Exception as error:  # decoders raise exceptions of any type on hostile files
-        raise BadImage(key, _reason(error)) from error
+    times = [(number + 0.5) / float(rate) for number in numbers]
+    decoding: Iterator[Pixels] | None = None
+
+    def next_frame(position: int) -> Pixels:
+        """Decode the next frame; after an error, open the file again."""
+        nonlocal decoding
+        decoding, current = None, decoding or _decode_at(path, times[position:], reading)
+        pixels = next(current)
+        decoding = current
+        return pixels
+
+    for position in range(len(times)):
+        yield retry(partial(next_frame, position), key, _is_damage(path))
+
+
+def _decode_at(
+    path: str | os.PathLike[str], times: Sequence[float], reading: ReadingConfig
+) -> Iterator[Pixels]:
+    """Yield the frame displayed at each time, ascending, in seconds from the start."""
+    with _translated_errors(), _open(path) as container:
+        stream = _stream(container, reading)
+        reader = _FrameReader(container, stream)
+        start = (stream.start_time or 0) * reader.tick
+        for time in times:
+            yield _pixels(reader.advance(start + time), reading)
 
 
 def frames_in(folder: Path, key: str) -> list[Path]:
     """List the frames of a folder in natural order of their names; raise BadImage without any."""
-    try:
-        names = [n for n in os.listdir(folder) if os.path.splitext(n)[1].lower() in SUFFIXES]
-    except OSError as error:
-        raise BadImage(key, explain_error(error)) from error
+    names = retry(lambda: os.listdir(folder), key)
+    names = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
     names = [name for name in names if not name.startswith(".")]
     if not names:
         raise BadImage(key, "has no frames")
@@ -151,66 +200,71 @@ def _open(path: str | os.PathLike[str]) -> "InputContainer":
     return av.open(os.path.abspath(path), options={"format_whitelist": FORMATS})
 
 
-def _stream(container: "InputContainer") -> "VideoStream":
+def _stream(container: "InputContainer", reading: ReadingConfig) -> "VideoStream":
     if not container.streams.video:
         raise BadImage("", "has no frames")
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise BadImage("", "has a video codec that cannot be decoded")
     stream.thread_type = "NONE"  # clips are loaded in parallel, each on a single core
-    if stream.width * stream.height > MAX_PIXELS:
-        raise BadImage(
-            "", f"{stream.width} x {stream.height} pixels are more than the {MAX_PIXELS:,} allowed"
-        )
+    if stream.width and stream.height:  # else only frames have a size
+        reading.check_size(stream.height, stream.width)
     return stream
 
 
-def _count_packets(
-    container: "InputContainer", stream: "VideoStream", rate: Fraction
-) -> tuple[int, Fraction]:
-    """Count the frames of a video without a stored count, and correct its rate by their times."""
-    times = list(_packet_times(container, stream))
+def _corrected_rate(
+    rate: Fraction, frames: int, times: Sequence[int | None], tick: Fraction | None
+) -> Fraction:
+    """Return the stored rate, or the one by which the last frame starts at the last time.
+
+    frames  number of frames
+    times   times of packets, the first and the last among them
+    tick    unit of times in seconds
+
+    The stored rate is kept if it is wrong by less than half a frame at the end.
+    """
     present = [time for time in times if time is not None]
-    duration = max(present, default=0) - min(present, default=0)
-    if not duration or not stream.time_base:
-        return len(times), rate
-    measured = Fraction(len(present) - 1) / (duration * stream.time_base)
-    if abs(measured / rate - 1) < SAME_RATE:
-        return len(times), rate
-    return len(times), measured.limit_denominator(10_000)
+    span = Fraction(max(present, default=0) - min(present, default=0)) * (tick or 0)
+    if not span or frames < 2 or abs((frames - 1) / rate - span) < 1 / (2 * rate):
+        return rate
+    return (Fraction(frames - 1) / span).limit_denominator(10_000)
 
 
 def _packet_times(container: "InputContainer", stream: "VideoStream") -> Iterator[int | None]:
     """Yield the times of a video's packets up to its first damaged packet."""
     import av
 
-    with suppress(av.FFmpegError):
+    try:
         for packet in container.demux(stream):
             if packet.size:
                 yield packet.pts
+    except av.FFmpegError as error:
+        if is_machine_failure(error):
+            raise
 
 
 def _display_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
     """Return the upright (height, width) for square pixels."""
     pixel_aspect = stream.sample_aspect_ratio or 1
     height, width = frame.height, max(1, round(frame.width * pixel_aspect))
-    return (width, height) if frame.rotation % 180 else (height, width)
+    return (width, height) if _orientation(frame) in SWAPS_AXES else (height, width)
 
 
-def _pixels(frame: "VideoFrame") -> Pixels:
+def _pixels(frame: "VideoFrame", reading: ReadingConfig) -> Pixels:
     """Return a frame as upright RGB; non-square pixels are corrected later by resizing."""
-    pixels = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+    reading.check_size(frame.height, frame.width)  # it may differ from that in the header
+    return turn(frame.to_ndarray(format="rgb24"), _orientation(frame))
 
 
-def _frames_at(
-    container: "InputContainer", stream: "VideoStream", times: Sequence[float]
-) -> Iterator["VideoFrame"]:
-    """Yield the frame displayed at each time, ascending, in seconds from the start."""
-    reader = _FrameReader(container, stream)
-    start = (stream.start_time or 0) * reader.tick
-    for time in times:
-        yield reader.advance(start + time)
+def _orientation(frame: "VideoFrame") -> int:
+    """Return the orientation that a frame's display matrix means."""
+    from av.sidedata.sidedata import Type
+
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # pyrefly: ignore
+    if matrix is None:
+        return 1
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    return matrix_orientation(a, b, c, d)
 
 
 class _FrameReader:
@@ -236,7 +290,9 @@ class _FrameReader:
 
         try:
             return next(self.frames, None)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            if is_machine_failure(error):
+                raise
             return None
 
     def advance(self, time: float) -> "VideoFrame":
@@ -269,9 +325,23 @@ def _time(frame: "VideoFrame") -> float:
     return frame.time
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, BadImage):
-        return error.reason
-    if type(error).__name__ in ("InvalidDataError", "EOFError", "ArgumentError"):
-        return "is not a video, or is empty or damaged"
-    return explain_error(error)
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Raise BadImage for FFmpeg's errors of files, in the words of this library."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ in ("InvalidDataError", "EOFError", "ArgumentError"):
+            raise BadImage("", "is not a video, or is empty or damaged") from error
+        raise
+
+
+def _is_damage(path: str | os.PathLike[str]) -> Callable[[Exception], bool]:
+    """Return a test of whether the contents of a file caused an error of the machine."""
+
+    def is_damage(error: Exception) -> bool:
+        if is_out_of_memory(error):
+            return has_memory(FRAME_PIXELS)
+        return getattr(error, "errno", None) == EIO and has_readable_bytes(path)
+
+    return is_damage

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from patchpack.batch import ClipPatches, PackedClips, Tubelet, collate_clips
+from patchpack.data.config import InputSpec
 from patchpack.data.images import resize
 from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.video.decode import FOLDER_RATE, VideoHeader, decode_frames, read_header
 from patchpack.data.video.frame_sampling import (
     ClipSampling,
@@ -52,13 +54,14 @@ def pack_clips(
         raise ValueError("tubelets must not be empty")
     check_clips(clips)
     limit, rule = max_tokens or torch.iinfo(torch.int32).max, resolution or Native()
+    input = InputSpec(patch_size=tubelets[0].height, max_side=max_side, tubelets=tuple(tubelets))
     patches = []
     for number, clip in enumerate(clips):
         name = f"clip {number}"
         clip_sampling = ClipSampling(
             frames or StridedFrames(step=1, frames=_length(clip, name)), tuple(tubelets)
         )
-        patches.append(to_clip_patches(clip, name, clip_sampling, limit, rule, max_side))
+        patches.append(to_clip_patches(clip, name, input, clip_sampling, limit, rule))
     return collate_clips(patches, tubelets)
 
 
@@ -71,10 +74,10 @@ def check_clips(clips: object) -> None:
 def to_clip_patches(
     clip: AnyClip,
     name: str,
+    input: InputSpec,
     clip_sampling: ClipSampling,
     max_tokens: int,
     resolution: Resolution,
-    max_side: int,
 ) -> ClipPatches:
     """Sample the frames of a clip, resize them and cut them into at most `max_tokens` tubelets.
 
@@ -88,7 +91,7 @@ def to_clip_patches(
     first = clip_sampling.tubelets[0]
     if first.height != first.width:
         raise ValueError(f"the first tubelet must be square, not {first.height} x {first.width}")
-    header = _header(clip, name)
+    header = _header(clip, name, input.reading)
     counts, steps = clip_sampling.frames.count_frames(
         np.array([header.frames]), np.array([float(header.rate)]), first.frames
     )
@@ -101,27 +104,29 @@ def to_clip_patches(
         patch_size=first.height,
         max_tokens=clip_sampling.patches_for_tokens(max_tokens),
         rng=np.random.default_rng(0),
-        max_side=max_side,
+        max_side=input.max_side,
     )
     size = int(h) * first.height, int(w) * first.width
     if isinstance(clip, np.ndarray | Tensor):
         sampled = (frame for frame in _frames(clip, name)[numbers])
     else:
-        sampled = decode_frames(clip, numbers.tolist(), header.rate, key=name)
+        sampled = decode_frames(
+            clip, numbers.tolist(), header.rate, key=name, reading=input.reading
+        )
     return cut_tubelets(
         np.stack([resize(frame, size) for frame in sampled]), clip_sampling.tubelets, key=name
     )
 
 
-def _header(clip: AnyClip, name: str) -> VideoHeader:
+def _header(clip: AnyClip, name: str, reading: ReadingConfig) -> VideoHeader:
     if not isinstance(clip, np.ndarray | Tensor):
-        return read_header(clip)
+        return read_header(clip, reading)
     length, height, width = _frames(clip, name).shape[:3]
     return VideoHeader(height, width, length, FOLDER_RATE)
 
 
 def _length(clip: AnyClip, name: str) -> int:
-    return _header(clip, name).frames
+    return _header(clip, name, DEFAULT_READING).frames
 
 
 def _frames(clip: np.ndarray | Tensor, name: str) -> Frames:

@@ -10,7 +10,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchpack.batch import PackedBatch
+from patchpack.batch import PackedBatch, require_batch
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
 from patchpack.model.navit import NaViTConfig
@@ -71,6 +71,7 @@ class Classifier(BackboneModule):
 
     def loss(self, batch: PackedBatch) -> Loss:
         """The sum over the images of the pack, and their count."""
+        require_batch(batch, self.backbone.config.patch_size)
         labels = batch.targets.get(LABEL)
         if not isinstance(labels, Tensor):
             if batch.num_images:

@@ -16,7 +16,7 @@ from torch import Tensor
 from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
 from patchpack.inference.labels import LabelPrediction, top_predictions
-from patchpack.inference.predictor import Predictor, Unreadable
+from patchpack.inference.predictor import Predictor, Unreadable, finite
 from patchpack.metrics.outputs import ModelOutput
 from patchpack.tasks.classification.model import ClassificationConfig
 
@@ -66,10 +66,10 @@ class ClassificationPredictor(Predictor):
         with self.precision():
             pooled = self.model.encode(batch.to(self.device)).pooled
             logits = self.model.head(pooled)
-        return ModelOutput(logits.float().cpu(), pooled.float().cpu())
+        return ModelOutput(finite(logits.float().cpu(), batch), pooled.float().cpu())
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch) -> Float[Tensor, "image label"]:
         """The logits of a pack, float32 on the host."""
         with self.precision():
-            return self.model(batch.to(self.device)).float().cpu()
+            return finite(self.model(batch.to(self.device)).float().cpu(), batch)

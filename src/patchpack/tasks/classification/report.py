@@ -104,7 +104,11 @@ def _draw_clips(predictor: Any, evaluator: Evaluator, tokens: int) -> Image.Imag
         key, length, rate = index.keys[number], int(clips.lengths[number]), clips.rates[number]
         frames = sorted({round(position) for position in np.linspace(0, length - 1, FRAMES)})
         try:
-            pixels = list(decode_frames(index.path(number), frames, rate, key=key))
+            pixels = list(
+                decode_frames(
+                    index.path(number), frames, rate, key=key, reading=predictor.spec.reading
+                )
+            )
             (prediction,) = predictor.predict(
                 [index.path(number)], max_tokens=tokens, views=views, top=1
             )

@@ -86,10 +86,9 @@ class VideoClassificationPredictor(ClassificationPredictor):
         assert sampling is not None
         per_frame = sampling.patches_for_tokens(tokens)
         rule = resolution or self.spec.resolution.for_evaluation(per_frame)
-        max_side = self.spec.model.positions.max_side
 
         def prepare(clip: AnyClip, key: str) -> ClipPatches:
-            return to_clip_patches(clip, key, sampling, tokens, rule, max_side)
+            return to_clip_patches(clip, key, self.spec.input, sampling, tokens, rule)
 
         prepared = skip_unreadable(prepare, clips, unreadable)
         return (collate_clips(group, sampling.tubelets) for group in in_packs(prepared))

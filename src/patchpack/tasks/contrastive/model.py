@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchpack.batch import PackedBatch, PackedTexts, pack_texts
+from patchpack.batch import PackedBatch, PackedTexts, float_type, pack_texts, require_batch
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss
 from patchpack.model.encoder import init_linear
@@ -73,11 +73,16 @@ class Contrastive(BackboneModule):
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
         """The embeddings of the images."""
-        return F.normalize(self.image_projection(self.backbone(batch)).float(), dim=-1)
+        return self._unit_length(self.image_projection(self.backbone(batch)))
 
     def encode_texts(self, texts: PackedTexts) -> Float[Tensor, "text dim"]:
         """The embeddings of the texts."""
-        return F.normalize(self.text_projection(self.text(texts)).float(), dim=-1)
+        return self._unit_length(self.text_projection(self.text(texts)))
+
+    def _unit_length(self, vectors: Tensor) -> Tensor:
+        """Vectors of length 1, computed in float32 or more, in the type of the weights."""
+        dtype = self.log_scale.dtype
+        return F.normalize(vectors.to(float_type(dtype)), dim=-1).to(dtype)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -86,6 +91,7 @@ class Contrastive(BackboneModule):
 
     def loss(self, batch: PackedBatch) -> Loss:
         """The sum over the image-text pairs of the pack, and their count."""
+        require_batch(batch, self.backbone.config.patch_size)
         texts = batch.texts
         if texts is None:
             if batch.num_images:

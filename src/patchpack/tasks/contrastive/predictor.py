@@ -18,7 +18,7 @@ from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
 from patchpack.data.tokenizer import tokenize_and_pack
 from patchpack.inference.labels import LabelPrediction, top_predictions
-from patchpack.inference.predictor import Predictor, Unreadable
+from patchpack.inference.predictor import Predictor, Unreadable, finite
 from patchpack.tasks.backbone_module import check_unique_class_names
 
 TEXTS_PER_BATCH = 1024
@@ -42,7 +42,7 @@ class ImageTextPredictor(Predictor):
     @torch.inference_mode()
     def vectors(self, batch: PackedBatch) -> Float[Tensor, "image dim"]:
         with self.precision():
-            return self.model(batch.to(self.device)).float().cpu()
+            return finite(self.model(batch.to(self.device)).float().cpu(), batch)
 
     def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "text dim"]:
         """The embedding of each text, float32; raises ValueError for a text without a token."""
@@ -57,8 +57,10 @@ class ImageTextPredictor(Predictor):
     @torch.inference_mode()
     def _encode(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
         assert self.spec.tokenizer is not None
-        max_length = self.model.config.text.max_length
-        packed = tokenize_and_pack(texts, self.spec.tokenizer, max_length)
+        text = self.model.config.text
+        packed = tokenize_and_pack(
+            texts, self.spec.tokenizer, max_length=text.max_length, vocab_size=text.vocab_size
+        )
         with self.precision():
             return self.model.encode_texts(packed.to(self.device)).float().cpu()
 

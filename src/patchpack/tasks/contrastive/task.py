@@ -85,6 +85,8 @@ def _tokenizer(index: Index, texts: list[tuple[str, ...]], context: TaskContext)
 def build(spec: ModelSpec) -> Contrastive:
     """The module of a spec, with new weights."""
     assert isinstance(spec.task, ContrastiveConfig)
+    if spec.tokenizer is None:
+        raise ValueError("an image-text model needs its tokenizer")
     return Contrastive(spec.model, spec.task)
 
 

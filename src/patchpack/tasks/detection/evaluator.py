@@ -1,7 +1,7 @@
 """COCO average precision of a detector, in training and after it."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchpack.batch import PackedBatch
@@ -25,6 +25,7 @@ class DetectionResult:
     precision: DetectionMetrics
     detections: Mapping[str, Detections]  # by the key of the image
     max_detections: int
+    data_notes: tuple[str, ...] = ()  # boxes of the data that are skipped, clipped or assumed
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -52,11 +53,17 @@ class DetectionEvaluator(Evaluator):
     """Compares detections with the boxes of an index, in pixels of the image files.
 
     max_detections  detections per image that count, by score
+    data_notes      messages on the boxes of the data, for the report
     """
 
-    def __init__(self, index: Index, max_detections: int = MAX_DETECTIONS) -> None:
+    def __init__(
+        self,
+        index: Index,
+        max_detections: int = MAX_DETECTIONS,
+        data_notes: Sequence[str] = (),
+    ) -> None:
         super().__init__(index)
-        self.max_detections = max_detections
+        self.max_detections, self.data_notes = max_detections, tuple(data_notes)
         sizes = zip(index.heights.tolist(), index.widths.tolist(), strict=True)
         self._sizes: dict[str, tuple[int, int]] = dict(zip(index.keys, sizes, strict=True))
 
@@ -72,4 +79,4 @@ class DetectionEvaluator(Evaluator):
             local += zip(batch.keys, detections, strict=True)
         detections = dict(all_gather_objects(local, world or World()))
         precision = average_precision(self.index, detections, self.max_detections)
-        return DetectionResult(precision, detections, self.max_detections)
+        return DetectionResult(precision, detections, self.max_detections, self.data_notes)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchpack.batch import PackedBatch
+from patchpack.batch import PackedBatch, require_batch
 from patchpack.data.tokenizer import Tokenizer, tokenize_and_pack
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, focal_terms
@@ -94,8 +94,13 @@ class Detector(DenseBackboneModule):
         names; raises KeyError where tensors are missing."""
         scores = self.head.scores
         if isinstance(scores, TextClassifierHead) and self.tokenizer is not None:
-            max_length = scores.text.config.max_length
-            names = tokenize_and_pack(self.config.classes, self.tokenizer, max_length)
+            text = scores.text.config
+            names = tokenize_and_pack(
+                self.config.classes,
+                self.tokenizer,
+                max_length=text.max_length,
+                vocab_size=text.vocab_size,
+            )
             scores.load_text_tower(tensors, names)
 
     def forward(
@@ -110,6 +115,7 @@ class Detector(DenseBackboneModule):
 
     def loss(self, batch: PackedBatch) -> Loss:
         """The sum over all tokens; the count is that of objects, at least one per image."""
+        require_batch(batch, self.backbone.config.patch_size)
         boxes, labels = (batch.targets.get(name, []) for name in (BOXES, LABELS))
         if len(boxes) != batch.num_images:
             raise ValueError(f"detection needs the target {BOXES!r} for every image")
@@ -200,7 +206,8 @@ class DetectionHead(nn.Module):
             scores = self.scores(x)
         else:
             scores = self.scores(x, class_embeddings)
-        return DetectorOutput(scores, (self.boxes(hidden) + bias).sigmoid())
+        boxes = self.boxes(hidden)
+        return DetectorOutput(scores, (boxes + bias).sigmoid().to(boxes.dtype))
 
     def flops(self, tokens: int) -> int:
         """Operations on a number of tokens."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchpack.batch import PackedTexts
+from patchpack.batch import PackedTexts, float_type
 from patchpack.model.encoder import init_linear
 from patchpack.model.text import TextTower
 from patchpack.tasks.contrastive.model import ContrastiveConfig
@@ -47,9 +47,11 @@ class TextClassifierHead(nn.Module):
     ) -> Float[Tensor, "token label"]:
         """class_embeddings  of other class names than those of training"""
         vectors = self.names if class_embeddings is None else class_embeddings
-        tokens = F.normalize(self.projection(x).float(), dim=-1)
+        dtype = float_type(self.log_scale.dtype)
+        tokens = F.normalize(self.projection(x).to(dtype), dim=-1)
         with torch.autocast(x.device.type, enabled=False):  # rounded scores would tie
-            return tokens @ vectors.T * self.log_scale.exp() + self.bias
+            scores = tokens @ vectors.T.to(dtype) * self.log_scale.exp() + self.bias
+        return scores.to(self.log_scale.dtype)
 
     def train(self, mode: bool = True) -> "TextClassifierHead":
         super().train(mode)
@@ -59,7 +61,8 @@ class TextClassifierHead(nn.Module):
     @torch.no_grad()
     def encode(self, names: PackedTexts) -> Float[Tensor, "label dim"]:
         """The embeddings of class names, of length 1."""
-        return F.normalize(self.text_projection(self.text(names)).float(), dim=-1)
+        vectors = self.text_projection(self.text(names))
+        return F.normalize(vectors.to(float_type(self.log_scale.dtype)), dim=-1)
 
     @torch.no_grad()
     def load_text_tower(self, tensors: Mapping[str, Tensor], names: PackedTexts) -> None:

@@ -49,4 +49,4 @@ def evaluation(
 ) -> tuple[DetectionEvaluator, Sequence[BadImage]]:
     """Average precision over images with boxes of the model's classes."""
     index, issues = attach_boxes(data.index, predictor.classes, data.max_bad_fraction)
-    return DetectionEvaluator(index, options.max_detections), issues.images
+    return DetectionEvaluator(index, options.max_detections, issues.messages()), issues.images

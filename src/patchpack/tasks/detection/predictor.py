@@ -21,7 +21,7 @@ from patchpack.batch import PackedBatch
 from patchpack.data.pack import AnyImage
 from patchpack.data.tokenizer import tokenize_and_pack
 from patchpack.inference.dense import DensePredictor
-from patchpack.inference.predictor import Unreadable
+from patchpack.inference.predictor import Unreadable, finite
 from patchpack.metrics.detection import Detections
 from patchpack.tasks.backbone_module import check_unique_class_names
 from patchpack.tasks.contrastive.model import ContrastiveConfig
@@ -114,9 +114,12 @@ class DetectionPredictor(DensePredictor):
             raise ValueError(
                 f"this detector has fixed classes, and takes no --labels: {', '.join(self.classes)}"
             )
-        packed = tokenize_and_pack(names, tokenizer, text_tower.text.max_length).to(self.device)
+        text = text_tower.text
+        packed = tokenize_and_pack(
+            names, tokenizer, max_length=text.max_length, vocab_size=text.vocab_size
+        )
         with self.precision():
-            return self.model.head.scores.encode(packed)
+            return self.model.head.scores.encode(packed.to(self.device))
 
     @torch.inference_mode()
     def detect(
@@ -131,6 +134,8 @@ class DetectionPredictor(DensePredictor):
         """
         with self.precision():
             output = self.model(batch.to(self.device), class_embeddings=class_embeddings)
+            for values in output:
+                finite(values, batch)
             return decode_detections(output, batch, sizes)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,17 +13,21 @@ from PIL import Image, ImageDraw
 
 from patchpack.data.annotations.boxes import BoxAnnotations
 from patchpack.data.images import Pixels, decode, read_size
+from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.sources.coco import SUFFIX, CocoImage, to_coco
 from patchpack.inference.output_files import check_new, make_folder
 from patchpack.metrics.detection import STATS
 from patchpack.metrics.undefined import shown
+from patchpack.printable import printable
 from patchpack.tasks.detection.evaluator import DetectionEvaluator
+from patchpack.tasks.detection.file_ids import choose_ids
 from patchpack.tasks.detection.options import DetectionPredictOptions
 from patchpack.tasks.detection.predictor import SCORE_THRESHOLD, Box, DetectionPredictor
 from patchpack.tasks.task import Evaluation, Report
 from patchpack.visualize.contact_sheet import EVAL_SIDE, Hit, draw_hits, evenly_spaced
 from patchpack.visualize.overlay import palette
 from patchpack.visualize.tables import class_lines, new_table
+from patchpack.writing import write_new
 
 GROUND_TRUTH = (40, 220, 90)  # color of the boxes of the data
 
@@ -36,7 +41,7 @@ class DetectionReport(Report):
     def to_text(self, prediction: list[Box]) -> str:
         lines = [f"{len(prediction)} detections"]
         lines += [
-            f"  {box.label} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
+            f"  {printable(box.label)} {box.score:.1%} at left {box.left:.0f}, top {box.top:.0f}, "
             f"{box.right - box.left:.0f} x {box.bottom - box.top:.0f} px"
             for box in prediction
         ]
@@ -49,7 +54,9 @@ class DetectionReport(Report):
             cost.to_json() | asdict(result.precision) | {"notes": result.notes}
             for cost, result in evaluations
         ]
-        return {"max_detections": evaluations[-1].result.max_detections, "budgets": budgets}
+        last = evaluations[-1].result
+        notes = {"data_notes": list(last.data_notes)}
+        return {"max_detections": last.max_detections, "budgets": budgets} | notes
 
     def summary(
         self, evaluations: Sequence[Evaluation], predictor: DetectionPredictor
@@ -59,6 +66,7 @@ class DetectionReport(Report):
             f"{last.precision.images:,} images, {last.precision.objects:,} objects; the best "
             f"{last.max_detections} detections per image count"
         )
+        yield from last.data_notes
         titles = ("AP", "AP50", "AP75", "small", "medium", "large")
         rows = new_table("tokens", *titles, "GFLOP", "images/s")
         for budget, result in evaluations:
@@ -82,11 +90,16 @@ class DetectionReport(Report):
         predictor: DetectionPredictor,
         evaluator: DetectionEvaluator,
     ) -> Mapping[str, Image.Image]:
-        return {"eval": draw_detections(evaluator, evaluations[-1].result.detections)}
+        return {
+            "eval": draw_detections(
+                evaluator, evaluations[-1].result.detections, predictor.spec.reading
+            )
+        }
 
 
 class CocoWriter:
-    """Writes all predictions as one COCO file, with image paths relative to its folder.
+    """Writes all predictions as one COCO file, with image paths relative to its folder, and the ids
+    of the COCO file that the model was trained on.
 
     Raises ValueError for a name that does not end in .json, and where the file exists.
     """
@@ -105,10 +118,14 @@ class CocoWriter:
         check_new([output])
         make_folder(output.parent)
         self.output, self.names = output, list(options.labels or predictor.classes)
+        self.sources = predictor.spec.source_ids
+        self.paths: list[Path] = []
         self.images: list[CocoImage] = []
+        self.reading = predictor.spec.reading
 
     def add(self, path: Path, prediction: list[Box]) -> None:
-        height, width = read_size(path)
+        self.paths.append(path)
+        height, width = read_size(path, self.reading)
         sides = [(box.top, box.left, box.bottom, box.right) for box in prediction]
         self.images.append(
             CocoImage(
@@ -122,11 +139,21 @@ class CocoWriter:
         )
 
     def close(self) -> Path:
-        self.output.write_text(json.dumps(to_coco(self.images, self.names)) + "\n")
+        ids = choose_ids(self.sources, self.paths, self.names)
+        content = to_coco(self.images, self.names, ids.images, ids.classes)
+        if self.sources:
+            content["info"] = {"description": ids.description}
+            if ids.known < len(self.paths):
+                print(f"patchpack: {self.output}: {ids.description}", file=sys.stderr)
+        write_new(self.output, (json.dumps(content) + "\n").encode())
         return self.output
 
 
-def draw_detections(evaluator: DetectionEvaluator, detections: Mapping[str, Any]) -> Image.Image:
+def draw_detections(
+    evaluator: DetectionEvaluator,
+    detections: Mapping[str, Any],
+    reading: ReadingConfig = DEFAULT_READING,
+) -> Image.Image:
     """Images with their ground-truth boxes in green, and below with the detections, a color per
     class."""
     index = evaluator.index
@@ -135,7 +162,7 @@ def draw_detections(evaluator: DetectionEvaluator, detections: Mapping[str, Any]
     numbers = [number for number in range(len(index)) if index.keys[number] in detections]
     for number in (numbers[i] for i in evenly_spaced(len(numbers))):
         key, truth = index.keys[number], boxes.images[number]
-        pixels = decode(index.path(number), key=key)
+        pixels = decode(index.path(number), key=key, reading=reading)
         detected = detections[key]
         shown = detected.scores >= SCORE_THRESHOLD
         colors = palette()[detected.labels[shown] % 255 + 1].tolist()

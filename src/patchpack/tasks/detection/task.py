@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from patchpack.checkpoint import load_newest
 from patchpack.data.annotations.boxes import BoxAnnotations, attach_boxes
+from patchpack.data.annotations.objects import source_ids
 from patchpack.data.bad_images import BadImages
 from patchpack.data.index import Index
 from patchpack.data.records import BadDataset, list_names
@@ -54,6 +55,7 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
         train=train,
         val=val,
         task=replace(task, classes=classes),
+        source_ids=source_ids(index),
         text_tower=encoder.text_tower if encoder else None,
         tokenizer=encoder.tokenizer if encoder else None,
         skipped=list(issues.images),

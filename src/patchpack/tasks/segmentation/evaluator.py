@@ -113,7 +113,7 @@ class SlidingWindowEvaluator(SegmentationEvaluator):
         self.tokens = tokens
         for number, key in enumerate(index.keys):
             try:
-                pixels = decode(index.path(number), key=key)
+                pixels = decode(index.path(number), key=key, reading=predictor.spec.reading)
                 mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
             except BadImage as error:
                 unreadable.add([error])

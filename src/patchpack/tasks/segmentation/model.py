@@ -7,7 +7,7 @@ transformer, whose learned class tokens attend to the patches and are compared w
 Axes: token, image, label, dim; height and width in pixels, h and w in patches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments
+from patchpack.batch import IGNORE_INDEX, PackedBatch, Segments, require_batch
 from patchpack.data.annotations.mask_values import MaskEncoding, encoding_of
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, dice_loss, pixel_cross_entropy
@@ -113,15 +113,9 @@ class Segmenter(DenseBackboneModule):
         """Class scores at every pixel of images of these (height, width)."""
         return upsample(to_maps(self(batch).float(), batch), sizes)
 
-    def predict_masks(
-        self, batch: PackedBatch, sizes: Sequence[tuple[int, ...]]
-    ) -> Iterator[Int[Tensor, "height width"]]:
-        """The class of every pixel of images of these (height, width), one image at a time."""
-        maps = to_maps(self(batch).float(), batch)
-        return (argmax_pixels(x, size) for x, size in zip(maps, sizes, strict=True))
-
     def loss(self, batch: PackedBatch) -> Loss:
         """The sum over the pixels that have a class and lie in a kept patch, and their count."""
+        require_batch(batch, self.backbone.config.patch_size)
         masks = batch.targets.get(MASK, [])
         if len(masks) != batch.num_images:
             raise ValueError(f"segmentation needs the target {MASK!r} for every image")

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from patchpack.data.annotations.masks import attach_masks, check_classes
+from patchpack.data.annotations.masks import (
+    attach_drawn_masks,
+    attach_masks,
+    check_classes,
+    has_mask_files,
+    has_masks,
+)
 from patchpack.data.images import BadImage
 from patchpack.inference.measure import EvalData
 from patchpack.inference.predictor import Unreadable
@@ -41,9 +47,14 @@ def evaluation(
     """Mean IoU on images whose masks number the classes as the model does."""
     task, num_classes = predictor.spec.task, len(predictor.classes)
     assert isinstance(task, SegmentationConfig)
-    encoding = task.encoding
-    if not data.is_own:
-        encoding = check_classes(data.index.root, predictor.classes) or encoding
-    index, without_mask = attach_masks(data.index, num_classes, task.ignore_index, encoding)
+    index, encoding = data.index, task.encoding
+    if has_mask_files(index) or not has_masks(index):
+        if not data.is_own:
+            encoding = check_classes(index.root, predictor.classes) or encoding
+        index, without_mask = attach_masks(
+            index, num_classes, task.ignore_index, encoding, predictor.spec.reading
+        )
+    else:
+        index, without_mask, _ = attach_drawn_masks(index, predictor.classes, task.ignore_index)
     evaluator = SlidingWindowEvaluator if options.sliding_window else SegmentationEvaluator
     return evaluator(index, predictor.classes, task.ignore_index), without_mask

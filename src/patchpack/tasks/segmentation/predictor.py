@@ -24,9 +24,9 @@ from patchpack.data.images import Pixels
 from patchpack.data.pack import AnyImage, check_list, to_pixels
 from patchpack.data.packing.resolution import Native
 from patchpack.inference.dense import DensePredictor
-from patchpack.inference.predictor import Unreadable, skip_unreadable
+from patchpack.inference.predictor import Unreadable, finite, skip_unreadable
 from patchpack.model.feature_maps import to_maps
-from patchpack.tasks.segmentation.model import upsample
+from patchpack.tasks.segmentation.model import argmax_pixels, upsample
 from patchpack.tasks.segmentation.sliding_window import windows
 
 
@@ -89,8 +89,9 @@ class SegmentationPredictor(DensePredictor):
     ) -> Iterator[Int[Tensor, "height width"]]:
         """The class of every pixel of a pack's images at these (height, width), on the host."""
         with self.precision():
-            masks = self.model.predict_masks(batch.to(self.device), sizes)
-        return (mask.cpu() for mask in masks)
+            scores = finite(self.model(batch.to(self.device)).float(), batch)
+        maps = zip(to_maps(scores, batch), sizes, strict=True)
+        return (argmax_pixels(x, size).cpu() for x, size in maps)
 
     @torch.inference_mode()
     def _windowed(self, image: Pixels, tokens: int) -> Int[Tensor, "height width"]:
@@ -115,4 +116,4 @@ class SegmentationPredictor(DensePredictor):
     def _scores(self, batch: PackedBatch) -> list[Float[Tensor, "label h w"]]:
         with self.precision():
             scores = self.model(batch.to(self.device))
-        return to_maps(scores.float().cpu(), batch)
+        return to_maps(finite(scores.float().cpu(), batch), batch)

@@ -10,9 +10,10 @@ from PIL import Image
 from patchpack.data.annotations.mask_values import encode
 from patchpack.data.annotations.masks import Masks, read_mask
 from patchpack.data.images import BadImage, Pixels, decode
-from patchpack.inference.output_files import check_new, make_folder
+from patchpack.inference.output_files import check_new, make_folder, write_picture
 from patchpack.metrics.segmentation import table
 from patchpack.metrics.undefined import shown
+from patchpack.printable import printable
 from patchpack.tasks.segmentation.evaluator import SegmentationEvaluator, SlidingWindowEvaluator
 from patchpack.tasks.segmentation.predictor import SegmentationPredictor, SegmentedImage
 from patchpack.tasks.task import Evaluation, Report
@@ -28,7 +29,9 @@ class SegmentationReport(Report):
         return {"shares": {name: round(share, 6) for name, share in prediction.shares.items()}}
 
     def to_text(self, prediction: SegmentedImage) -> str:
-        return ", ".join(f"{name} {share:.1%}" for name, share in prediction.shares.items())
+        return ", ".join(
+            f"{printable(name)} {share:.1%}" for name, share in prediction.shares.items()
+        )
 
     def record(
         self, evaluations: Sequence[Evaluation], predictor: SegmentationPredictor
@@ -88,7 +91,7 @@ class MaskWriter:
 
     def add(self, path: Path, prediction: SegmentedImage) -> Path:
         image = encode(prediction.mask, self.encoding, palette().ravel().tolist())
-        image.save(self.files[path])
+        write_picture(self.files[path], image)
         return self.files[path]
 
     def close(self) -> None:
@@ -117,7 +120,7 @@ def _draw_masks(
     for number in evenly_spaced(len(index)):
         key = index.keys[number]
         try:
-            pixels = decode(index.path(number), key=key)
+            pixels = decode(index.path(number), key=key, reading=predictor.spec.reading)
             mask = read_mask(masks.spec(index.root, number), pixels.shape[:2], key)
             shown.append((key, pixels, mask))
         except BadImage:

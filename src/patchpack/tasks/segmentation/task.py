@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from patchpack.batch import IGNORE_INDEX
+from patchpack.data.annotations.drawn_masks import outline_classes
 from patchpack.data.annotations.mask_scan import find_mask_problem
+from patchpack.data.annotations.mask_values import MaskEncoding
 from patchpack.data.annotations.masks import (
     ClassTable,
+    attach_drawn_masks,
     attach_masks,
     check_masks,
+    has_mask_files,
     read_class_table,
 )
 from patchpack.data.bad_images import BadImages
@@ -39,7 +43,13 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
         name = classes[ignored]
         messages.append(f"task.ignore_index is the class {name!r}: not trained and not evaluated")
     whole = index
-    index, skipped = attach_masks(index, len(classes), task.ignore_index, encoding)
+    if has_mask_files(index):
+        index, skipped = attach_masks(
+            index, len(classes), task.ignore_index, encoding, data.reading
+        )
+    else:
+        index, skipped, notes = attach_drawn_masks(index, classes, task.ignore_index)
+        messages += notes
     keys = dict.fromkeys([*index.keys, *(error.key for error in skipped)])
     BadImages(index.root, keys, data.max_bad_fraction).add(skipped)
     train, val = (
@@ -61,6 +71,8 @@ def prepare(index: Index, context: TaskContext) -> TaskRun:
 
 def _class_table(index: Index, task: SegmentationConfig) -> ClassTable:
     """Names of the classes and how masks write them: of the config, or of classes.json."""
+    if not has_mask_files(index):
+        return ClassTable(task.classes or outline_classes(index), MaskEncoding.plain)
     given = task.encoding
     table = ClassTable(task.classes, given) if task.classes else read_class_table(index.root)
     encoding = given if given.values else table.encoding

@@ -225,7 +225,7 @@ WRONG = {
     "NaN ms": (["--max-ms", "nan"], "--max-ms must be more than 0, not nan"),
     "negative GFLOP": (["--max-gflops", "-1"], "--max-gflops must be more than 0, not -1"),
     "too large a budget": (["--budgets", str(10**20)], "budgets must be at most"),
-    "no fraction": (["--max-bad-fraction", "nan"], "--max-bad-fraction must lie in [0, 1]"),
+    "no fraction": (["--max-bad-fraction", "nan"], "max_bad_fraction must lie in [0, 1]"),
 }
 
 

@@ -39,14 +39,17 @@ def read_text(path: Path, max_bytes: int = MAX_JSON) -> str:
 
 
 def read_json_object(path: Path, max_bytes: int = MAX_JSON) -> dict[str, Any]:
-    """Return a JSON object; raise OSError, or ValueError where the file holds something else.
+    """Return a JSON object; raise OSError, or ValueError where the file holds something else."""
+    return json_object(read_text(path, max_bytes))
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object; raise ValueError for anything else.
 
     NaN, infinity and repeated keys are rejected: JSON has none of them.
     """
     try:
-        data = json.loads(
-            read_text(path, max_bytes), object_pairs_hook=unique_keys, parse_constant=_no_constant
-        )
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from error
     except RecursionError as error:
@@ -63,8 +66,7 @@ def _require_regular(status: os.stat_result) -> None:
         raise ValueError("it is a pipe or a device, not a file")
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; raise ValueError for a key that it holds twice."""
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]

@@ -1,6 +1,5 @@
 """What is evaluated by suites: which suites, on which data, at which token budgets."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,7 +8,7 @@ from patchpack.data.text_files import clean, read_text
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.inference.predictor import Predictor
 from patchpack.manifest import reason_of
-from patchpack.regular_files import unique_keys
+from patchpack.regular_files import json_object
 from patchpack.tasks.registry import TASKS, task_of
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)  # of a model's own budget, where none are given
@@ -104,11 +103,9 @@ def read_label_map(path: Path | None) -> dict[str, str] | None:
         "a label map must be a JSON object of strings: {class of the data: class of the model}"
     )
     try:
-        content = json.loads(read_text(path), object_pairs_hook=unique_keys)
-    except (OSError, ValueError, RecursionError) as error:
+        content = json_object(read_text(path))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {reason_of(error)}; {expected}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object; {expected}")
     for name, value in content.items():
         if not isinstance(value, str):
             raise ValueError(f"{path}: the class {name!r} is mapped to no text; {expected}")

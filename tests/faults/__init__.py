@@ -2,7 +2,7 @@
 
 verdicts.py    what may become of a case, and how a refusal must look
 mutate.py      mutations of any file, from a seed
-images.py videos.py tables.py   hostile inputs, and the right answer to each
+images.py videos.py tables.py exports.py   hostile inputs, and the right answer to each
 damage.py      every file of a run, damaged in every way
 kills.py disks.py costs.py      killed runs, full disks, huge files
 attacks.py     what users and schedulers do to runs and outputs

@@ -223,7 +223,7 @@ def too_many_open_files(folder: Path, reference: Path) -> tuple[Verdict, str]:
     """Training that cannot open files stops; it does not go on without its images."""
     out = folder / "run"
     words = ["train", reference / "data", *OPTIONS, "--out", out, "--data.max-bad-fraction", "0.9"]
-    result = run(words, folder, env=cache_of(folder), limits={"RLIMIT_NOFILE": 12})
+    result = run(words, folder, env=cache_of(folder), limits={"RLIMIT_NOFILE": 9})
     if result.status == 0:
         assert same_tensors(out, reference / "runs/whole"), "trained without images"
     return of_command(result.status, result.err, ())

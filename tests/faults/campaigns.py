@@ -8,10 +8,11 @@ from faults.attacks import ATTACKS, check_attack
 from faults.costs import WORST, check_cost
 from faults.damage import check_damage, matrix
 from faults.disks import CASES, check_disk
+from faults.exports import check_export
 from faults.images import check_image
 from faults.kills import check_kill, make_whole_runs
 from faults.reference import make_reference
-from faults.tables import check_coco, check_table
+from faults.tables import check_table
 from faults.verdicts import Outcome
 from faults.videos import check_video
 from faults.workers import Check, run_cases
@@ -59,8 +60,8 @@ CAMPAIGNS = (
         "manifests", "CSV and JSON lines as people type them, or damaged; compared with `csv`",
         check_table, 3_000, 50),
     Campaign(
-        "COCO files", "layouts of several tools, whole or damaged; compared box by box",
-        check_coco, 1_500, 20),
+        "exports", "datasets of nine annotation tools, whole or damaged; compared box by box",
+        check_export, 1_500, 20),
     Campaign(
         "worst files", "giants, scan bombs, chunk bombs: seconds and memory of `embed`",
         check_cost, len(WORST), 0, seconds=300, reference=make_reference, jobs=1),

@@ -3,8 +3,6 @@
 A sample of the cases that take milliseconds by default; all campaigns, whole, as slow tests.
 """
 
-import os
-import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,9 @@ import pytest
 import faults.images as images
 from faults.campaigns import CAMPAIGNS, Campaign
 from faults.commands import run
+from faults.misbehave import misbehave
 from faults.table import END, PAGE, START
-from faults.verdicts import GOOD, Outcome, Verdict, of_command
+from faults.verdicts import GOOD, Verdict, of_command
 from faults.workers import run_cases, timed
 from patchpack.data.images import BadImage
 
@@ -38,7 +37,7 @@ def test_a_sample_is_right_or_refused(campaign: Campaign, tmp_path: Path):
 
 def test_the_samples_are_300_cases():
     assert sum(campaign.sample for campaign in SAMPLED) == 300
-    files = ("images", "videos", "manifests", "COCO files")
+    files = ("images", "videos", "manifests", "exports")
     assert sum(c.cases for c in SAMPLED if c.name in files) >= 10_000
 
 
@@ -89,19 +88,8 @@ def test_refusals_are_one_line_that_names_the_file():
     assert of_command(0, "", ())[0] == Verdict.RIGHT
 
 
-def behave(number: int, folder: Path, _: Path) -> Outcome:
-    """A check that hangs, crashes, raises and answers."""
-    if number == 1:
-        time.sleep(60)
-    if number == 2:
-        os._exit(11)
-    if number == 3:
-        raise KeyError("x")
-    return Outcome("fine", Verdict.RIGHT)
-
-
 def test_lost_workers_are_counted_and_replaced(tmp_path: Path):
-    outcomes = run_cases(behave, range(6), tmp_path, tmp_path, seconds=4, jobs=1)
+    outcomes = run_cases(misbehave, range(6), tmp_path, tmp_path, seconds=3, jobs=1)
     verdicts = [outcome.verdict for outcome in outcomes]
     lost = [Verdict.HANG, Verdict.CRASH, Verdict.TRACEBACK]
     assert verdicts == [Verdict.RIGHT, *lost, Verdict.RIGHT, Verdict.RIGHT]

@@ -8,16 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from patchpack.checkpoint import CheckpointError
-from patchpack.data.images import BadImage
-from patchpack.data.records import BadDataset
-from patchpack.serialization import ConfigError
-from patchpack.train.loop import TrainingError
-
 # What a file is not to blame for, and must not be refused with.
-OF_THE_MACHINE = ("damaged (MemoryError", "damaged ([Errno", "Too many open files")
+OF_THE_MACHINE = ("MemoryError", "[Errno 5]", "[Errno 12]", "[Errno 24]", "Too many open files")
 LONGEST_LINE = 2000  # characters of a refusal
-REFUSALS = (BadImage, BadDataset, CheckpointError, ConfigError, TrainingError)
 
 
 class Verdict(StrEnum):
@@ -47,10 +40,22 @@ class Outcome:
 def of_error(error: Exception, names: Sequence[str]) -> tuple[Verdict, str]:
     """The verdict on an exception: a refusal that has one of the names, or a traceback."""
     text = f"{type(error).__name__}: {error}"
-    if not isinstance(error, REFUSALS):
+    if not isinstance(error, _refusals()):
         return Verdict.TRACEBACK, text
-    clear = is_clear(str(error), names)
+    shown = str(error).encode("unicode_escape").decode()  # the command escapes what it prints
+    clear = is_clear(shown, ()) and any(name in str(error) for name in names)
     return (Verdict.REFUSED if clear else Verdict.UNCLEAR), text
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the library raises for wrong input; imported late, since it imports PyTorch."""
+    from patchpack.checkpoint import CheckpointError
+    from patchpack.data.images import BadImage
+    from patchpack.data.records import BadDataset
+    from patchpack.serialization import ConfigError
+    from patchpack.train.loop import TrainingError
+
+    return BadImage, BadDataset, CheckpointError, ConfigError, TrainingError
 
 
 def of_command(status: int, err: str, names: Sequence[str]) -> tuple[Verdict, str]:

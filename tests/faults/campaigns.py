@@ -35,16 +35,21 @@ class Campaign:
         return self.cases if isinstance(self.cases, int) else self.cases(reference)
 
     def run(self, folder: Path, share: float = 1.0, jobs: int | None = None) -> Iterator[Outcome]:
-        """Yield the outcomes of an evenly spaced share of the cases, at least one."""
-        reference = folder / "reference"
-        reference.mkdir(parents=True)
-        if self.reference is not None:
-            self.reference(reference)
+        """Yield the outcomes of an evenly spaced share of the cases, at least one.
+
+        folder  of all campaigns: those with the same reference make it once
+        """
+        make = self.reference
+        reference = folder / (make.__name__ if make else "none")
+        if not reference.exists():
+            reference.mkdir()
+            if make:
+                make(reference)
         total = self.count(reference)
         count = max(1, round(total * share))
         numbers = [position * total // count for position in range(count)]
         yield from run_cases(
-            self.check, numbers, folder / "workers", reference,
+            self.check, numbers, folder / self.name, reference,
             seconds=self.seconds, jobs=jobs or self.jobs,
         )  # fmt: skip
 

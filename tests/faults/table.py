@@ -64,9 +64,10 @@ def main() -> int:
     if options.case is not None:
         return max(_one(campaign, options.case) for campaign in chosen)
     rows = []
-    for campaign in chosen:
-        rows.append(_run(campaign, options.share, options.jobs))
-        print(" | ".join(rows[-1].cells()), flush=True)
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        for campaign in chosen:
+            rows.append(_run(campaign, Path(folder), options.share, options.jobs))
+            print(" | ".join(rows[-1].cells()), flush=True)
     text = figures(rows, options.share)
     if options.campaigns:
         print(text)
@@ -99,14 +100,13 @@ def machine() -> str:
     )
 
 
-def _run(campaign: Campaign, share: float, jobs: int | None) -> Row:
-    """Run a campaign in a temporary folder; faults are printed as they come."""
+def _run(campaign: Campaign, folder: Path, share: float, jobs: int | None) -> Row:
+    """Run a campaign; faults are printed as they come."""
     start, outcomes = time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        for outcome in campaign.run(Path(folder), share, jobs):
-            outcomes.append(outcome)
-            if outcome.verdict not in GOOD:
-                print(_line(campaign, outcome), file=sys.stderr, flush=True)
+    for outcome in campaign.run(folder, share, jobs):
+        outcomes.append(outcome)
+        if outcome.verdict not in GOOD:
+            print(_line(campaign, outcome), file=sys.stderr, flush=True)
     return Row(campaign, outcomes, time.monotonic() - start)
 
 

@@ -41,11 +41,17 @@ def test_the_samples_are_300_cases():
     assert sum(c.cases for c in SAMPLED if c.name in files) >= 10_000
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all whole campaigns, which share what they compare with."""
+    return tmp_path_factory.mktemp("campaigns")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("campaign", CAMPAIGNS, ids=name_of)
-def test_a_whole_campaign_is_right_or_refused(campaign: Campaign, tmp_path: Path):
-    assert_good(campaign.run(tmp_path, jobs=1))
+def test_a_whole_campaign_is_right_or_refused(campaign: Campaign, shared: Path):
+    assert_good(campaign.run(shared, jobs=1))
 
 
 @pytest.mark.parametrize("check", [c.check for c in SAMPLED], ids=[c.name for c in SAMPLED])

@@ -92,23 +92,24 @@ def _kill_and_resume(kill: Kill, out: Path, folder: Path, reference: Path) -> tu
     result = running.wait(60)
     left = _left(running)
     running.kill()
+    saved = step_of(out)
     if left:
         return Verdict.HANG, f"{left} processes are left after {GRACE:.0f} s"
     ours = kill.ranks == 1 or "patchpack/__main__.py" in result.err  # torchrun has its own
     if "Traceback" in result.err and ours and kill.reach != "worker":
         return Verdict.TRACEBACK, result.err[-300:]
-    caught = kill.signal != signal.SIGKILL and reached and step_of(out) > 0
+    caught = kill.signal != signal.SIGKILL and reached and saved > 0
     if caught and kill.ranks == 1 and kill.reach != "worker":
         if result.status not in (0, 128 + kill.signal):
             return Verdict.CRASH, f"status {result.status}: {result.err[-300:]}"
-    again = ["train", "--resume", out] if step_of(out) else words
+    again = ["train", "--resume", out] if saved else words
     resumed = run(again, folder / "resumed", seconds=120, **options)
     if resumed.status != 0:
         verdict = Verdict.TRACEBACK if "Traceback" in resumed.err else Verdict.UNCLEAR
         return verdict, f"does not resume: {resumed.err[-300:]}"
     if not same_tensors(out, reference / f"whole{kill.ranks}"):
         return Verdict.SILENT, "its weights are not those of a run that was left alone"
-    return Verdict.RIGHT, f"killed after step {step_of(out)}"
+    return Verdict.RIGHT, f"goes on from step {saved}"
 
 
 def _wait_for(kill: Kill, out: Path, running: Command) -> bool:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One compute thread in each of two test processes: threads that spin would stop each other.
 TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: venv demo test test-all check format bench clean
+.PHONY: venv demo test test-all faults check format bench clean
 
 venv: .venv/.ready
 
@@ -21,6 +21,12 @@ test: venv  ## the default tests, minutes on 2 cores
 
 test-all: venv  ## the slow ones too, and those on a GPU or on the images in $$PATCHPACK_DATA
 	$(TEST) -m ""
+
+# SHARE of the cases of each campaign: 1 is all of them, about an hour on 2 cores.
+SHARE ?= 1
+
+faults: venv  ## campaigns of hostile files, damage, kills and full disks: figures of docs/reliability.md
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.table --share $(SHARE)
 
 check: venv  ## lint, format and types
 	$(BIN)/ruff check .

@@ -25,8 +25,17 @@ VARIANTS = {
     "plain ViT": {"bias": True, "qk_norm": False, "positions": Interpolated(side=4)},
     "SigLIP 2": {"bias": True, "qk_norm": False, "activation": "gelu_tanh", "pooling": "map"},
     "layer scale": {"layer_scale": 0.1},
+    "class token": {
+        "bias": True, "registers": 3, "pooling": "first", "embed_norm": True,
+        "final_norm": "pooled", "activation": "silu",
+    },
+    "mean of patches": {
+        "registers": 2, "pooling": "mean", "pool_registers": False, "final_norm": "pooled",
+        "positions": Interpolated(side=4, coordinates="aspect"),
+    },
+    "map of patches": {"registers": 2, "pool_registers": False},
     "rotary": {"positions": Rotary(), "registers": 2, "num_heads": 2},
-}
+}  # fmt: skip
 
 
 def small(**changes) -> pp.Classifier:
@@ -183,7 +192,10 @@ def test_flops_equal_the_count_of_pytorch(changes):
     assert model.training_flops(pack) == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("changes", [{}, VARIANTS["plain ViT"], {"layer_scale": 0.1}])
+NORMS = {"embed_norm": True, "final_norm": "pooled", "pooling": "mean"}
+
+
+@pytest.mark.parametrize("changes", [{}, VARIANTS["plain ViT"], {"layer_scale": 0.1}, NORMS])
 def test_padded_rows_have_the_same_outputs_and_gradients(changes):
     model, pack = randomize(small(**changes)), collate(make_images(), 12)
     results = []

@@ -7,14 +7,23 @@ from torch import nn
 from conftest import assert_packed_equals_single, randomize
 from patchpack.batch import Segments
 from patchpack.model.encoder import EncoderConfig
-from patchpack.model.pooling import LastPool, MapPool, MeanPool, segment_mean, segment_softmax
+from patchpack.model.pooling import (
+    FirstPool,
+    LastPool,
+    MapPool,
+    MeanPool,
+    segment_mean,
+    segment_softmax,
+)
 
 
 def map_pool(bias: bool = True) -> MapPool:
     return MapPool(EncoderConfig(dim=12, depth=1, num_heads=3, mlp_dim=24, bias=bias))
 
 
-@pytest.mark.parametrize("pool", [MeanPool(), LastPool(), map_pool(), map_pool(bias=False)])
+@pytest.mark.parametrize(
+    "pool", [MeanPool(), FirstPool(), LastPool(), map_pool(), map_pool(bias=False)]
+)
 def test_packed_equals_single(pool):
     randomize(pool)
     assert_packed_equals_single(
@@ -28,6 +37,11 @@ def test_mean():
     x = torch.tensor([[1.0], [2.0], [3.0], [10.0], [20.0], [7.0]])
     means = segment_mean(x, Segments((3, 2, 1), x.device))
     assert means.flatten().tolist() == [2, 15, 7]
+
+
+def test_first():
+    x = torch.arange(6.0)[:, None]
+    assert FirstPool()(x, Segments((3, 2, 1), x.device)).flatten().tolist() == [0, 3, 5]
 
 
 def test_last():

@@ -107,6 +107,14 @@ def test_interpolated_equals_a_resize(grid, filter, antialias, side):
     torch.testing.assert_close(embeddings, expected[0].flatten(1).T, atol=5e-6, rtol=1e-5)
 
 
+def test_an_aspect_table_spans_the_longer_side_of_both_axes():
+    positions = randomize(Interpolated(side=6, coordinates="aspect").build(4))
+    embeddings = positions(all_coords(3, 5), grids_of(3, 5))
+    table = positions.table.permute(2, 0, 1)[None]
+    expected = F.interpolate(table, (5, 5), mode="bilinear", antialias=True)[..., :3, :]
+    torch.testing.assert_close(embeddings, expected[0].flatten(1).T, atol=5e-6, rtol=1e-5)
+
+
 def test_weights_sum_to_one():
     grids = torch.tensor([[1, 50], [3, 9]])
     coords = torch.tensor([[0, 49], [2, 0]])

@@ -5,7 +5,7 @@ Expected grids are computed from the definition in exact fractions, or by hand.
 
 from fractions import Fraction
 from itertools import product
-from math import isqrt
+from math import ceil, isqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -17,6 +17,7 @@ from patchpack.data.packing.resolution import (
     FitTokens,
     FixedArea,
     Mixed,
+    NaFlex,
     Native,
     Resolution,
     SampledArea,
@@ -224,3 +225,34 @@ def test_mixed_applies_each_rule_to_its_share():
     assert rule.max_tokens_per_image(16) == 100 and rule.for_evaluation(36) == Native(max_tokens=36)
     with pytest.raises(ValueError, match="share"):
         Mixed(first=Native(), second=Native(), share=1.0)
+
+
+def naflex_grid(height: int, width: int, patch_size: int, tokens: int) -> tuple[int, int]:
+    """The image processor of SigLIP 2 in transformers, for one image."""
+
+    def sides(scale: float) -> tuple[int, int]:
+        h, w = (max(patch_size, ceil(s * scale / patch_size) * patch_size) for s in (height, width))
+        return h // patch_size, w // patch_size
+
+    low, high = 1e-6, 100.0
+    while high - low >= 1e-5:
+        scale = (low + high) / 2
+        h, w = sides(scale)
+        low, high = (scale, high) if h * w <= tokens else (low, scale)
+    return sides(low)
+
+
+@given(sides, sides, st.integers(1, 2000), st.sampled_from([4, 14, 16]))
+@settings(deadline=None)
+def test_naflex_gives_the_grids_of_the_original(height, width, tokens, patch_size):
+    expected = naflex_grid(height, width, patch_size, tokens)
+    rule = NaFlex(tokens=tokens)
+    actual = grids(rule, (height, width), (30, 40), patch_size=patch_size, max_side=10**6)
+    assert actual[0] == list(expected) and expected[0] * expected[1] <= tokens
+
+
+def test_naflex_obeys_the_budget_of_evaluation_and_the_longest_side():
+    assert grids(NaFlex(tokens=256), (480, 640)) == [[14, 18]]
+    assert grids(NaFlex(tokens=256).for_evaluation(64), (480, 640)) == [[7, 9]]
+    assert grids(NaFlex(tokens=256), (480, 640), max_tokens=64) == [[7, 9]]
+    assert grids(NaFlex(tokens=1000), (10, 6000), max_side=128) == [[1, 128]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from patchpack.batch import Tubelet
+from patchpack.data.images import ResizeFilter
 from patchpack.data.packing.dropping import Dropping, NoDrop
 from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
 from patchpack.data.reading import DEFAULT_READING, ReadingConfig
@@ -27,6 +28,7 @@ class InputSpec:
     max_side: int = MAX_SIDE  # longest side of a grid, in patches, that the positions cover
     tubelets: tuple[Tubelet, ...] = ()  # tubelets of a video model, largest first; empty: images
     reading: ReadingConfig = DEFAULT_READING
+    resize_filter: ResizeFilter = "bicubic"  # filter that images are resized with, antialiased
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ memory.
 import os
 from io import BytesIO
 from stat import S_ISDIR, S_ISREG
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import simplejpeg
@@ -33,6 +33,7 @@ SCALED_DECODE = 4  # JPEGs at least this many times the target on both sides dec
 HEADER_PIXELS = 1 << 20  # memory that must be free for an allocation error to be the file's
 STRIP_PIXELS = 1 << 22  # pixels that are converted at a time
 
+ResizeFilter = Literal["bilinear", "bicubic"]
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
@@ -137,13 +138,11 @@ def _colors(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize to (height, width), bicubic with antialiasing."""
+def resize(pixels: Pixels, size: tuple[int, int], filter: ResizeFilter = "bicubic") -> Pixels:
+    """Resize to (height, width) with antialiasing."""
     if pixels.shape[:2] == size:
         return pixels
-    small = F.interpolate(
-        _as_batch(pixels), size, mode="bicubic", antialias=True, align_corners=False
-    )
+    small = F.interpolate(_as_batch(pixels), size, mode=filter, antialias=True, align_corners=False)
     return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
 
 

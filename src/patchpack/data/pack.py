@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchpack.batch import PackedBatch, Patches, collate
 from patchpack.data.config import InputSpec
-from patchpack.data.images import BadImage, decode, read_size, resize, to_rgb
+from patchpack.data.images import BadImage, ResizeFilter, decode, read_size, resize, to_rgb
 from patchpack.data.packing.resolution import MAX_SIDE, Native, Resolution
 from patchpack.data.patchify import patchify
 from patchpack.data.reading import DEFAULT_READING, ReadingConfig
@@ -25,6 +25,7 @@ def pack(
     max_tokens: int | None = None,
     resolution: Resolution | None = None,
     max_side: int = MAX_SIDE,
+    resize_filter: ResizeFilter = "bicubic",
 ) -> PackedBatch:
     """Pack images of any sizes, in the order given.
 
@@ -33,6 +34,7 @@ def pack(
     max_tokens  maximum tokens per image; larger images are resized at the same aspect ratio
     resolution  resize rule (None: Native); `max_tokens` bounds it too
     max_side    maximum side of a grid in patches, which the model's positions support
+    resize_filter  filter of the resize, antialiased: `resize_filter` of the model's config
 
     Raises ValueError for other types of images, and its subclass BadImage for unreadable files.
     """
@@ -40,7 +42,7 @@ def pack(
     if max_tokens is not None and max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
     rule, limit = resolution or Native(), max_tokens or int(torch.iinfo(torch.int32).max)
-    input = InputSpec(patch_size=patch_size, max_side=max_side)
+    input = InputSpec(patch_size=patch_size, max_side=max_side, resize_filter=resize_filter)
     packed = [
         to_patches(image, image_key(image, i), input, limit, rule) for i, image in enumerate(images)
     ]
@@ -78,7 +80,7 @@ def to_patches(
     else:
         pixels = to_pixels(image, name, input.reading)
         size = _target_size(pixels.shape[:2], input, max_tokens, resolution)
-    return patchify(resize(pixels, size), input.patch_size, key=name)
+    return patchify(resize(pixels, size, input.resize_filter), input.patch_size, key=name)
 
 
 def _target_size(

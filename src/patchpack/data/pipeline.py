@@ -72,6 +72,7 @@ def training_batches(
     preprocessing = Preprocessing(
         patch_size=input.patch_size,
         reading=input.reading,
+        resize_filter=input.resize_filter,
         augment=data.augment,
         seed=seed,
         clip_sampling=clip_sampling,
@@ -119,6 +120,7 @@ def evaluation_batches(
     preprocessing = Preprocessing(
         patch_size=input.patch_size,
         reading=input.reading,
+        resize_filter=input.resize_filter,
         perturbation=perturbation,
         full_size_decode=view.full_size_decode,
         keep_originals=True,

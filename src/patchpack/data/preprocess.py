@@ -66,7 +66,7 @@ def load_image(image: ImageSpec, spec: PackSpec) -> Patches:
         others = [_read_or(sample, source, prep.reading) for source in image.mosaic_sources]
         samples = [sample, *others]
         sample = mosaic(samples, (h * p, w * p), rng)
-    sample = random_crop(sample, prep.augment, rng).resize((h * p, w * p))
+    sample = random_crop(sample, prep.augment, rng).resize((h * p, w * p), prep.resize_filter)
     sample = augment(sample, prep.augment, rng)
     kept = None if image.kept == h * w else kept_tokens(h * w, image.kept, rng)
     key = image.source.key
@@ -88,7 +88,7 @@ def load_clip(clip: ClipSpec, spec: PackSpec) -> ClipPatches:
         rng = np.random.default_rng([prep.seed, spec.epoch, clip.row, 1])
         if prep.perturbation:
             pixels = prep.perturbation(pixels, np.random.default_rng([prep.seed, clip.row, 5]))
-        sample = random_crop(Sample(pixels), prep.augment, rng).resize(size)
+        sample = random_crop(Sample(pixels), prep.augment, rng).resize(size, prep.resize_filter)
         frames.append(augment(sample, prep.augment, rng).pixels)
     stack, shapes = np.stack(frames), prep.clip_sampling.tubelets
     rng = np.random.default_rng([prep.seed, spec.epoch, clip.row, 9])

@@ -11,6 +11,7 @@ import numpy as np
 
 from patchpack.batch import Target
 from patchpack.data.annotations.annotation import ItemAnnotation
+from patchpack.data.images import ResizeFilter
 from patchpack.data.index import Index
 from patchpack.data.packing.plan import Pack, Plan
 from patchpack.data.reading import DEFAULT_READING, ReadingConfig
@@ -60,6 +61,7 @@ class Preprocessing:
 
     patch_size: int  # px
     reading: ReadingConfig = DEFAULT_READING
+    resize_filter: ResizeFilter = "bicubic"
     augment: Augment = field(default_factory=Augment)
     perturbation: Perturbation | None = None  # applied first, at the size of the file
     seed: int = 0

@@ -70,6 +70,7 @@ def input_spec(model: NaViTConfig, reading: ReadingConfig = DEFAULT_READING) -> 
         max_side=model.positions.max_side,
         tubelets=tubelets,
         reading=reading,
+        resize_filter=model.resize_filter,
     )
 
 

@@ -130,7 +130,7 @@ class Predictor:
         """
         check_list(images)
         tokens = self.tokens_or_default(max_tokens)
-        model, rule = self.spec.model, resolution or self.spec.resolution.for_evaluation(tokens)
+        rule = resolution or self.spec.resolution.for_evaluation(tokens)
 
         def prepare(image: AnyImage, key: str) -> Patches:
             if self.full_size_decode:
@@ -138,7 +138,7 @@ class Predictor:
             return to_patches(image, key, self.spec.input, tokens, rule)
 
         prepared = skip_unreadable(prepare, images, unreadable)
-        return (collate(group, model.patch_dim) for group in in_packs(prepared))
+        return (collate(group, self.spec.model.patch_dim) for group in in_packs(prepared))
 
     def tokens_or_default(self, max_tokens: int | None) -> int:
         """The budget given, or that of evaluation in training; raises ValueError below 1."""

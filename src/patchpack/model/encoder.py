@@ -38,7 +38,8 @@ class EncoderConfig:
     # normalize queries and keys per head with LayerNorm (ViT-22B, arXiv 2302.05442)
     qk_norm: bool = True
     norm_eps: float = 1e-6  # epsilon of every LayerNorm
-    activation: Literal["gelu", "gelu_tanh"] = "gelu"  # MLP activation: exact GELU or its tanh form
+    # MLP activation; gelu: exact GELU, gelu_tanh: its tanh form, silu: x · sigmoid(x)
+    activation: Literal["gelu", "gelu_tanh", "silu"] = "gelu"
     layer_scale: float | None = None  # initial value of LayerScale on both branches; None: off
     dropout: float = 0.0  # drop rate of each branch's channels, drawn once per image
     drop_path: float = 0.0  # stochastic-depth rate of the last block; rises linearly from 0
@@ -72,17 +73,24 @@ def _exclude_from_compile(function: Callable) -> Callable:
     return torch.compiler.disable(function)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with an activation between."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.dim, config.mlp_dim, bias=config.bias)
         self.down = nn.Linear(config.mlp_dim, config.dim, bias=config.bias)
-        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Float[Tensor, "*any dim"]) -> Float[Tensor, "*any dim"]:
-        return self.down(F.gelu(self.up(x), approximate=self.approximate))
+        return self.down(self.activation(self.up(x)))
 
 
 class SelfAttention(nn.Module):
@@ -159,15 +167,18 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Blocks and a final norm."""
+    """Blocks and a final norm.
 
-    def __init__(self, config: EncoderConfig) -> None:
+    final_norm  False: the output of the last block is not normalized
+    """
+
+    def __init__(self, config: EncoderConfig, final_norm: bool = True) -> None:
         super().__init__()
         last = max(config.depth - 1, 1)
         self.blocks = nn.ModuleList(
             Block(config, config.drop_path * i / last) for i in range(config.depth)
         )
-        self.norm = norm(config, config.dim)
+        self.norm = norm(config, config.dim) if final_norm else nn.Identity()
         self.activation_checkpointing = False  # recompute each block in the backward pass
         self.compiled = False
 

@@ -4,7 +4,8 @@
     encode  tokens, segments  → tokens; attention within an image only
     pool    tokens, segments  → one vector per image
 
-The config also covers a plain ViT (biases, interpolated table, mean pooling) and a SigLIP 2 tower.
+The config also covers the plain ViTs whose weights `pretrained/` reads: biases, interpolated table,
+class token (the first register, pooling "first"), norms before the blocks and after pooling.
 
 Axes: token, image, dim.
 """
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from patchpack.batch import PackedBatch, Segments, float_type, require_batch
 from patchpack.model.attention import Attend, select_attention
 from patchpack.model.attention_layout import AttentionLayout
-from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules
+from patchpack.model.encoder import Encoder, EncoderConfig, encoder_flops, init_submodules, norm
+from patchpack.model.interpolation import Filter
 from patchpack.model.pooling import build_pool, pool_flops
 from patchpack.model.positions import Factorized, Positions, Rotary
 from patchpack.model.rotary import rotary_angles
@@ -37,10 +39,16 @@ class NaViTConfig(EncoderConfig):
     channels: int = 3  # channels of a pixel
     positions: Positions = field(default_factory=Factorized)  # position type of the patches
     registers: int = 0  # learned register tokens before each image's patches (arXiv 2309.16588)
-    # pooling of tokens: map is attention with a learned probe, mean is the average
-    pooling: Literal["map", "mean"] = "map"
+    # pooling of tokens: map is attention with a learned probe, mean is the average, first is the
+    # first register: the class token of a ViT
+    pooling: Literal["map", "mean", "first"] = "map"
+    pool_registers: bool = True  # map and mean pooling read the registers, beside the patches
+    # tokens: the final norm applies to tokens, before pooling; pooled: to pooled vectors only
+    final_norm: Literal["tokens", "pooled"] = "tokens"
+    embed_norm: bool = False  # normalize tokens, registers included, before the first block (CLIP)
     pixel_mean: float = 127.5  # mean subtracted from pixels, on the 0..255 scale
     pixel_std: float = 127.5  # standard deviation that pixels are divided by, on the 0..255 scale
+    resize_filter: Filter = "bicubic"  # filter that images are resized with, antialiased
 
     def __post_init__(self) -> None:
         EncoderConfig.__post_init__(self)
@@ -49,6 +57,8 @@ class NaViTConfig(EncoderConfig):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.registers < 0:
             raise ValueError(f"registers must be 0 or more, not {self.registers}")
+        if self.pooling == "first" and not self.registers:
+            raise ValueError('pooling "first" takes the first register: set registers to 1 or more')
         head_dim = self.dim // self.num_heads
         if isinstance(self.positions, Rotary) and head_dim % 4:
             raise ValueError(f"rotary positions need a head_dim divisible by 4, not {head_dim}")
@@ -66,7 +76,8 @@ class NaViTConfig(EncoderConfig):
 class EncoderOutput(NamedTuple):
     """Outputs of the model for a pack."""
 
-    tokens: Float[Tensor, "token dim"]  # patch tokens after the last norm, without registers
+    tokens: Float[Tensor, "token dim"]  # patch tokens, without registers; normalized unless the
+    # final norm applies to pooled vectors only
     pooled: Float[Tensor, "image dim"]
 
 
@@ -95,8 +106,12 @@ class NaViT(nn.Module):
         self.registers = None
         if config.registers:
             self.registers = nn.Parameter(torch.empty(config.registers, config.dim))
-        self.encoder = Encoder(config)
+        self.embed_norm = norm(config, config.dim) if config.embed_norm else nn.Identity()
+        self.encoder = Encoder(config, final_norm=config.final_norm == "tokens")
         self.pool = build_pool(config, config.pooling)
+        self.pool_norm = (
+            nn.Identity() if config.final_norm == "tokens" else norm(config, config.dim)
+        )
         self.init_weights()
 
     def _build(self) -> None:
@@ -122,14 +137,20 @@ class NaViT(nn.Module):
         """Return tokens and pooled vectors; `attend` overrides the device's attention."""
         stream = self._stream(batch, attend)
         x = self.encoder(stream.x, stream.layout, stream.attend, stream.angles)
-        return EncoderOutput(stream.select_patches(x), self.pool(x, stream.layout.queries))
+        tokens = stream.select_patches(x)
+        if self.config.pooling == "first" or self.config.pool_registers:
+            pooled = self.pool(x, stream.layout.queries)
+        else:
+            pooled = self.pool(tokens, batch.segments)
+        return EncoderOutput(tokens, self.pool_norm(pooled))
 
     def intermediate_features(
         self, batch: PackedBatch, names: Collection[str], attend: Attend | None = None
     ) -> dict[str, Float[Tensor, "token dim"]]:
         """Return the tokens after the named layers: "embedding", "block 1" …, "norm".
 
-        "norm" equals the tokens of `encode`. Raise ValueError for an unknown name.
+        "embedding" is the input of the first block; "norm" equals the tokens of `encode`.
+        Raise ValueError for an unknown name.
         """
         known = ("embedding", *(f"block {i + 1}" for i in range(self.config.depth)), "norm")
         if unknown := sorted(set(names) - set(known)):
@@ -154,6 +175,7 @@ class NaViT(nn.Module):
             if angles is not None:
                 zeros = angles.new_zeros(len(x), angles.shape[1])
                 angles = zeros.index_copy(0, token_index, angles)
+        x = self.embed_norm(x)
         layout = AttentionLayout.within(segments)
         return TokenStream(x, layout, attend or select_attention(x.device), angles, token_index)
 
@@ -166,7 +188,12 @@ class NaViT(nn.Module):
         self._check(batch)
         patches = self._normalized(batch, self.embedding.weight.dtype)  # pyrefly: ignore
         tokens = self.embedding(patches) + self.positions(batch.coords, _grid_of_tokens(batch))
-        return tokens.to(self.encoder.norm.weight.dtype)
+        return tokens.to(self._stream_dtype)
+
+    @property
+    def _stream_dtype(self) -> torch.dtype:
+        """The dtype of the norms."""
+        return self.encoder.blocks[0].attention_norm.weight.dtype  # pyrefly: ignore
 
     def _normalized(self, batch: PackedBatch, dtype: torch.dtype) -> Float[Tensor, "token values"]:
         """Pixels without mean and scale, computed in float32 or more, in the type of weights."""
@@ -209,7 +236,8 @@ def forward_flops(config: NaViTConfig, lengths: Sequence[int]) -> int:
 
     Matrix products only, a multiply-add counted as two; attention's Σ nᵢ² included.
     """
-    inner = [n + config.registers for n in lengths]
+    pooled = config.registers if config.pool_registers else 0
+    inner = [n + pooled for n in lengths]
     return token_flops(config, lengths) + pool_flops(config, config.pooling, inner)
 
 

@@ -50,8 +50,8 @@ def encode_padded(model: NaViT, batch: PackedBatch) -> EncoderOutput:
     rows = Segments((max(batch.lengths),) * batch.num_images, batch.patches.device)
     used = torch.arange(max(batch.lengths), device=lengths.device) < lengths[:, None]
     slots = used.flatten().nonzero()[:, 0]
-    x = model.embed(batch)
+    x = model.embed_norm(model.embed(batch))
     padded = x.new_zeros(rows.num_tokens, x.shape[-1]).index_copy(0, slots, x)
     encoded = model.encoder(padded, AttentionLayout.within(rows), PaddedAttention(used))
     encoded = encoded.index_select(0, slots)
-    return EncoderOutput(encoded, model.pool(encoded, batch.segments))
+    return EncoderOutput(encoded, model.pool_norm(model.pool(encoded, batch.segments)))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from patchpack.batch import Segments, float_type
 from patchpack.model.encoder import EncoderConfig, Mlp, norm
 
-Pooling = Literal["map", "mean", "last"]
+Pooling = Literal["map", "mean", "first", "last"]
 
 
 def segment_mean(x: Float[Tensor, "token dim"], segments: Segments) -> Float[Tensor, "image dim"]:
@@ -59,6 +59,18 @@ class MeanPool(nn.Module):
         self, x: Float[Tensor, "token dim"], segments: Segments
     ) -> Float[Tensor, "image dim"]:
         return segment_mean(x, segments)
+
+
+class FirstPool(nn.Module):
+    """The first token of each segment: a register, the class token of a ViT (arXiv 2010.11929)."""
+
+    def init_weights(self) -> None:
+        """No parameters."""
+
+    def forward(
+        self, x: Float[Tensor, "token dim"], segments: Segments
+    ) -> Float[Tensor, "image dim"]:
+        return x.index_select(0, segments.offsets[:-1])
 
 
 class LastPool(nn.Module):
@@ -107,11 +119,19 @@ class MapPool(nn.Module):
         return pooled + self.mlp(self.norm(pooled))
 
 
-def build_pool(config: EncoderConfig, pooling: Pooling) -> MapPool | MeanPool | LastPool:
+def build_pool(
+    config: EncoderConfig, pooling: Pooling
+) -> MapPool | MeanPool | FirstPool | LastPool:
     """Create a pool for the tokens of this encoder."""
-    if pooling == "map":
-        return MapPool(config)
-    return MeanPool() if pooling == "mean" else LastPool()
+    match pooling:
+        case "map":
+            return MapPool(config)
+        case "mean":
+            return MeanPool()
+        case "first":
+            return FirstPool()
+        case "last":
+            return LastPool()
 
 
 def pool_flops(config: EncoderConfig, pooling: Pooling, lengths: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ position type never changes.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,6 +52,8 @@ def resize_positions(
             table = _truncated(columns, after.table_size).transpose(0, 1)
             resized[PREFIX + "table"] = table.flatten(0, 1)
         case Interpolated(), Interpolated():
+            if replace(before, side=after.side) != after:
+                raise IncompatiblePositions(f"{before} cannot be converted to {after}")
             resized[PREFIX + "table"] = _resampled(
                 tensors[PREFIX + "table"], (after.side, after.side)
             )

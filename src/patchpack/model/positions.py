@@ -96,6 +96,8 @@ class Interpolated:
     side: int = 16  # side of the learned table, in patches
     filter: Filter = "bilinear"  # interpolation filter of the resize
     antialias: bool = True  # antialias when the table is downsampled
+    # extent of the table; fractional: each side of the grid, aspect: the longer side, on both axes
+    coordinates: Literal["fractional", "aspect"] = "fractional"
 
     @property
     def max_side(self) -> int:
@@ -261,6 +263,8 @@ class InterpolatedPositions(nn.Module):
         self, coords: Int[Tensor, "token 2"], grids: Num[Tensor, "token 2"]
     ) -> Float[Tensor, "token dim"]:
         c = self.config
+        if c.coordinates == "aspect":
+            grids = grids.amax(-1, keepdim=True).expand_as(grids)
         wy, wx = resize_weights(coords, grids, c.side, c.filter, c.antialias).unbind(-2)
         weights = wy[:, :, None] * wx[:, None, :]
         return weights.flatten(1) @ self.table.flatten(0, 1).to(weights.dtype)

@@ -20,6 +20,7 @@ SIZES: dict[str, dict[str, int]] = {
     "so400m": {"dim": 1152, "depth": 27, "num_heads": 16, "mlp_dim": 4304},
     "h": {"dim": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120},
 }
+SHAPE = ("dim", "depth", "num_heads", "mlp_dim", "patch_size")  # the fields that a name gives
 PATCH_SIZES = (8, 14, 16, 32)
 
 

@@ -104,7 +104,7 @@ class VideoNaViT(NaViT):
             coords[:, :1], grid_extents[:, :1], config.time_coordinates, config.time_table_size
         )
         tokens = tokens + interpolate_rows(rows[:, 0], self.time)
-        return tokens.to(self.encoder.norm.weight.dtype)
+        return tokens.to(self._stream_dtype)
 
     def _project(self, pixels: Tensor, batch: PackedClips) -> Float[Tensor, "token dim"]:
         layers = list(self.embedding.children())

@@ -84,6 +84,7 @@ class DenseBackboneModule(BackboneModule):
     def __init__(self, model: NaViTConfig) -> None:
         super().__init__(model)
         self.backbone.pool.requires_grad_(False)
+        self.backbone.pool_norm.requires_grad_(False)
 
     def tokens(
         self, batch: PackedBatch, attend: Attend | None = None

@@ -110,7 +110,10 @@ def layer_depth(name: str, depth: int) -> int:
     0 for patch embedding and positions, 1 for the first block, depth + 1 for all after the last
     block and outside the backbone.
     """
-    inputs = "backbone.embedding.", "backbone.positions.", "backbone.time", "backbone.registers"
+    inputs = (
+        "backbone.embedding.", "backbone.positions.", "backbone.time", "backbone.registers",
+        "backbone.embed_norm.",
+    )  # fmt: skip
     if name.startswith(inputs):
         return 0
     block = re.match(r"backbone\.encoder\.blocks\.(\d+)\.", name)

@@ -18,6 +18,9 @@ from patchpack.data.packing.truncated_normal import truncated_normal
 
 MAX_SIDE = 128  # default maximum side of a grid, in patches; learned positions support it
 
+NAFLEX_EPS = 1e-5  # width of the interval at which the search for a scale ends
+NAFLEX_STEPS = 24  # halvings of [NAFLEX_EPS / 10, 100] until it is narrower than NAFLEX_EPS
+
 Sizes = Int[np.ndarray, " image"]
 Grids = Int[np.ndarray, "image 2"]
 
@@ -190,6 +193,46 @@ class FitTokens:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NaFlex:
+    """Resize to the largest grid of at most `tokens`, as NaFlex models do (arXiv 2502.14786).
+
+    Both sides of the scaled image are rounded up to whole patches, so aspect ratios are less exact
+    than those of the other rules. Small images are enlarged, at most 100 times.
+    """
+
+    tokens: int = 256  # maximum tokens per image
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
+
+    def grids(
+        self, heights: Sizes, widths: Sizes, *, patch_size: int, max_tokens: int,
+        rng: np.random.Generator, max_side: int = MAX_SIDE,
+    ) -> Grids:  # fmt: skip
+        budget, sizes = min(self.tokens, max_tokens), np.stack([heights, widths], axis=-1)
+        low = np.full(len(heights), NAFLEX_EPS / 10)  # scales that fit the budget
+        high = np.full(len(heights), 100.0)
+        for _ in range(NAFLEX_STEPS):
+            scale = (low + high) / 2
+            fits = _scaled_up(sizes, scale, patch_size).prod(-1) <= budget
+            low, high = np.where(fits, scale, low), np.where(fits, high, scale)
+        return np.minimum(_scaled_up(sizes, low, patch_size), max_side).astype(np.int32)
+
+    def max_tokens_per_image(self, patch_size: int) -> int:
+        return self.tokens
+
+    def for_evaluation(self, tokens: int) -> "NaFlex":
+        """The rule for evaluation, with at most `tokens` per image."""
+        return NaFlex(tokens=tokens)
+
+
+def _scaled_up(sizes: Grids, scale: Float[np.ndarray, " image"], patch_size: int) -> Grids:
+    """Sides of scaled images in patches, rounded up, at least 1."""
+    return np.maximum(1, np.ceil(sizes * scale[:, None] / patch_size)).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SquareResize:
     """Resize every image to the same square, ignoring its aspect ratio, as a plain ViT does."""
 
@@ -253,4 +296,4 @@ class Mixed:
         return self.first.for_evaluation(tokens)
 
 
-Resolution = Native | FixedArea | SampledArea | FitTokens | SquareResize | Mixed
+Resolution = Native | FixedArea | SampledArea | FitTokens | NaFlex | SquareResize | Mixed

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from patchpack.data.annotations.annotation import Affine, ItemAnnotation, Size
-from patchpack.data.images import Pixels, mirror, resize
+from patchpack.data.images import Pixels, ResizeFilter, mirror, resize
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class Sample:
             pixels, {k: a.crop(top, left, height, width) for k, a in self.annotations.items()}
         )
 
-    def resize(self, size: Size) -> "Sample":
+    def resize(self, size: Size, filter: ResizeFilter = "bicubic") -> "Sample":
         """Resize to (height, width), with antialiasing."""
-        pixels = resize(self.pixels, size)
+        pixels = resize(self.pixels, size, filter)
         return Sample(pixels, {k: a.resize(self.size, size) for k, a in self.annotations.items()})
 
     def hflip(self) -> "Sample":

@@ -113,9 +113,8 @@ def to_clip_patches(
         sampled = decode_frames(
             clip, numbers.tolist(), header.rate, key=name, reading=input.reading
         )
-    return cut_tubelets(
-        np.stack([resize(frame, size) for frame in sampled]), clip_sampling.tubelets, key=name
-    )
+    resized = [resize(frame, size, input.resize_filter) for frame in sampled]
+    return cut_tubelets(np.stack(resized), clip_sampling.tubelets, key=name)
 
 
 def _header(clip: AnyClip, name: str, reading: ReadingConfig) -> VideoHeader:

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One compute thread in each of two test processes: threads that spin would stop each other.
 TEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: venv demo test test-all faults check format bench clean
+.PHONY: venv demo test test-all test-parity fixtures faults check format bench clean
 
 venv: .venv/.ready
 
@@ -27,6 +27,24 @@ SHARE ?= 1
 
 faults: venv  ## campaigns of hostile files, damage, kills and full disks: figures of docs/reliability.md
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m faults.table --share $(SHARE)
+
+# The libraries whose weights are converted, in an environment of their own: torchvision, which they
+# name, is a CUDA build; hence without dependencies, and then what they import.
+ORIGINALS := timm==1.0.31 torchvision==0.28.0 transformers==5.23.0 open_clip_torch==3.3.0
+PARITY := .venv-parity/bin
+
+.venv-parity/.ready: Makefile pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-parity
+	$(PARITY)/pip install --quiet --constraint constraints.txt --editable . pytest pytest-timeout
+	$(PARITY)/pip install --quiet --no-deps $(ORIGINALS)
+	$(PARITY)/pip install --quiet --constraint constraints.txt pyyaml huggingface_hub tokenizers regex tqdm typer ftfy
+	@touch $@
+
+test-parity: .venv-parity/.ready  ## converted weights against transformers, timm and open_clip
+	OMP_NUM_THREADS=1 $(PARITY)/python -m pytest -W default tests/parity
+
+fixtures: .venv-parity/.ready  ## outputs of the originals, for the default tests
+	PYTHONPATH=tests $(PARITY)/python tests/parity/freeze.py
 
 check: venv  ## lint, format and types
 	$(BIN)/ruff check .
@@ -61,4 +79,4 @@ bench: .venv-bench/.ready  ## everything that is timed; SIZES=file.csv DATA=fold
 	$(BENCH)/python benchmarks/runs.py --out $(subst %,runs,$(RESULTS))$(if $(DATA), --data $(DATA))
 
 clean:
-	rm -rf .venv .venv-bench demo
+	rm -rf .venv .venv-bench .venv-parity demo

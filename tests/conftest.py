@@ -1,6 +1,7 @@
 """Shared by test files: random packs, random weights, image folders."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from patchpack.batch import PackedBatch, Patches, collate
+
+# Tests against other libraries run in an environment of their own: make test-parity.
+collect_ignore = [] if find_spec("transformers") and find_spec("timm") else ["parity"]
 
 GRIDS = ((3, 2), (1, 1), (2, 5), (3, 2), (1, 7), (4, 4))
 

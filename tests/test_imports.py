@@ -36,12 +36,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 BELOW = {*MAY_IMPORT}
 MAY_IMPORT |= {
     "config": BELOW,
-    "loading": BELOW,
+    "pretrained": BELOW | {"config"},
+    "loading": BELOW | {"pretrained"},
     "continuation": BELOW | {"config"},
-    "run": BELOW | {"config", "continuation"},
+    "run": BELOW | {"config", "pretrained", "continuation"},
     "evaluation": BELOW | {"loading", "run"},
     "demo": BELOW | {"config", "loading", "run", "evaluation"},
-    "cli": BELOW | {"config", "loading", "run", "evaluation", "demo"},
+    "cli": BELOW | {"config", "pretrained", "loading", "run", "evaluation", "demo"},
     "__main__": {"cli"},
     "__init__": BELOW | {"loading"},
 }

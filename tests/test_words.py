@@ -12,6 +12,7 @@ from tyro._docstrings import get_field_docstring
 
 import patchpack
 from patchpack.cli.compare import Compare
+from patchpack.cli.convert import Convert
 from patchpack.cli.demo import Demo
 from patchpack.cli.embed import Embed
 from patchpack.cli.eval import EvalOptions
@@ -58,7 +59,7 @@ def dataclasses_in(hint: object) -> set[type]:
     return set().union(*map(dataclasses_in, typing.get_args(hint)))
 
 
-VERBS = (RunConfig, Inspect, EvalOptions, Compare, PredictOptions, Embed, Search, Demo)
+VERBS = (RunConfig, Convert, Inspect, EvalOptions, Compare, PredictOptions, Embed, Search, Demo)
 OPTIONS = sorted(set().union(*map(dataclasses_in, VERBS)), key=lambda cls: cls.__qualname__)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from patchpack.data.images import BadImage as BadImage
     from patchpack.data.pack import pack as pack
     from patchpack.data.video.pack import pack_clips as pack_clips
+    from patchpack.loading import create_model as create_model
     from patchpack.loading import load as load
     from patchpack.model.feature_maps import kept_map as kept_map
     from patchpack.model.feature_maps import to_maps as to_maps
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from patchpack.model.video import VideoConfig as VideoConfig
     from patchpack.model.video import inflate as inflate
     from patchpack.tasks.classification.model import Classifier as Classifier
-    from patchpack.tasks.classification.model import create_model as create_model
     from patchpack.tasks.classification.predictor import (
         ClassificationPredictor as ClassificationPredictor,
     )
@@ -49,12 +49,12 @@ _HOMES = {
     "data.images": ("BadImage",),
     "data.pack": ("pack",),
     "data.video.pack": ("pack_clips",),
-    "loading": ("load",),
+    "loading": ("create_model", "load"),
     "model.feature_maps": ("kept_map", "to_maps", "to_tokens"),
     "model.navit": ("NaViT", "NaViTConfig"),
     "model.presets": ("list_models", "model_config"),
     "model.video": ("VideoConfig", "inflate"),
-    "tasks.classification.model": ("Classifier", "create_model"),
+    "tasks.classification.model": ("Classifier",),
     "tasks.classification.predictor": ("ClassificationPredictor",),
     "tasks.classification.video_predictor": ("VideoClassificationPredictor",),
     "tasks.contrastive.predictor": ("ImageTextPredictor",),

@@ -36,7 +36,8 @@ class RunConfig:
 
     out: Path = Path("runs/run")  # run folder, which must not hold a run yet
     init: Path | None = None
-    """Run folder whose best weights initialize the model; None: random weights."""
+    """Weights that initialize the model: a run folder, weights of another library, or
+    hf-hub:owner/name; None: random weights."""
     inflate: Inflation = "central"
     """How patches of an image model become tubelets with --init; central: the middle frame alone,
     average: all frames equally."""
@@ -68,7 +69,7 @@ class RunConfig:
             supported = ", ".join(other.option for other in TASKS if other.supports_mosaic)
             raise ValueError(f"data.augment.mosaic is for {supported}: labels would be wrong")
         if self.train.freeze_backbone and self.init is None:
-            raise ValueError("train.freeze_backbone needs init: a run with a trained backbone")
+            raise ValueError("train.freeze_backbone needs init: weights of a trained backbone")
 
     def _check_time(self, model: VideoConfig) -> None:
         """Raise ValueError for more frames than the time table covers, or than fit the budget."""

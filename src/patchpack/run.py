@@ -33,9 +33,11 @@ from patchpack.inference.measure import view_of
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.manifest import reason_of
 from patchpack.metrics.undefined import defined
+from patchpack.pretrained.hub import absolute_source
+from patchpack.pretrained.read import read_trained
 from patchpack.regular_files import read_json_object
 from patchpack.serialization import ConfigError, from_json, to_json
-from patchpack.tasks.initialize import initialize_from_run
+from patchpack.tasks.initialize import initialize
 from patchpack.tasks.registry import prepare, task_of
 from patchpack.tasks.task import TaskContext, TaskRun
 from patchpack.train.items import Items, items_of, write_items
@@ -55,7 +57,7 @@ def start(config: RunConfig, *, live: bool = True) -> Progress:
     if config.data.root is None:
         raise TrainingError("there is no data: give a folder of images or a manifest (data.root)")
     # Absolute, so that the run can be resumed and evaluated from any folder.
-    init = config.init.resolve() if config.init else None
+    init = absolute_source(config.init) if config.init else None
     root = config.data.root.resolve()
     config = replace(config, init=init, data=replace(config.data, root=root))
     check_new_folder(config.out, root)
@@ -109,7 +111,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
                 same_task = type(other.task) is type(spec.task)
                 return same_task and task.head_key(other) == task.head_key(spec)
 
-            initialize_from_run(module, config.init, head_matches, config.inflate)
+            initialize(module, read_trained(config.init), head_matches, config.inflate)
         if config.train.freeze_backbone:
             module.freeze()
         trainer = Trainer(module, config.train, config.optim, world, dtype)

@@ -1,5 +1,6 @@
 """The command `patchpack`: one verb per file.
 
+    patchpack convert SOURCE -o FOLDER       weights of transformers, timm, open_clip
     patchpack inspect DIR                    sizes, tokens and packs of a folder of images
     patchpack train DIR|RECIPE.py [--…]      train; --resume RUN continues a run
     patchpack eval RUN                       metrics at token budgets; evaluation suites
@@ -24,6 +25,7 @@ from typing import Any, NoReturn, TextIO
 import tyro
 
 from patchpack.cli.compare import Compare, run_compare
+from patchpack.cli.convert import Convert, run_convert
 from patchpack.cli.demo import Demo, run_demo
 from patchpack.cli.embed import Embed, run_embed
 from patchpack.cli.eval import EvalOptions, run_eval
@@ -38,6 +40,7 @@ from patchpack.printable import message_of, printable
 from patchpack.train.loop import Stopped, TrainingError
 
 VERBS: dict[str, tuple[type, Callable[[Any], int | None]]] = {
+    "convert": (Convert, run_convert),
     "inspect": (Inspect, run_inspect),
     "eval": (EvalOptions, run_eval),
     "compare": (Compare, run_compare),

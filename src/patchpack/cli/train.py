@@ -14,6 +14,8 @@ import tyro
 from patchpack.config import RunConfig, load_recipe
 from patchpack.data.config import DataConfig
 from patchpack.model.presets import model_config
+from patchpack.pretrained.convert import RECORD
+from patchpack.pretrained.read import is_foreign, read_trained
 from patchpack.run import load_config, resume, start
 from patchpack.tasks.registry import task_of
 from patchpack.train.progress import Progress
@@ -40,15 +42,17 @@ def run_train(argv: Sequence[str]) -> None:
         _report_training(progress, Path(folder), as_json)
         return
     preset = _take_option(argv, "--preset")
-    default = RunConfig()
+    default, is_recipe = RunConfig(), False
     if argv and not argv[0].startswith("-") and ":" not in argv[0]:
         source = Path(argv.pop(0))
-        if source.suffix == ".py":
+        if is_recipe := source.suffix == ".py":
             default = load_recipe(source)
         else:
             default = dataclasses.replace(default, data=DataConfig(root=source))
     if preset is not None:
         default = dataclasses.replace(default, model=model_config(preset))
+    elif not is_recipe and (init := _value_of(argv, "--init")):
+        default = _with_model_of(default, init)
     config = tyro.cli(
         RunConfig,
         default=default,
@@ -58,6 +62,29 @@ def run_train(argv: Sequence[str]) -> None:
         config=(tyro.conf.CascadeSubcommandArgs,),
     )
     _report_training(start(config), config.out, as_json)
+
+
+def _with_model_of(default: RunConfig, init: str) -> RunConfig:
+    """The config with the architecture of the weights in --init; with those of another library,
+    also with its rule for sizes, which is part of its preprocessing."""
+    trained = read_trained(init)
+    spec = trained.spec
+    default = dataclasses.replace(default, model=spec.model, init=Path(init))
+    if not (is_foreign(trained.folder) or (trained.folder / RECORD).is_file()):
+        return default
+    data = dataclasses.replace(
+        default.data, resolution=spec.resolution, eval_tokens=spec.eval_tokens
+    )
+    return dataclasses.replace(default, data=data)
+
+
+def _value_of(argv: list[str], name: str) -> str | None:
+    """The value of an option that stays among the words."""
+    words = list(argv)
+    for word in argv:
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return _take_option(words, name)
 
 
 def _take_option(argv: list[str], name: str) -> str | None:

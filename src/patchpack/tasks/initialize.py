@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -26,17 +27,36 @@ from patchpack.tasks.backbone_module import BackboneModule
 PREFIX = "backbone."
 SAME = (  # fields that must be equal for weights to mean the same
     "patch_size", "channels", "dim", "depth", "num_heads", "mlp_dim", "bias", "qk_norm", "norm_eps",
-    "activation", "registers", "pooling",
+    "activation", "registers", "pooling", "pool_registers", "final_norm", "embed_norm",
 )  # fmt: skip
 
 
-def initialize_from_run(
+class TrainedModel(NamedTuple):
+    """Weights and their spec."""
+
+    folder: Path  # run folder, or that of another library, for messages
+    spec: ModelSpec
+    tensors: Mapping[str, Tensor]
+    file: str  # that holds the tensors, for messages
+
+
+def best_of_run(folder: Path) -> TrainedModel:
+    """The best weights of a run; raises CheckpointError for a folder without good weights."""
+    checkpoints = folder / "checkpoints"
+    if not list_checkpoints(checkpoints, "best"):
+        raise CheckpointError(f"{folder} is not a finished run: it holds no checkpoint `best`")
+    checkpoint = load_newest(checkpoints, "best")
+    spec, tensors = spec_in_checkpoint(checkpoint), checkpoint.tensors_of("model")
+    return TrainedModel(folder, spec, tensors, checkpoint.path("model"))
+
+
+def initialize(
     module: BackboneModule,
-    folder: Path,
+    source: TrainedModel,
     head_matches: Callable[[ModelSpec], bool],
     inflation: Inflation = "central",
 ) -> bool:
-    """Copy a run's best weights into a module: the backbone, and the head where it matches.
+    """Copy trained weights into a module: the backbone, and the head where it matches.
 
     Positions of another length are resized where that is possible (`model.position_resize`), and
     patches become tubelets (`model.video.inflate`).
@@ -44,22 +64,16 @@ def initialize_from_run(
     head_matches  whether the head of the model with this spec computes the same
     inflation     how patches become tubelets
 
-    Returns whether the head was copied. Raises CheckpointError for a folder without good weights,
-    and for weights of another architecture, naming the fields that differ. Pixel normalization may
-    differ; it follows the new config.
+    Returns whether the head was copied. Raises CheckpointError for weights of another architecture,
+    naming the fields that differ. Pixel normalization may differ; it follows the new config.
     """
-    checkpoints = folder / "checkpoints"
-    if not list_checkpoints(checkpoints, "best"):
-        raise CheckpointError(f"{folder} is not a finished run: it holds no checkpoint `best`")
-    checkpoint = load_newest(checkpoints, "best")
-    tensors, spec = checkpoint.tensors_of("model"), spec_in_checkpoint(checkpoint)
-    source = checkpoint.path("model")
+    folder, spec, tensors, file = source
     before, after = spec.model, module.backbone.config
     _check_same(before, after, folder)
-    check_finite(tensors, source)
+    check_finite(tensors, file)
     backbone = {n.removeprefix(PREFIX): t for n, t in tensors.items() if n.startswith(PREFIX)}
     with without_memory():
-        check_fits(BackboneModule(before).backbone, backbone, source)
+        check_fits(BackboneModule(before).backbone, backbone, file)
     try:
         backbone = resize_positions(backbone, before.positions, after.positions)
     except IncompatiblePositions as error:
@@ -70,16 +84,16 @@ def initialize_from_run(
     backbone = _for_video(backbone, before, after, inflation, folder)
     if head_matches(spec):
         head = {name: t for name, t in tensors.items() if not name.startswith(PREFIX)}
-        load_into(module, head | {PREFIX + name: t for name, t in backbone.items()}, source)
+        load_into(module, head | {PREFIX + name: t for name, t in backbone.items()}, file)
         return True
-    load_into(module.backbone, backbone, source)
+    load_into(module.backbone, backbone, file)
     try:
         module.load_text_tower(tensors)
     except KeyError as error:
-        raise CheckpointError(f"{source} lacks {error}, which this model needs") from error
+        raise CheckpointError(f"{file} lacks {error}, which this model needs") from error
     except RuntimeError as error:  # of PyTorch, over several lines
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{source} does not fit the text tower: {reason}") from error
+        raise CheckpointError(f"{file} does not fit the text tower: {reason}") from error
     return False
 
 

@@ -14,7 +14,6 @@ from patchpack.batch import PackedBatch, require_batch
 from patchpack.inference.model_spec import TaskConfig
 from patchpack.losses import Loss, sigmoid_cross_entropy, softmax_cross_entropy
 from patchpack.model.navit import NaViTConfig
-from patchpack.model.presets import model_config
 from patchpack.tasks.backbone_module import BackboneModule
 
 LABEL = "label"  # the target that this task reads: one class number per image
@@ -81,16 +80,3 @@ class Classifier(BackboneModule):
         if self.config.loss == "sigmoid":
             return sigmoid_cross_entropy(logits, labels)
         return softmax_cross_entropy(logits, labels, self.config.label_smoothing)
-
-
-def create_model(name: str, num_classes: int = 0, **changes: object) -> Classifier:
-    """A named model with new weights; `list_models` gives the names.
-
-    num_classes  logits per image; 0: pooled features instead of logits
-    changes      fields of the model's config (`NaViTConfig`) to replace
-
-    Raises ValueError for a name or a field that does not exist.
-    """
-    if num_classes < 0:
-        raise ValueError(f"num_classes must be 0 or more, not {num_classes}")
-    return Classifier(model_config(name, **changes), num_classes)

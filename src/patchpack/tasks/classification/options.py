@@ -60,6 +60,8 @@ def evaluation(
     predictor: Predictor, data: EvalData, options: ClassificationEvalOptions
 ) -> tuple[ClassificationEvaluator, list[BadImage]]:
     """Accuracy on data whose classes the model was trained on."""
+    assert isinstance(predictor, ClassificationPredictor)
+    predictor.require_classes()
     _check_views(predictor, options.views)
     index = relabel(data.index, predictor.classes)
     return ClassificationEvaluator(index, options.views), []
@@ -72,6 +74,7 @@ def label_scorer(
     templates: Sequence[str],
 ) -> LabelScorer:
     """The classifier's own logits."""
+    predictor.require_classes()
     index = relabel(data.index, predictor.classes, label_map)
     return LabelScorer(replace(data, index=index), predictor.outputs, "classes")
 

@@ -40,8 +40,17 @@ class ClassificationPredictor(Predictor):
         pass with more tokens. Raises BadImage for a file that cannot be read, unless `unreadable`
         collects it, and ValueError for any other wrong argument.
         """
+        self.require_classes()
         logits = self.at_operating_point(self._logits, images, max_tokens, unreadable)
         return top_predictions(self.probabilities(logits), self.classes, top)
+
+    def require_classes(self) -> None:
+        """Raise ValueError for a model of feature vectors only."""
+        if not self.classes:
+            raise ValueError(
+                "this model has no classes, it gives feature vectors only: use embed, or train a "
+                "classifier that starts from it (patchpack train --init)"
+            )
 
     @property
     def sigmoids(self) -> bool:

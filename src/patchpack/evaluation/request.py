@@ -10,6 +10,7 @@ from patchpack.inference.predictor import Predictor
 from patchpack.manifest import reason_of
 from patchpack.regular_files import json_object
 from patchpack.tasks.registry import TASKS, task_of
+from patchpack.tasks.task import LabelScorerOf
 
 BUDGET_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)  # of a model's own budget, where none are given
 NEEDS_REPORT = "reports draw pictures: pip install 'patchpack[report]'"
@@ -71,14 +72,18 @@ class Request:
 
 def check_suites(run: Path, predictor: Predictor, suites: Sequence[str]) -> None:
     """Raise ValueError for a suite that the model's task has no outputs for."""
-    task = task_of(predictor.spec.task)
     wrong = [name for name in suites if name in LABEL_SUITES]
-    if wrong and task.label_scorer is None:
+    if wrong and label_scorer_of(predictor) is None:
         scored = ", ".join(other.name for other in TASKS if other.label_scorer)
         raise ValueError(
             f"suite {wrong[0]} needs scores of labels, which {scored} give; {run} is "
             f"{predictor.description}"
         )
+
+
+def label_scorer_of(predictor: Predictor) -> LabelScorerOf | None:
+    """The label scorer of a predictor's task; None where the model scores no labels."""
+    return task_of(predictor.spec.task).label_scorer if predictor.scores_labels else None
 
 
 def default_budgets(predictor: Predictor) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from patchpack.evaluation.cost import cost, points_of
 from patchpack.evaluation.fairness import fairness
 from patchpack.evaluation.linear_probe import fewshot
 from patchpack.evaluation.output_cache import OutputCache
-from patchpack.evaluation.request import Request, check_suites
+from patchpack.evaluation.request import Request, check_suites, label_scorer_of
 from patchpack.evaluation.robustness import robustness
 from patchpack.evaluation.run_data import data_of
 from patchpack.inference.measure import EvalData
@@ -22,7 +22,6 @@ from patchpack.inference.predictor import Predictor
 from patchpack.metrics.operating_points import MeasuredPoint, choose
 from patchpack.metrics.outputs import ModelOutput
 from patchpack.metrics.undefined import json_values
-from patchpack.tasks.registry import task_of
 from patchpack.tasks.task import LabelScorer
 from patchpack.visualize.html import page
 from patchpack.visualize.section import Section, markdown_text
@@ -56,7 +55,7 @@ class Runner:
     @property
     def scores_labels(self) -> bool:
         """Whether the model gives scores of labels, and so accuracy over cost."""
-        return task_of(self.predictor.spec.task).label_scorer is not None
+        return label_scorer_of(self.predictor) is not None
 
     def sections(self) -> list[Section]:
         """The result of each suite, in the order of the request."""
@@ -123,7 +122,7 @@ class Runner:
 
     def _features(self, split: str) -> OutputCache:
         """Features of a labelled split: those of the label scorer where there is one."""
-        if task_of(self.predictor.spec.task).label_scorer:
+        if label_scorer_of(self.predictor):
             return self._cache(split)
         return self._feature_cache(self._labelled(split).data)
 
@@ -163,7 +162,7 @@ class Runner:
         labelled = self._data(split, data)
         if not labelled.index.classes:
             raise BadDataset(f"{labelled.index.root} has no labels to evaluate")
-        scorer = task_of(self.predictor.spec.task).label_scorer
+        scorer = label_scorer_of(self.predictor)
         if scorer is None:
             return LabelScorer(labelled, self._vectors, "features")
         return scorer(self.predictor, labelled, self.request.label_map, self.request.templates)

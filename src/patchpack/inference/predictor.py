@@ -53,6 +53,11 @@ class Predictor:
         return self.spec.model.dim
 
     @property
+    def scores_labels(self) -> bool:
+        """Whether the model scores labels, where its task does."""
+        return True
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the labels; empty for a model without classes."""
         return self.spec.classes

@@ -185,6 +185,10 @@ class LabelScorer(NamedTuple):
     query: object  # what the scores depend on beside weights and images; names cached outputs
 
 
+LabelScorerOf = Callable[[Any, EvalData, Mapping[str, str] | None, Sequence[str]], LabelScorer]
+"""(predictor, data, label map, templates) → scorer"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """A task without options of its own."""
@@ -211,10 +215,7 @@ class TaskSpec:
     eval_options: type = NoOptions
     writer: Callable[[Path, Any, Sequence[Path], Any], PredictionWriter] | None = None
     """(output, predictor, image files, options) → writer; None: predictions are printed only."""
-    label_scorer: (
-        Callable[[Any, EvalData, Mapping[str, str] | None, Sequence[str]], LabelScorer] | None
-    ) = None
-    """(predictor, data, label map, templates) → scorer; None: the model gives no label scores."""
+    label_scorer: LabelScorerOf | None = None  # None: models of this task give no label scores
     has_annotations: Callable[[Index], bool]  # whether data hold what the task trains on
     annotation_name: str  # "boxes": what the task trains on, in messages
     needs_labels: bool = False  # class labels are read, and checked across splits

@@ -24,7 +24,13 @@ from patchpack.tasks.classification.model import ClassificationConfig
 class ClassificationPredictor(Predictor):
     """A classifier on one device."""
 
-    description = "a classifier"
+    @property
+    def description(self) -> str:  # pyrefly: ignore
+        return "a classifier" if self.classes else "a model of feature vectors, without classes"
+
+    @property
+    def scores_labels(self) -> bool:
+        return bool(self.classes)
 
     def predict(
         self,

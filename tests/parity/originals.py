@@ -9,7 +9,8 @@ LIBRARY = torch.library.Library("torchvision", "DEF")
 LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
+import open_clip  # noqa: E402
 import timm  # noqa: E402
 import transformers  # noqa: E402
 
-__all__ = ["timm", "transformers"]
+__all__ = ["open_clip", "timm", "transformers"]

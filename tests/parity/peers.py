@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from originals import timm, transformers
+from originals import open_clip, timm, transformers
 from safetensors.torch import load_file, save_file
 
 from pretrained_fixtures import fill
@@ -48,6 +48,24 @@ def from_timm(architecture: str, **values: object) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         model = timm.create_model(architecture, **values)
         timm.models.save_for_hf(model, folder, model_args=values, safe_serialization=True)
+
+    return make
+
+
+def from_open_clip(quick_gelu: bool) -> Callable[[Path], None]:
+    """A maker of a folder with a CLIP model of open_clip."""
+
+    def make(folder: Path) -> None:
+        text = {"context_length": 8, "vocab_size": 40, "width": 16, "heads": 2, "layers": 1}
+        vision = {"image_size": 24, "layers": 2, "width": 16, "patch_size": 4, "head_width": 8}
+        model = {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text, "quick_gelu": quick_gelu}
+        tensors = open_clip.model.CLIP(**model).state_dict()
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+        preprocess = {"mean": CLIP["image_mean"], "std": CLIP["image_std"], "size": 24,
+                      "interpolation": "bicubic", "resize_mode": "shortest"}  # fmt: skip
+        config = {"model_cfg": model, "preprocess_cfg": preprocess}
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
 
     return make
 
@@ -97,6 +115,8 @@ PEERS: dict[str, Callable[[Path], None]] = {
         "CLIPConfig", "CLIPModel", {**CROPPED, **CLIP},
         vision_config={**SQUARES, "hidden_act": "gelu"}, text_config=TEXT, projection_dim=8,
     ),
+    "open_clip": from_open_clip(quick_gelu=False),
+    "open_clip_quickgelu": from_open_clip(quick_gelu=True),
     "timm_augreg": from_timm("vit_tiny_patch16_224", num_classes=3, **TIMM_SMALL),
     "timm_mae": from_timm("vit_base_patch16_224", num_classes=0, **TIMM_SMALL),
     "timm_gap_fc_norm": from_timm("vit_base_patch16_224", num_classes=3, global_pool="avg",
@@ -125,7 +145,7 @@ PEERS: dict[str, Callable[[Path], None]] = {
 def make_peer(name: str, folder: Path) -> Path:
     """Save a peer with weights that follow from the names of its tensors."""
     PEERS[name](folder)
-    path = folder / "model.safetensors"
+    (path,) = folder.glob("*.safetensors")
     shapes = {key: tuple(tensor.shape) for key, tensor in load_file(path).items()}
     save_file(fill(shapes), path, metadata={"format": "pt"})
     return folder

@@ -39,10 +39,10 @@ class Reference(NamedTuple):
 
 def reference(source: Source, converted: Converted) -> Reference | None:
     """The original model with a source's weights; None where its library is not installed."""
-    if source.layout not in ("transformers", "timm") or not source.path.is_dir():
+    load = LOADERS.get(source.layout)
+    if load is None or not source.path.is_dir():
         return None
     try:
-        load = _transformers if source.layout == "transformers" else _timm
         name, model, run = load(source, converted)
     except (ImportError, RuntimeError):  # torchvision builds for other devices raise RuntimeError
         return None
@@ -67,7 +67,7 @@ CLASSIFIERS = {"ViTModel": "ViTForImageClassification", "DeiTModel": "DeiTForIma
 RESIZES_ALWAYS = ("Dinov2Model", "Dinov2WithRegistersModel", "Tipsv2VisionModel")
 
 
-def _transformers(source: Source, converted: Converted) -> tuple[str, Any, Callable]:
+def _transformers(source: Source, converted: Converted) -> "Loaded":
     import transformers  # pyrefly: ignore
 
     name = TRANSFORMERS_CLASSES[source.config["model_type"]]
@@ -115,7 +115,7 @@ def _flat_patches(pixels: Tensor, patch: int) -> dict[str, Tensor]:
     }
 
 
-def _timm(source: Source, converted: Converted) -> tuple[str, Any, Callable]:
+def _timm(source: Source, converted: Converted) -> "Loaded":
     import timm  # pyrefly: ignore
 
     name = source.config["architecture"]
@@ -140,3 +140,31 @@ def _timm(source: Source, converted: Converted) -> tuple[str, Any, Callable]:
         return ReferenceOutput(tokens, pooled, model.head(pooled) if converted.classes else None)
 
     return f"timm {timm.__version__}, {name}", model, run
+
+
+def _open_clip(source: Source, converted: Converted) -> "Loaded":
+    import open_clip  # pyrefly: ignore
+    from open_clip.model import resize_pos_embed  # pyrefly: ignore
+
+    model = open_clip.create_model(f"local-dir:{source.path}").eval()
+    visual, table = model.visual, model.visual.positional_embedding.detach().clone()
+    visual.output_tokens, visual.proj = True, None
+    patch = converted.model.patch_size
+
+    def run(pixels: Tensor) -> ReferenceOutput:
+        visual.grid_size = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+        resized = {"visual.positional_embedding": table.clone()}
+        resize_pos_embed(resized, model)
+        visual.positional_embedding = torch.nn.Parameter(resized["visual.positional_embedding"])
+        pooled, tokens = visual(pixels)
+        return ReferenceOutput(tokens[0], pooled[0])
+
+    return f"open_clip {open_clip.__version__}", model, run
+
+
+Loaded = tuple[str, Any, Callable[[Tensor], ReferenceOutput]]
+LOADERS: dict[str, Callable[[Source, Converted], Loaded]] = {
+    "transformers": _transformers,
+    "timm": _timm,
+    "open_clip": _open_clip,
+}

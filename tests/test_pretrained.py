@@ -131,3 +131,68 @@ def test_half_precision_and_shards_are_read(tmp_path):
     path.unlink()
     sharded = convert_source(read_source(folder)).tensors
     assert all(torch.equal(sharded[name], tensor) for name, tensor in expected.items())
+
+
+def flax_arrays(tensors: dict[str, torch.Tensor], heads: int, stacked: bool) -> dict[str, object]:
+    """Tensors of transformers' SigLIP 2 NaFlex as big_vision's arrays."""
+    dim = tensors["post_layernorm.weight"].numel()
+    attention, arrays = "MultiHeadDotProductAttention_0", {}
+
+    def add(name: str, layer: str, shape: tuple[int, ...] | None = None) -> None:
+        kernel = tensors[f"{layer}.weight"].T
+        arrays[f"{name}/kernel"] = kernel.reshape(shape or kernel.shape)
+        bias = tensors[f"{layer}.bias"]
+        arrays[f"{name}/bias"] = bias.reshape(heads, -1) if shape and shape[0] == dim else bias
+
+    def add_norm(name: str, layer: str) -> None:
+        arrays[f"{name}/scale"] = tensors[f"{layer}.weight"]
+        arrays[f"{name}/bias"] = tensors[f"{layer}.bias"]
+
+    split, joined = (dim, heads, dim // heads), (heads, dim // heads, dim)
+    for i in range(2):
+        block, layer = f"Transformer/encoderblock_{i}", f"encoder.layers.{i}"
+        add_norm(f"{block}/LayerNorm_0", f"{layer}.layer_norm1")
+        add_norm(f"{block}/LayerNorm_1", f"{layer}.layer_norm2")
+        for name in ("query", "key", "value"):
+            add(f"{block}/{attention}/{name}", f"{layer}.self_attn.{name[0]}_proj", split)
+        add(f"{block}/{attention}/out", f"{layer}.self_attn.out_proj", joined)
+        add(f"{block}/MlpBlock_0/Dense_0", f"{layer}.mlp.fc1")
+        add(f"{block}/MlpBlock_0/Dense_1", f"{layer}.mlp.fc2")
+    for part, name in enumerate(("query", "key", "value")):
+        rows = slice(part * dim, (part + 1) * dim)
+        kernel = tensors["head.attention.in_proj_weight"][rows].T
+        arrays[f"MAPHead_0/{attention}/{name}/kernel"] = kernel.reshape(split)
+        bias = tensors["head.attention.in_proj_bias"][rows]
+        arrays[f"MAPHead_0/{attention}/{name}/bias"] = bias.reshape(heads, -1)
+    add(f"MAPHead_0/{attention}/out", "head.attention.out_proj", joined)
+    add_norm("MAPHead_0/LayerNorm_0", "head.layernorm")
+    add("MAPHead_0/MlpBlock_0/Dense_0", "head.mlp.fc1")
+    add("MAPHead_0/MlpBlock_0/Dense_1", "head.mlp.fc2")
+    add_norm("Transformer/encoder_norm", "post_layernorm")
+    add("embedding", "embeddings.patch_embedding")
+    arrays["pos_embedding"] = tensors["embeddings.position_embedding.weight"].reshape(5, 5, dim)
+    arrays["MAPHead_0/probe"] = tensors["head.probe"]
+    if stacked:
+        first = [name for name in arrays if "encoderblock_0" in name]
+        for name in first:
+            parts = [arrays.pop(name), arrays.pop(name.replace("block_0", "block_1"))]
+            arrays[name.replace("encoderblock_0", "encoderblock")] = torch.stack(parts)
+    named = {f"params/img/{name}": array.numpy() for name, array in arrays.items()}
+    return named | {"params/t": np.zeros(1), "params/txt/head/bias": np.zeros(3)}
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_arrays_of_big_vision_are_those_of_transformers(stacked, tmp_path):
+    expected = read_source(write_source("siglip2_naflex", tmp_path))
+    arrays = flax_arrays(dict(expected.tensors), 2, stacked)
+    np.savez(tmp_path / "siglip2.npz", **arrays)
+    converted = convert_source(read_source(tmp_path / "siglip2.npz"))
+    assert converted.left_out == ("t", "txt/head/bias")
+    tensors = convert_source(expected).tensors
+    assert converted.tensors.keys() == tensors.keys()
+    assert all(torch.equal(converted.tensors[name], t) for name, t in tensors.items())
+    assert converted.model == convert_source(expected).model
+    for name in [n for n in arrays if n.startswith("params/img/")]:
+        np.savez(tmp_path / "less.npz", **{k: v for k, v in arrays.items() if k != name})
+        with pytest.raises(ValueError):
+            convert_source(read_source(tmp_path / "less.npz"))

@@ -4,6 +4,7 @@ one line here."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from patchpack.pretrained.big_vision import convert_big_vision
 from patchpack.pretrained.clip import convert_clip, convert_open_clip
 from patchpack.pretrained.converted import Converted
 from patchpack.pretrained.dinov2 import convert_dinov2
@@ -34,6 +35,7 @@ FAMILIES = (
     Family("transformers", ("tipsv2", "tipsv2_vision_model"), convert_tips),
     Family("transformers", ("clip", "clip_vision_model"), convert_clip),
     Family("open_clip", (), convert_open_clip),
+    Family("big_vision", (), convert_big_vision),
 )
 
 

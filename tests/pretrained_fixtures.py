@@ -19,6 +19,9 @@ FOLDER = Path(__file__).parent / "pretrained"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 GRIDS = ((1, 1), (3, 40), (30, 8), (6, 6), (5, 7))  # of images, in patches
 
+WORDS = ("a", "red", "heart", "cat", "on", "mat")  # of the tokenizer beside image-text models
+SENTENCES = ("a cat", "a red heart on a mat", "cat", "a a a a a a a a a a")  # the last is cut
+
 
 def fixture(name: str) -> dict[str, Any]:
     """The content of a fixture."""

@@ -19,6 +19,7 @@ from patchpack.pretrained.weights import Affine
 from pretrained_fixtures import (
     GRIDS,
     NAMES,
+    SENTENCES,
     fixture,
     make_image,
     relative,
@@ -40,7 +41,8 @@ def test_outputs_equal_those_of_the_original(name, tmp_path):
     module, expected = predictor.model, fixture(name)["outputs"]
     batch = pack(GRIDS, predictor.spec.model.patch_size)
     with torch.inference_mode():
-        packed, logits = module.encode(batch), module(batch)
+        packed = module.encode(batch)
+        logits = module.head(packed.pooled) if predictor.classes else packed.pooled
     parts = packed.tokens.split(list(batch.lengths))
     for number, (tokens, output) in enumerate(zip(parts, expected, strict=True)):
         values = {"tokens": weighted_sum(tokens), "pooled": packed.pooled[number]}
@@ -50,6 +52,15 @@ def test_outputs_equal_those_of_the_original(name, tmp_path):
         for key, value in values.items():
             deviation = relative(value, torch.tensor(output[key]))
             assert deviation < TOLERANCE, (key, GRIDS[number], deviation)
+
+
+def test_embeddings_of_images_and_texts_equal_those_of_the_original(tmp_path):
+    name = "clip_with_text"
+    predictor, expected = pp.load(write_source(name, tmp_path)), fixture(name)
+    texts = torch.from_numpy(predictor.embed_texts(SENTENCES))
+    assert relative(texts, torch.tensor(expected["text_embeddings"])) < TOLERANCE
+    images = predictor.vectors(pack(GRIDS, 4))
+    assert relative(images, torch.tensor(expected["image_embeddings"])) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -234,7 +234,7 @@ def test_a_repository_of_the_hub_is_a_source(hub, root, source, tmp_path, capsys
     images = files(root)
     vectors = pp.load("hf-hub:someone/dinov2@abc").embed(images)
     assert np.array_equal(vectors, pp.load(source).embed(images))
-    assert hub == [("someone/dinov2", "abc", ["*.json", "*.safetensors"])]
+    assert hub == [("someone/dinov2", "abc", ["*.json", "*.safetensors", "merges.txt"])]
     words = ["embed", "hf-hub:someone/dinov2", *images, "-o", tmp_path / "v.npz"]
     assert patchpack(capsys, *words)[0] == 0
     words = [
@@ -259,3 +259,40 @@ def test_without_the_extra_a_repository_is_rejected_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(PretrainedError, match=r"pip install 'patchpack\[hub\]'"):
         pp.load("hf-hub:a/b")
+
+
+def test_an_image_text_model_predicts_searches_and_embeds_texts(root, tmp_path, capsys):
+    source, out = write_source("clip_with_text", tmp_path / "clip"), tmp_path / "folder"
+    assert patchpack(capsys, "convert", source, "-o", out)[0] == 0
+    images = files(root)
+    words = ["predict", out, *images[:2], "--labels", "cat", "mat", "--json"]
+    status, printed, err = patchpack(capsys, *words)
+    assert status == 0, err
+    assert {e["label"] for e in json.loads(printed.splitlines()[0])["labels"]} == {"cat", "mat"}
+    words = ["search", out, root / "test", "a red heart", "--json"]
+    status, printed, err = patchpack(capsys, *words)
+    assert status == 0 and len(json.loads(printed)["images"]) == 8, err
+    (tmp_path / "texts.txt").write_text("a cat\na mat\n")
+    words = ["embed", out, *images, "--texts", tmp_path / "texts.txt", "-o", tmp_path / "v.npz"]
+    assert patchpack(capsys, *words)[0] == 0
+    arrays = np.load(tmp_path / "v.npz")
+    norms = np.linalg.norm(arrays["text_vectors"], axis=1)
+    assert arrays["vectors"].shape == (12, 8) and norms == pytest.approx([1, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"</s>":39', '"</s>":44'), "has 45 tokens, the text tower 40"),
+        (lambda text: json.dumps(json.loads(text) | {"post_processor": None}),
+         "must end with token 39"),
+        (lambda text: "{}", "tokenizer.json"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_of_another_model_is_rejected(change, message, tmp_path):
+    source = write_source("clip_with_text", tmp_path / "clip")
+    path = source / "tokenizer.json"
+    text = json.dumps(json.loads(path.read_text()), separators=(",", ":"))
+    path.write_text(change(text))
+    with pytest.raises(PretrainedError, match=message):
+        pp.load(source)

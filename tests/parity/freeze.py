@@ -7,10 +7,10 @@ from pathlib import Path
 from peers import PEERS, make_peer
 from safetensors.torch import load_file
 
-from patchpack.pretrained.reference import reference
+from patchpack.pretrained.reference import clip_embeddings, reference
 from patchpack.pretrained.registry import convert_source
 from patchpack.pretrained.source import read_source
-from pretrained_fixtures import FOLDER, GRIDS, make_image, weighted_sum
+from pretrained_fixtures import FOLDER, GRIDS, SENTENCES, make_image, weighted_sum
 
 
 def freeze(name: str, folder: Path) -> dict:
@@ -31,7 +31,7 @@ def freeze(name: str, folder: Path) -> dict:
         outputs.append(
             {key: [float(f"{v:.7g}") for v in value.tolist()] for key, value in values.items()}
         )
-    return {
+    content = {
         "original": original.name,
         "weights": weights.name,
         "files": {
@@ -40,6 +40,12 @@ def freeze(name: str, folder: Path) -> dict:
         "shapes": {key: list(tensor.shape) for key, tensor in load_file(weights).items()},
         "outputs": outputs,
     }
+    if converted.texts:
+        pixels = [make_image(h * p, w * p) for h, w in GRIDS]
+        embeddings = clip_embeddings(source, converted, pixels, SENTENCES)
+        for key, rows in zip(("image_embeddings", "text_embeddings"), embeddings, strict=True):
+            content[key] = [[float(f"{v:.7g}") for v in row] for row in rows.tolist()]
+    return content
 
 
 def main() -> None:

@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import tokenizers
 from originals import open_clip, timm, transformers
 from safetensors.torch import load_file, save_file
 
-from pretrained_fixtures import fill
+from pretrained_fixtures import WORDS, fill
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4}
 TIMM_SMALL = {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 24, "patch_size": 4}
@@ -40,6 +41,25 @@ def from_transformers(
             (folder / "preprocessor_config.json").write_text(text)
 
     return make
+
+
+def with_tokenizer(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    """A maker that writes a tokenizer too: words, after a start token and before an end token."""
+
+    def make_both(folder: Path) -> None:
+        make(folder)
+        names = ["<unknown>", *WORDS]
+        names += [f"<{n}>" for n in range(TEXT["vocab_size"] - len(names) - 2)] + ["<s>", "</s>"]
+        vocabulary = {name: number for number, name in enumerate(names)}
+        engine = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "<unknown>"))
+        engine.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        special = [(name, vocabulary[name]) for name in ("<s>", "</s>")]
+        engine.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=special
+        )
+        engine.save(str(folder / "tokenizer.json"))
+
+    return make_both
 
 
 def from_timm(architecture: str, **values: object) -> Callable[[Path], None]:
@@ -111,10 +131,14 @@ PEERS: dict[str, Callable[[Path], None]] = {
     ),
     "clip": from_transformers("CLIPVisionConfig", "CLIPVisionModel", {**CROPPED, **CLIP},
                               **SQUARES),
-    "clip_gelu_with_text": from_transformers(
+    "clip_gelu_without_tokenizer": from_transformers(
         "CLIPConfig", "CLIPModel", {**CROPPED, **CLIP},
         vision_config={**SQUARES, "hidden_act": "gelu"}, text_config=TEXT, projection_dim=8,
     ),
+    "clip_with_text": with_tokenizer(from_transformers(
+        "CLIPConfig", "CLIPModel", {**CROPPED, **CLIP},
+        vision_config=SQUARES, text_config=TEXT, projection_dim=8,
+    )),
     "open_clip": from_open_clip(quick_gelu=False),
     "open_clip_quickgelu": from_open_clip(quick_gelu=True),
     "timm_augreg": from_timm("vit_tiny_patch16_224", num_classes=3, **TIMM_SMALL),

@@ -46,10 +46,10 @@ def run_convert(options: Convert) -> None:
     if options.json:
         print(json.dumps(record))
         return
-    c = converted.model
+    c, texts = converted.model, ", texts" if converted.texts else ""
     print(
         f"{converted.family}: {converted.parameters:,} parameters; dim {c.dim}, depth {c.depth}, "
-        f"{c.patch_size} px patches, {len(converted.classes)} classes"
+        f"{c.patch_size} px patches, {len(converted.classes)} classes{texts}"
     )
     print(f"images: {spec.resolution}, {c.resize_filter}")
     if converted.left_out:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patchpack.model.encoder import EncoderConfig
 from patchpack.model.navit import NaViTConfig
 from patchpack.pretrained.folds import quick_gelu_to_silu
 from patchpack.pretrained.weights import Affine, Weights
@@ -64,7 +65,7 @@ def put(tensors: Tensors, name: str, layer: Affine) -> None:
 
 def read_blocks(
     weights: Weights,
-    config: NaViTConfig,
+    config: EncoderConfig,
     names: BlockNames,
     prefix: str = "",
     *,

@@ -1,8 +1,8 @@
 """CLIP of transformers and open_clip: image towers with a norm before the blocks.
 
 Radford et al., arXiv 2103.00020. The feature vector is the class token after the final norm, which
-the tokens of open_clip get too. The projection into the space that texts share is left out, and so
-are texts.
+the tokens of open_clip get too. Where transformers' files have a tokenizer, the text side is
+converted too (`clip_text.py`); else it is left out, with the projection into the shared space.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ import torch
 from patchpack.model.navit import NaViTConfig
 from patchpack.model.positions import Interpolated
 from patchpack.pretrained.blocks import TRANSFORMERS_CLIP, BlockNames, put, read_blocks
+from patchpack.pretrained.clip_text import read_clip_texts
 from patchpack.pretrained.converted import Converted, converted
 from patchpack.pretrained.errors import PretrainedError
 from patchpack.pretrained.fields import BOOKKEEPING, Fields
@@ -165,6 +166,7 @@ def _convert(
     backbone["registers"] = weights.take(prefix + names.class_token, dim)[None] + table[:1]
     kernel = weights.take(prefix + names.patch, dim, 3, p, p)
     embedding = Affine(conv_to_linear(kernel), torch.zeros(dim))
+    texts = read_clip_texts(source, weights, dim) if names is TRANSFORMERS_NAMES else None
     left_out = weights.finish(LEFT_OUT)
     family = "CLIP" if names is TRANSFORMERS_NAMES else "OpenCLIP"
-    return converted(family, config, backbone, embedding, image, left_out=left_out)
+    return converted(family, config, backbone, embedding, image, texts=texts, left_out=left_out)

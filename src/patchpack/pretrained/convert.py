@@ -27,8 +27,9 @@ from patchpack.pretrained.errors import PretrainedError
 from patchpack.pretrained.reference import reference
 from patchpack.pretrained.source import Source
 from patchpack.serialization import to_json
+from patchpack.tasks.backbone_module import BackboneModule
 from patchpack.tasks.classification.model import Classifier
-from patchpack.tasks.classification.task import build
+from patchpack.tasks.registry import task_of
 
 CHECK_GRIDS = ((1, 1), (3, 40), (30, 8), (16, 16), (5, 7))  # of images, in patches
 LARGEST_DEVIATION = 1e-4  # of the largest value; more is an error of the conversion
@@ -88,20 +89,22 @@ def check(source: Source, converted: Converted) -> Check:
     return result
 
 
-def _module(source: Source, converted: Converted) -> Classifier:
-    module = build(converted.spec).eval()
+def _module(source: Source, converted: Converted) -> BackboneModule:
+    spec = converted.spec
+    module = task_of(spec.task).build(spec).eval()
     load_into(module, converted.tensors, source.name)
     return module
 
 
 @torch.inference_mode()
 def _outputs(
-    module: Classifier, images: Sequence[Patches]
+    module: BackboneModule, images: Sequence[Patches]
 ) -> tuple[Sequence[Tensor], Tensor, Tensor]:
-    """Tokens of each image, feature vectors, and logits, which are features without classes."""
+    """Tokens of each image, feature vectors, and logits; without a classifier, again features."""
     batch = collate(list(images), module.backbone.config.patch_dim)
     output = module.encode(batch)
-    return output.tokens.split(list(batch.lengths)), output.pooled, module.head(output.pooled)
+    logits = module.head(output.pooled) if isinstance(module, Classifier) else output.pooled
+    return output.tokens.split(list(batch.lengths)), output.pooled, logits
 
 
 def _deviation(a: Tensor, b: Tensor) -> float:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
+from patchpack.data.tokenizer import Tokenizer
 from patchpack.inference.model_spec import ModelSpec
 from patchpack.model.navit import NaViTConfig
 from patchpack.pretrained.blocks import put
@@ -13,17 +15,27 @@ from patchpack.pretrained.folds import fold_normalization
 from patchpack.pretrained.images import ImageInput
 from patchpack.pretrained.weights import Affine
 from patchpack.tasks.classification.model import ClassificationConfig
+from patchpack.tasks.contrastive.model import ContrastiveConfig
+
+
+class TextSide(NamedTuple):
+    """What an image-text model has beside its image tower."""
+
+    config: ContrastiveConfig
+    tensors: Mapping[str, Tensor]  # text tower, projections, scale and bias of the logits
+    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A converted model. Without classes, it gives tokens and feature vectors only."""
+    """A converted model. Without classes and texts, it gives tokens and feature vectors only."""
 
     family: str
     model: NaViTConfig
-    tensors: Mapping[str, Tensor]  # of the module: backbone.*, head.*
+    tensors: Mapping[str, Tensor]  # of the module: backbone.*, head.* …
     classes: tuple[str, ...] = ()
     image: ImageInput
+    texts: TextSide | None = None  # of an image-text model
     left_out: tuple[str, ...] = ()  # tensors of the source that the model does not need
 
     @property
@@ -31,8 +43,9 @@ class Converted:
         """The spec that the model is loaded with."""
         return ModelSpec(
             model=self.model,
-            task=ClassificationConfig(),
+            task=self.texts.config if self.texts else ClassificationConfig(),
             classes=self.classes,
+            tokenizer=self.texts.tokenizer if self.texts else None,
             resolution=self.image.resolution(),
             eval_tokens=self.image.eval_tokens(self.model.patch_size),
         )
@@ -52,6 +65,7 @@ def converted(
     *,
     head: Affine | None = None,
     classes: tuple[str, ...] = (),
+    texts: TextSide | None = None,
     left_out: tuple[str, ...] = (),
 ) -> Converted:
     """Put a model together; the pixel normalization is folded into its patch embedding.
@@ -62,9 +76,11 @@ def converted(
     put(tensors, "backbone.embedding", fold_normalization(embedding, image.mean, image.std))
     if head is not None:
         put(tensors, "head", head)
+    if texts is not None:
+        tensors |= texts.tensors
     return Converted(
         family=family, model=model, tensors=tensors, classes=classes,
-        image=image, left_out=left_out,
+        image=image, texts=texts, left_out=left_out,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from patchpack.pretrained.errors import PretrainedError
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
-PATTERNS = ("*.json", "*.safetensors")  # nothing that is code or a pickle
+PATTERNS = ("*.json", "*.safetensors", "merges.txt")  # nothing that is code or a pickle
 
 
 def local_path(source: str | Path) -> Path:

@@ -5,7 +5,7 @@
 Only code of the installed libraries runs, never code that a source brings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +101,34 @@ def _transformers(source: Source, converted: Converted) -> "Loaded":
         return ReferenceOutput(tokens[registers:], pooled, logits)
 
     return f"transformers {transformers.__version__}, {whole}", model, run
+
+
+@torch.inference_mode()
+def clip_embeddings(
+    source: Source, converted: Converted, pixels: Sequence[Tensor], texts: Sequence[str]
+) -> tuple[Float[Tensor, "image dim"], Float[Tensor, "text dim"]]:
+    """Embeddings of images, each by itself, and of texts, of transformers' image-text model."""
+    import transformers  # pyrefly: ignore
+
+    original = reference(source, converted)
+    assert original is not None and converted.texts is not None
+    model = transformers.CLIPModel.from_pretrained(source.path, dtype=torch.float32).eval()
+    limit = converted.texts.config.text.max_length
+    tokens = converted.texts.tokenizer.encode(list(texts), limit).tokens
+    images, sentences = [], []
+    for image in pixels:
+        outputs = model(
+            input_ids=torch.tensor([tokens[0]]), pixel_values=original.normalize(image),
+            interpolate_pos_encoding=True,
+        )  # fmt: skip
+        images.append(outputs.image_embeds[0])
+    for row in tokens:
+        outputs = model(
+            input_ids=torch.tensor([row]), pixel_values=original.normalize(pixels[0]),
+            interpolate_pos_encoding=True,
+        )  # fmt: skip
+        sentences.append(outputs.text_embeds[0])
+    return torch.stack(images), torch.stack(sentences)
 
 
 def _flat_patches(pixels: Tensor, patch: int) -> dict[str, Tensor]:

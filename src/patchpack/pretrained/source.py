@@ -1,7 +1,7 @@
 """Sources as other libraries publish them, read from disk; nothing is unpickled by default.
 
     transformers   config.json with model_type, model.safetensors (or shards with an index),
-                   preprocessor_config.json
+                   preprocessor_config.json, tokenizer.json
     timm           config.json with architecture, model.safetensors
     open_clip      open_clip_config.json, open_clip_model.safetensors
     big_vision     one .npz file of arrays
@@ -27,6 +27,7 @@ from patchpack.pretrained.errors import PretrainedError
 Layout = Literal["transformers", "timm", "open_clip", "big_vision"]
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 WEIGHTS = ("model.safetensors", "open_clip_model.safetensors")
+TOKENIZERS = ("tokenizer.json", "merges.txt")
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "open_clip_pytorch_model.bin", "model.bin")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
@@ -42,6 +43,7 @@ class Source:
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     preprocessor: Mapping[str, Any] | None = None  # preprocessor_config.json; None: there is none
+    tokenizer: Path | None = None  # file of a tokenizer; None: there is none
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each file that was read
 
     @property
@@ -85,10 +87,11 @@ def read_source(path: Path, *, allow_pickle: bool = False) -> Source:
     if (file := folder / "preprocessor_config.json").is_file():
         preprocessor = _read_json(file)
         read.append(file)
-    files = {file.name: _sha256(file) for file in read}
+    tokenizer = next((folder / n for n in TOKENIZERS if (folder / n).is_file()), None)
+    read += [tokenizer] if tokenizer else []
     return Source(
         path=path, layout=layout, config=config, tensors=tensors, preprocessor=preprocessor,
-        files=files,
+        tokenizer=tokenizer, files={file.name: _sha256(file) for file in read},
     )  # fmt: skip
 
 

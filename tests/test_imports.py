@@ -40,7 +40,7 @@ MAY_IMPORT |= {
     "loading": BELOW | {"pretrained"},
     "continuation": BELOW | {"config"},
     "run": BELOW | {"config", "pretrained", "continuation"},
-    "evaluation": BELOW | {"loading", "run"},
+    "evaluation": BELOW | {"pretrained", "loading", "run"},
     "demo": BELOW | {"config", "loading", "run", "evaluation"},
     "cli": BELOW | {"config", "pretrained", "loading", "run", "evaluation", "demo"},
     "__main__": {"cli"},

@@ -104,6 +104,20 @@ def test_suites_of_features_take_a_converted_folder(root, folder, tmp_path, caps
     assert status == 2 and "does not name its data" in err
 
 
+def test_eval_and_train_name_the_folder_that_they_need(root, source, folder, tmp_path, capsys):
+    for name in (source, "hf-hub:someone/model"):
+        status, _, err = patchpack(capsys, "eval", name, "--data", root)
+        assert status == 2 and f"patchpack convert {name} -o FOLDER" in err
+    status, _, err = patchpack(capsys, "train", root, "--out", folder, "--train.steps", 1)
+    assert status == 2 and "holds trained weights" in err
+
+
+def test_a_file_of_weights_with_its_config_beside_it_is_a_source(root, source):
+    images = files(root)[:2]
+    vectors = pp.load(source / "model.safetensors").embed(images)
+    assert np.array_equal(vectors, pp.load(source).embed(images))
+
+
 def test_a_classifier_of_the_source_predicts_its_classes(root, tmp_path, capsys):
     source = write_source("vit", tmp_path / "vit")
     status, out, _ = patchpack(capsys, "predict", source, *files(root)[:2], "--json")

@@ -37,6 +37,7 @@ from patchpack.inference.output_files import check_new, make_folder, to_png
 from patchpack.inference.predictor import Predictor
 from patchpack.inference.text_files import read_lines
 from patchpack.metrics.undefined import json_values
+from patchpack.pretrained.read import require_run
 from patchpack.tasks.registry import task_of
 from patchpack.tasks.task import TaskSpec
 from patchpack.terminal import Terminal
@@ -108,6 +109,7 @@ def run_eval(parsed: Any) -> int:
         check_tokens("budgets", tokens)
     if parsed.max_bad_fraction is not None:
         check_fraction(parsed.max_bad_fraction)
+    require_run(parsed.run)
     predictor = load_within(parsed.run, parsed)
     if parsed.out is not None:  # before the work, which would be lost
         make_folder(parsed.out)

@@ -7,6 +7,7 @@ from patchpack.data.index import build_index
 from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.inference.measure import EvalData
+from patchpack.pretrained.read import require_run
 from patchpack.run import load_config
 from patchpack.tasks.registry import task_of
 from patchpack.train.loop import TrainingError
@@ -27,6 +28,7 @@ def data_of(
     max_bad_fraction  share of items that may be unreadable; None: that of the run
     reading           limits of one file; None: those of the run
     """
+    require_run(folder)
     run = load_config(folder)
     config = run.data
     if max_bad_fraction is None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from patchpack.checkpoint import list_checkpoints
-from patchpack.pretrained.hub import local_path
+from patchpack.pretrained.errors import PretrainedError
+from patchpack.pretrained.hub import HUB, local_path
 from patchpack.pretrained.registry import convert_source
 from patchpack.pretrained.source import is_source, read_source
 from patchpack.tasks.initialize import TrainedModel, best_of_run
@@ -13,6 +14,15 @@ def is_foreign(path: Path) -> bool:
     """Whether a path on disk holds weights of another library, and no run."""
     is_run = (path / "checkpoints").is_dir() or (path / "log.jsonl").is_file()
     return not is_run and is_source(path)
+
+
+def require_run(source: str | Path) -> None:
+    """Raise PretrainedError for weights of another library that were not converted."""
+    if str(source).startswith(HUB) or is_foreign(Path(source)):
+        raise PretrainedError(
+            f"{source} holds weights of another library; this takes a converted folder: "
+            f"patchpack convert {source} -o FOLDER"
+        )
 
 
 def read_trained(source: str | Path) -> TrainedModel:

@@ -35,8 +35,9 @@ from patchpack.pretrained.converted import Converted  # noqa: E402
 from patchpack.pretrained.reference import Reference, reference  # noqa: E402
 from patchpack.pretrained.registry import convert_source  # noqa: E402
 from patchpack.pretrained.source import Source, read_source  # noqa: E402
+from patchpack.tasks.backbone_module import BackboneModule  # noqa: E402
 from patchpack.tasks.classification.model import Classifier  # noqa: E402
-from patchpack.tasks.classification.task import build  # noqa: E402
+from patchpack.tasks.registry import task_of  # noqa: E402
 from pretrained_fixtures import GRIDS, make_image, relative  # noqa: E402
 
 HF = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 16}
@@ -56,14 +57,14 @@ PADDED = ("SigLIP 2 NaFlex", "timm NaFlexViT parfac")
 Images = Sequence[np.ndarray]
 
 
-def loaded(folder: Path) -> tuple[Source, Converted, Reference, Classifier]:
+def loaded(folder: Path) -> tuple[Source, Converted, Reference, BackboneModule]:
     """A source, its conversion, the original model, and the converted one."""
     source = read_source(folder)
     converted = convert_source(source)
     original = reference(source, converted)
     if original is None:
         raise SystemExit("the originals are not installed: run make test-parity first")
-    module = build(converted.spec).eval()
+    module = task_of(converted.spec.task).build(converted.spec).eval()
     load_into(module, converted.tensors, str(folder))
     return source, converted, original, module
 
@@ -75,7 +76,8 @@ def deviation(folder: Path) -> tuple[str, str, dict[str, float]]:
     p = converted.model.patch_size
     images = [make_image(h * p, w * p) for h, w in GRIDS]
     batch = collate([patchify(np.asarray(i), p) for i in images], converted.model.patch_dim)
-    output, logits = module.encode(batch), module(batch)
+    output = module.encode(batch)
+    logits = module.head(output.pooled) if isinstance(module, Classifier) else output.pooled
     worst: dict[str, float] = {}
     for number, tokens in enumerate(output.tokens.split(list(batch.lengths))):
         expected = original(images[number])

@@ -104,8 +104,7 @@ def convert_open_clip(source: Source) -> Converted:
     outer = Fields(parts[0], source.name, ("embed_dim", "text_cfg", "init_logit_bias",
                                            "init_logit_scale", "custom_text"))  # fmt: skip
     quick = outer.take("quick_gelu", False)
-    vision = parts[0].get("vision_cfg")
-    outer.fixed("vision_cfg", vision)
+    vision = outer.raw("vision_cfg")
     outer.finish()
     if not isinstance(vision, dict) or "timm_model_name" in vision:
         raise PretrainedError(

@@ -57,6 +57,11 @@ class Fields:
             raise PretrainedError(f"{self.source}: the config lacks {name!r}")
         return self.take(name, kind())
 
+    def raw(self, name: str, default: Any = None) -> Any:
+        """The value of a key, whose type the caller checks."""
+        self._read.add(name)
+        return self.values.get(name, default)
+
     def side(self, name: str, default: int | None = None) -> int:
         """A side in pixels; both sides of a pair must be equal."""
         if default is None and name not in self.values:

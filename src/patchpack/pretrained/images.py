@@ -68,9 +68,8 @@ def transformers_image(
     )
     if not fields.take("do_normalize", True):
         mean, std = (0.0,) * 3, (1.0,) * 3
-    factor = fields.take("rescale_factor", 1 / 255) if fields.take("do_rescale", True) else 1.0
-    fields.take("rescale_factor", 1 / 255)
-    unit = 255 * factor
+    factor = fields.take("rescale_factor", 1 / 255)
+    unit = 255 * (factor if fields.take("do_rescale", True) else 1.0)
     number = next((n for n, name in PILLOW_FILTERS.items() if name == default.filter), 3)
     resample = fields.take("resample", number)
     if resample not in PILLOW_FILTERS:
@@ -93,8 +92,7 @@ def transformers_image(
 
 
 def _channels(fields: Fields, name: str, default: Channels) -> Channels:
-    fields.fixed(name, fields.values.get(name))  # marks it as read
-    value = fields.values.get(name)
+    value = fields.raw(name)
     if value is None:
         return default
     numbers = [v for v in value if isinstance(v, int | float)] if isinstance(value, list) else []
@@ -105,13 +103,12 @@ def _channels(fields: Fields, name: str, default: Channels) -> Channels:
 
 def _side(fields: Fields, name: str) -> int | None:
     """A size in any of the forms of transformers: a number, both sides, or the shortest edge."""
-    fields.fixed(name, fields.values.get(name))
-    value = fields.values.get(name)
+    value = fields.raw(name)
     if isinstance(value, Mapping):
         sides = {v for v in value.values() if v is not None}
         value = next(iter(sides)) if len(sides) == 1 else None
         if value is None:
-            raise PretrainedError(f"{fields.source}: {name} {fields.values[name]} is no square")
+            raise PretrainedError(f"{fields.source}: {name} {fields.raw(name)} is no square")
     if value is not None and (type(value) is not int or value < 1):
         raise PretrainedError(f"{fields.source}: {name} must be a side in pixels, not {value!r}")
     return value

@@ -70,6 +70,8 @@ RESIZES_ALWAYS = ("Dinov2Model", "Dinov2WithRegistersModel", "Tipsv2VisionModel"
 def _transformers(source: Source, converted: Converted) -> "Loaded":
     import transformers  # pyrefly: ignore
 
+    transformers.logging.set_verbosity_error()  # tensors that are left out are listed here
+    transformers.logging.disable_progress_bar()
     name = TRANSFORMERS_CLASSES[source.config["model_type"]]
     whole = CLASSIFIERS.get(name, name) if converted.classes else name
     changes = {"mask_ratio": 0.0} if name == "ViTMAEModel" else {}

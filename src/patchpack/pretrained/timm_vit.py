@@ -171,8 +171,7 @@ def _architecture(source: Source) -> tuple[Architecture, Any]:
     pooling = {"token": "first", "avg": "mean", "map": "map"}.get(pool)
     if pooling is None:
         raise PretrainedError(f"{source.name}: global_pool {pool!r} is not supported")
-    fc_norm = fields.values.get("fc_norm", False if averaged and "reg" not in rest else None)
-    fields.fixed("fc_norm", fc_norm)
+    fc_norm = fields.raw("fc_norm", False if averaged and "reg" not in rest else None)
     registers = re.search(r"reg(\d)", rest)
     has_class_token = fields.take("class_token", not (siglip or averaged))
     first_tokens = {

@@ -11,7 +11,6 @@ from patchpack.model.navit import NaViTConfig
 from patchpack.model.positions import Interpolated
 from patchpack.pretrained.blocks import TRANSFORMERS_VIT, put, read_blocks
 from patchpack.pretrained.converted import Converted, converted, named_classes
-from patchpack.pretrained.errors import PretrainedError
 from patchpack.pretrained.fields import BOOKKEEPING, Fields
 from patchpack.pretrained.folds import conv_to_linear
 from patchpack.pretrained.images import HALF, IMAGENET, ImageInput, transformers_image
@@ -44,8 +43,6 @@ def convert_vit(source: Source) -> Converted:
     fields = Fields(source.config, source.name, IGNORED)
     patch, image_side = fields.side("patch_size", 16), fields.side("image_size", 224)
     fields.fixed("num_channels", 3)
-    if fields.values.get("pooler_act", "tanh") is None:
-        raise PretrainedError(f"{source.name}: the config has pooler_act null")
     mean, std = IMAGENET if kind == "vit_mae" else HALF
     filter = "bicubic" if kind in ("deit", "vit_mae") else "bilinear"
     default = ImageInput(mean=mean, std=std, filter=filter, side=image_side)

@@ -65,6 +65,21 @@ def test_seeking_and_decoding_give_the_same_pixels(tmp_path, monkeypatch):
         assert np.array_equal(frame, frames[min(number, 59)])
 
 
+def test_no_picture_starts_at_a_frame_that_is_no_key_frame(tmp_path):
+    """A table of key frames that is wrong by four frames changes no pixel."""
+    path = write_video(tmp_path / "a.mp4", ramp() // 4, rate=10, codec="mpeg4")
+    expected = list(decode_frames(path, range(60), 10, key="a"))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stss") + 8  # after version and flags
+    (count,) = struct.unpack_from(">I", data, at)
+    (last,) = struct.unpack_from(">I", data, at + 4 * count)
+    struct.pack_into(">I", data, at + 4 * count, last + 4)
+    path.write_bytes(data)
+    numbers = [0, last + 4, 59]
+    frames = list(decode_frames(path, numbers, 10, key="a"))
+    assert all(np.array_equal(expected[n], f) for n, f in zip(numbers, frames, strict=True))
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9")])
 def test_a_variable_frame_rate_is_sampled_evenly_in_time(tmp_path, suffix, codec):
     """The duration follows from frame times if the stored rate differs."""

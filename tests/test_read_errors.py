@@ -179,13 +179,26 @@ def test_frames_continue_where_reading_failed(tmp_path, monkeypatch):
     assert len(frames) == 20 and all(map(np.array_equal, frames, whole))
 
 
-def test_damage_that_decoders_report_as_a_failed_disk_is_damage(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EIO, errno.EAGAIN])
+def test_damage_that_decoders_report_as_a_failed_disk_is_damage(number, tmp_path, monkeypatch):
     import av
 
     path = write_video(tmp_path / "a.mp4", ramp(20), rate=10)
-    monkeypatch.setattr(video, "_open", lambda path: av.error.err_check(-errno.EIO, str(path)))
+    monkeypatch.setattr(video, "_open", lambda path: av.error.err_check(-number, str(path)))
     with pytest.raises(BadImage, match="is damaged"):
         read_header(path)
+
+
+def test_errors_of_ffmpeg_are_explained_without_their_number_and_path(tmp_path, monkeypatch):
+    import av
+
+    path = write_video(tmp_path / "a.mp4", ramp(2), rate=10)
+    number = -int.from_bytes(b"PAWE", "little")
+    monkeypatch.setattr(video, "_open", lambda path: av.error.err_check(number, str(path)))
+    with pytest.raises(BadImage) as error:
+        read_header(path)
+    assert error.value.reason.startswith("is damaged (Not yet implemented")
+    assert "Errno" not in error.value.reason and "a.mp4" not in error.value.reason
 
 
 def test_errors_can_be_pickled():

@@ -126,5 +126,5 @@ def explain_error(error: Exception) -> str:
         return "cannot be read (there is not enough memory)"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read ({error.strerror})"
-    text = str(error).strip() or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return f"is damaged ({text})"

@@ -11,15 +11,15 @@ Traps: WebM stores no frame count, so packets are counted, and its rate may diff
 frames; MP4 derives its rate from the order of decoding, so with B-frames and a variable rate the
 last frames would lie behind its end; a phone's video may be rotated or mirrored, and only a decoded
 frame has the matrix; old formats have non-square pixels; MPEG streams have no index, so a seek may
-land anywhere; a text file (a playlist) may make FFmpeg read other files; FFmpeg reports some damage
-as a failed disk.
+land anywhere, and a damaged index may call any frame a key frame; a text file (a playlist) may make
+FFmpeg read other files; FFmpeg reports some damage as a failed disk or a resource that is busy.
 """
 
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from errno import EIO
+from errno import EAGAIN, EIO
 from fractions import Fraction
 from functools import partial
 from math import inf
@@ -277,6 +277,10 @@ class _FrameReader:
         self.tick = float(stream.time_base or Fraction(1, 1000))  # seconds
         self._restart()
 
+    def _rewind(self) -> None:
+        self.container.seek(self.stream.start_time or 0, stream=self.stream)
+        self._restart()
+
     def _restart(self) -> None:
         self.frames = self.container.decode(self.stream)
         self.current: Any = next(self.frames, None)
@@ -312,9 +316,11 @@ class _FrameReader:
         self.following = self._next()
         if self.current is None:  # no frame can be decoded after the seek
             self.current, self.following = previous
+        elif not self.current.key_frame:  # the index is wrong: no picture to start from
+            self.gap = inf
+            self._rewind()
         elif _time(self.current) > time:  # the seek landed too late
-            self.container.seek(self.stream.start_time or 0, stream=self.stream)
-            self._restart()
+            self._rewind()
         elif _time(self.current) <= _time(previous[0]):  # no gain: key frames are far apart
             self.gap *= 2
 
@@ -342,6 +348,6 @@ def _is_damage(path: str | os.PathLike[str]) -> Callable[[Exception], bool]:
     def is_damage(error: Exception) -> bool:
         if is_out_of_memory(error):
             return has_memory(FRAME_PIXELS)
-        return getattr(error, "errno", None) == EIO and has_readable_bytes(path)
+        return getattr(error, "errno", None) in (EIO, EAGAIN) and has_readable_bytes(path)
 
     return is_damage

@@ -34,17 +34,20 @@ class Campaign:
     def count(self, reference: Path) -> int:
         return self.cases if isinstance(self.cases, int) else self.cases(reference)
 
+    def reference_in(self, folder: Path) -> Path:
+        """The folder of what all cases read."""
+        return folder / (self.reference.__name__ if self.reference else "none")
+
     def run(self, folder: Path, share: float = 1.0, jobs: int | None = None) -> Iterator[Outcome]:
         """Yield the outcomes of an evenly spaced share of the cases, at least one.
 
         folder  of all campaigns: those with the same reference make it once
         """
-        make = self.reference
-        reference = folder / (make.__name__ if make else "none")
+        reference = self.reference_in(folder)
         if not reference.exists():
             reference.mkdir()
-            if make:
-                make(reference)
+            if self.reference:
+                self.reference(reference)
         total = self.count(reference)
         count = max(1, round(total * share))
         numbers = [position * total // count for position in range(count)]

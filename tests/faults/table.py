@@ -2,6 +2,7 @@
 
 python -m faults.table                      all of them, whole
 python -m faults.table --share 0.1          an evenly spaced tenth of each
+python -m faults.table --share 0.1 kills=1  a tenth, but of the kills all
 python -m faults.table images kills         some, printed and not written
 python -m faults.table images --case 1466   one case, in this process
 """
@@ -34,6 +35,7 @@ class Row:
 
     campaign: Campaign
     outcomes: Sequence[Outcome]
+    total: int  # cases of the whole campaign
     seconds: float
 
     def cells(self) -> list[str]:
@@ -42,7 +44,7 @@ class Row:
         slowest = max((outcome.seconds for outcome in self.outcomes), default=0.0)
         return [
             self.campaign.name,
-            f"{len(self.outcomes):,}",
+            f"{len(self.outcomes):,} of {self.total:,}",
             *(f"{counts[verdict]:,}" for verdict in Verdict),
             f"{slowest:.1f}",
             f"{peak:,.0f}" if peak else "",
@@ -54,7 +56,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="faults.table")
     names = [campaign.name for campaign in CAMPAIGNS]
     parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=", ".join(names))
-    parser.add_argument("--share", type=float, default=1.0, help="share of the cases, 0 to 1")
+    parser.add_argument("--share", nargs="+", default=["1"], metavar="SHARE or CAMPAIGN=SHARE",
+                        help="share of the cases, 0 to 1, of all campaigns or of one")  # fmt: skip
     parser.add_argument("--jobs", type=int, help="cases at a time; without it, as in the table")
     parser.add_argument("--case", type=int, help="number of the only case")
     options = parser.parse_args()
@@ -63,12 +66,13 @@ def main() -> int:
         parser.error(f"no campaign {', '.join(unknown)}: choose among {', '.join(names)}")
     if options.case is not None:
         return max(_one(campaign, options.case) for campaign in chosen)
-    rows = []
+    shares, rows = _shares(options.share, names, parser), []
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         for campaign in chosen:
-            rows.append(_run(campaign, Path(folder), options.share, options.jobs))
+            share = shares.get(campaign.name, shares[""])
+            rows.append(_run(campaign, Path(folder), share, options.jobs))
             print(" | ".join(rows[-1].cells()), flush=True)
-    text = figures(rows, options.share)
+    text = figures(rows)
     if options.campaigns:
         print(text)
     else:
@@ -78,13 +82,26 @@ def main() -> int:
     return int(any(outcome.verdict not in GOOD for row in rows for outcome in row.outcomes))
 
 
-def figures(rows: Sequence[Row], share: float) -> str:
+def _shares(texts: Sequence[str], names: Sequence[str], parser: argparse.ArgumentParser) -> dict:
+    """Name of a campaign, or "" for the others, → share of its cases."""
+    shares = {"": 1.0}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if name not in ("", *names):
+            parser.error(f"--share {text}: no campaign {name!r}: choose among {', '.join(names)}")
+        try:
+            shares[name] = float(number)
+        except ValueError:
+            parser.error(f"--share {text}: {number!r} is not a number")
+    return shares
+
+
+def figures(rows: Sequence[Row]) -> str:
     """The table of figures, with the machine that they are of."""
     header = ["campaign", "tried", *Verdict, "slowest (s)", "peak (MB)", "took (s)"]
     lines = [header, [":---", *["---:"] * (len(header) - 1)], *(row.cells() for row in rows)]
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    part = "all cases" if share == 1 else f"a share of {share:g} of the cases"
-    return f"\n{date.today().isoformat()}, {part}; {machine()}.\n\n{table}\n"
+    return f"\n{date.today().isoformat()}; {machine()}.\n\n{table}\n"
 
 
 def machine() -> str:
@@ -107,7 +124,8 @@ def _run(campaign: Campaign, folder: Path, share: float, jobs: int | None) -> Ro
         outcomes.append(outcome)
         if outcome.verdict not in GOOD:
             print(_line(campaign, outcome), file=sys.stderr, flush=True)
-    return Row(campaign, outcomes, time.monotonic() - start)
+    total = campaign.count(campaign.reference_in(folder))
+    return Row(campaign, outcomes, total, time.monotonic() - start)
 
 
 def _one(campaign: Campaign, number: int) -> int:

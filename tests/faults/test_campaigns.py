@@ -19,15 +19,6 @@ from patchpack.data.images import BadImage
 SAMPLED = [campaign for campaign in CAMPAIGNS if campaign.sample]
 
 
-# Campaigns with known faults, which are being mended.
-AWAITED = ("images", "videos", "exports")
-
-
-def _awaited(campaign: Campaign):
-    known = pytest.mark.xfail(reason="known faults", strict=False)
-    return pytest.param(campaign, marks=[known] if campaign.name in AWAITED else [])
-
-
 def name_of(campaign: Campaign) -> str:
     return campaign.name
 
@@ -37,7 +28,7 @@ def assert_good(outcomes) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("campaign", [_awaited(campaign) for campaign in SAMPLED], ids=name_of)
+@pytest.mark.parametrize("campaign", SAMPLED, ids=name_of)
 def test_a_sample_is_right_or_refused(campaign: Campaign, tmp_path: Path):
     step = campaign.count(tmp_path) // campaign.sample
     numbers = range(0, campaign.sample * step, step)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,8 @@ def test_a_choice_is_kept_and_used(capsys, run, root, tmp_path):
     )
     operating_point = json.loads((run / "operating_point.json").read_text())
     assert status == 0 and "chosen on val" in out and operating_point["max_tokens"] in (4, 9, 36)
+    (weights,) = run.glob("checkpoints/best-*/model.safetensors")
+    assert operating_point["weights"] == sha256(weights.read_bytes()).hexdigest()
     chosen = pp.load(run)
     assert [p.label for p in chosen.predict(images)] == [
         p.label for p in cascade_by_hand(chosen, images, operating_point)
@@ -133,6 +136,11 @@ def test_a_choice_is_kept_and_used(capsys, run, root, tmp_path):
     assert [p.label for p in chosen.predict(images, max_tokens=64)] == [p.label for p in before]
     status, _, err = patchpack(capsys, "eval", run, "--max-gflops", "1e-9", "--budgets", 4)
     assert status == 2 and "no token budget is within the limits" in err
+    for other, refused in (("0" * 64, True), (None, False)):  # those of another run, of any run
+        text = json.dumps({**operating_point, "weights": other})
+        (run / "operating_point.json").write_text(text)
+        status, _, err = patchpack(capsys, "predict", run, images[0])
+        assert (status == 2 and "chosen for other weights" in err) == refused
     (run / "operating_point.json").write_text("{")
     assert "operating_point.json is damaged" in patchpack(capsys, "predict", run, images[0])[2]
     (run / "operating_point.json").unlink()

@@ -68,6 +68,7 @@ class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]  # by file, then by tensor name
     state: dict[str, Any]
+    sums: dict[str, str]  # SHA-256 of each file of tensors
 
     def tensors_of(self, file: str) -> dict[str, Tensor]:
         """The tensors of one file; raise CheckpointError where the checkpoint lacks it."""
@@ -125,7 +126,7 @@ def list_checkpoints(parent: Path, name: str) -> list[Path]:
 def load(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
     """Verify and read one checkpoint; raise CheckpointError with the file that is damaged."""
     manifest = _verify(folder)
-    tensors = {}
+    tensors, sums = {}, {}
     for file in sorted(set(manifest["files"]) - {STATE}):
         try:
             loaded = load_file(folder / file)
@@ -135,12 +136,14 @@ def load(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
         if len(named) < len(loaded):
             raise _damaged(folder / file, "it holds a tensor under its old and its current name")
         tensors[file.removesuffix(TENSORS)] = named
+        sums[file.removesuffix(TENSORS)] = manifest["files"][file]["sha256"]
     try:
         data = read_json_object(folder / STATE)
         state = {old_names.STATE.get(key, key): value for key, value in data.items()}
     except (OSError, ValueError) as error:
         raise _damaged(folder / STATE, error) from error
-    return Checkpoint(folder=folder, step=manifest["step"], tensors=tensors, state=state)
+    step = manifest["step"]
+    return Checkpoint(folder=folder, step=step, tensors=tensors, state=state, sums=sums)
 
 
 def load_newest(parent: Path, name: str) -> Checkpoint:

@@ -63,7 +63,7 @@ def load(source: str | Path, *, device: str | torch.device | None = None) -> Any
     checkpoint = load_newest(folder / "checkpoints", "best")
     spec = spec_in_checkpoint(checkpoint)
     module = _module(checkpoint, spec)
-    return _predictor(module, spec, device, read_operating_point(folder))
+    return _predictor(module, spec, device, read_operating_point(folder, checkpoint.sums[MODEL]))
 
 
 def _predictor(

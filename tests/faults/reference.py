@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -34,13 +35,20 @@ def make_reference(folder: Path) -> None:
     words = ["train", data, *OPTIONS]
     for name, seed in (("whole", 0), ("other", 1)):
         _require(command([*words, "--out", runs / name, "--train.seed", seed], folder))
-        write_operating_point(runs / name, OperatingPoint(max_tokens=40, temperature=1.5 + seed))
+        _write_point(runs / name, temperature=1.5 + seed)
     stop_half_way(["train", data, *OPTIONS, "--out", runs / "half"], runs / "half", folder)
-    write_operating_point(runs / "half", OperatingPoint(max_tokens=40, temperature=1.5))
+    _write_point(runs / "half", temperature=1.5)
     for name in ("whole", "half"):
         result = _require(predict(runs / name, folder, folder))
         (folder / f"outputs-{name}.json").write_text(result.out)
     (folder / "sizes.json").write_text(_require(inspect(folder, folder)).out)
+
+
+def _write_point(run: Path, temperature: float) -> None:
+    (best,) = list_checkpoints(run / "checkpoints", "best")
+    weights = sha256((best / "model.safetensors").read_bytes()).hexdigest()
+    point = OperatingPoint(max_tokens=40, temperature=temperature, weights=weights)
+    write_operating_point(run, point)
 
 
 def stop_half_way(words: Sequence[object], out: Path, folder: Path) -> None:

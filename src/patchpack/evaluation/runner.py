@@ -17,7 +17,6 @@ from patchpack.evaluation.request import Request, check_suites, label_scorer_of
 from patchpack.evaluation.robustness import robustness
 from patchpack.evaluation.run_data import data_of
 from patchpack.inference.measure import EvalData
-from patchpack.inference.operating_point import OperatingPoint, read_operating_point
 from patchpack.inference.predictor import Predictor
 from patchpack.metrics.operating_points import MeasuredPoint, choose
 from patchpack.metrics.outputs import ModelOutput
@@ -46,7 +45,7 @@ class Runner:
         out: Path | None = None,
     ) -> None:
         check_suites(run, predictor, request.suites)
-        self.out, self.point = out, read_operating_point(run)
+        self.out, self.point = out, predictor.operating_point
         self.run, self.predictor, self.request, self.log = run, predictor, request, log
         self._caches: dict[str, OutputCache] = {}  # by split
         self.messages: tuple[str, ...] = ()  # how the data of the request were read
@@ -65,11 +64,11 @@ class Runner:
         """The best budget or cascade within limits, measured on the validation split."""
         points = points_of(self._cache(self.request.val_split), self.request.budgets)
         chosen = choose(points, **limits)
-        self.point = OperatingPoint(
+        self.point = replace(
+            self.point,
             max_tokens=chosen.tokens,
             second_pass_tokens=chosen.second_pass_tokens,
             threshold=chosen.threshold,
-            temperature=self.point.temperature,
         )
         return chosen
 

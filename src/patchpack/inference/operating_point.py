@@ -1,11 +1,12 @@
 """The operating point of a model: its token budget, or a cascade of two, and a temperature.
 
 Chosen from measurements (`patchpack eval --suite cost --max-ms 5`), saved beside the weights as
-operating_point.json, and used by `predict` unless a budget is given.
+operating_point.json, and used by `predict` unless a budget is given. It holds the sum of the
+weights that were measured: for others, of another run or of later steps, it is refused.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patchpack.manifest import CheckpointError, reason_of
@@ -34,6 +35,8 @@ class OperatingPoint:
     second_pass_tokens: int | None = None  # maximum tokens in a second pass; None: no second pass
     threshold: float = 0.0  # confidence below which an image gets the second pass
     temperature: float = 1.0  # divisor of the logits
+    weights: str | None = field(default=None, compare=False)
+    """SHA-256 of the file of the weights that it was chosen for; None: those of any run."""
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "second_pass_tokens"):
@@ -46,15 +49,24 @@ class OperatingPoint:
             raise ValueError(f"temperature must lie in [{low}, {high}], not {self.temperature}")
 
 
-def read_operating_point(run: Path) -> OperatingPoint:
-    """The saved operating point of a run, or the default; raises CheckpointError if damaged."""
+def read_operating_point(run: Path, weights: str | None = None) -> OperatingPoint:
+    """The saved operating point of a run, or the default, for the weights of this SHA-256.
+
+    Raises CheckpointError if it is damaged, or was chosen for other weights.
+    """
     path = existing_file(run, FILE)
     try:
-        return from_json(OperatingPoint, read_json_object(path))
+        point = from_json(OperatingPoint, read_json_object(path))
     except FileNotFoundError:
-        return OperatingPoint()
+        return OperatingPoint(weights=weights)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {reason_of(error)}; remove it") from error
+    if None not in (point.weights, weights) and point.weights != weights:
+        raise CheckpointError(
+            f"{path} was chosen for other weights than the best of this run: remove it, and choose "
+            f"it again with patchpack eval {run}"
+        )
+    return replace(point, weights=weights)
 
 
 def write_operating_point(run: Path, operating_point: OperatingPoint) -> Path:

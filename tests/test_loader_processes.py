@@ -157,3 +157,22 @@ def test_ending_early_leaves_no_process(folder, tmp_path):
     import multiprocessing
 
     assert wait_until(lambda: not multiprocessing.active_children())
+
+
+STARTED = """
+import multiprocessing, os
+from multiprocessing import forkserver
+from patchpack.data.loader_processes import PRELOADED
+
+multiprocessing.set_forkserver_preload(PRELOADED)
+status, pipe = forkserver.connect_to_new_process([])
+os.close(pipe)  # as if this process were killed before it sent what to run
+os.read(status, 8)  # the number of the process
+os.read(status, 8)  # its exit status
+"""
+
+
+def test_a_process_that_never_started_leaves_no_traceback():
+    words = [sys.executable, "-c", STARTED]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and not run.stderr, run.stderr

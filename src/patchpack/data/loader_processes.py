@@ -32,6 +32,7 @@ from patchpack.data.spec import ClipSpec, ImageSpec, PackSpec
 
 ATTEMPTS = 3  # processes that may end while they load the same pack
 NAMED = 10  # maximum images listed in an error
+PRELOADED = ["patchpack.data.loader", "patchpack.data.loader_server"]  # imported once for all
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _starting = threading.Lock()
 
@@ -125,7 +126,7 @@ class _Process:
 
     def __init__(self, load: Callable[[PackSpec], Any]) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["patchpack.data.loader"])  # imported once for all
+        context.set_forkserver_preload(PRELOADED)
         self._connection, far_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(far_end, load), daemon=True)
         with _starting:

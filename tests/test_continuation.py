@@ -105,6 +105,19 @@ def test_a_replaced_mask_is_named(tmp_path):
         resume(tmp_path / "run", live=False)
 
 
+def test_classes_of_another_name_or_order_are_named(tmp_path):
+    root = write_scenes(tmp_path / "data", {"train": 4, "val": 2})
+    start(tiny_segmenter(root, tmp_path / "run", steps=2), live=False)
+    for classes, change in {
+        '["ground", "disc", "box"]': r"classes\[1\] box → disc, classes\[2\] disc → box",
+        '["ground", "box", "dusk"]': r"classes\[2\] disc → dusk",
+        '["ground", "box", "disc", "more"]': r"classes\[3\] none → more",
+    }.items():
+        (root / "classes.json").write_text(classes)
+        with pytest.raises(TrainingError, match=change):
+            resume(tmp_path / "run", live=False)
+
+
 def test_changes_of_many_items_are_counted_and_bounded():
     keys = tuple(f"{i:02d}.png" for i in range(20))
     before = Items(keys, np.arange(20).astype(np.uint64), np.zeros(20, np.uint64), "")
@@ -216,6 +229,13 @@ def test_data_that_moved_are_given_a_new_root(run, capsys):
     assert load_config(run).data.root == moved
     assert "changed in config.json: data.root " in capsys.readouterr().err
     assert resume(run, live=False).step == 2
+
+
+def test_a_config_without_data_is_named(run):
+    edit(run, f'"root": "{load_config(run).data.root}"', '"root": null')
+    with pytest.raises(TrainingError, match=r"config.json names no data: restore data.root, or"):
+        resume(run, live=False)
+    assert resume(run, data_root=run.parent / "data", live=False).step == 2
 
 
 WRONG = {

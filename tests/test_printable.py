@@ -105,6 +105,7 @@ def test_every_verb_shows_names_as_they_are(capsys, run, tmp_path):
         ("nonsense\x1b[31m\n",),
         ("eval", run, "--nonsense\x1b[31m"),
         ("train", tmp_path / "absent\x1b[31m\n"),
+        ("train", "--resume", run),
     )
     for words in commands:
         _, out, err = patchpack(capsys, *words)

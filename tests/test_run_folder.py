@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def test_a_second_run_is_refused_with_the_first_one_named(made, run, tmp_path):
     assert start(new, live=False).step == 2
 
 
+def test_a_run_that_is_evaluated_on_its_training_images_reports_it(made, tmp_path, capsys):
+    config = short(made / "data", tmp_path / "run")
+    start(replace(config, data=replace(config.data, val_split="train")), live=False)
+    assert "the validation split is the training split, train" in capsys.readouterr().err
+
+
 def test_a_file_system_without_locks_is_reported(run, monkeypatch):
     def refuse(file, how):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -79,6 +86,62 @@ def test_files_of_others_are_not_overwritten(made, tmp_path, name):
     with pytest.raises(TrainingError, match=f"{name} exists and is not of a run"):
         start(short(made / "data", tmp_path), live=False)
     assert (tmp_path / name).read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def _bait(path: Path, kind: str) -> None:
+    """Put a link to a file of somebody else, a dangling link, a folder or a pipe at a path."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path.parent.parent / kind)
+
+
+BAITS = ("precious", "absent", "folder", "pipe")
+
+
+@pytest.mark.parametrize("kind", BAITS)
+@pytest.mark.parametrize("name", ["config.json", "log.jsonl", "curves.png", ".lock"])
+def test_a_new_run_follows_no_link(made, tmp_path, name, kind):
+    (precious := tmp_path / "precious").write_text("precious")
+    (tmp_path / "run").mkdir()
+    _bait(tmp_path / "run" / name, kind)
+    with pytest.raises(TrainingError, match=rf"run/{name}"):
+        start(short(made / "data", tmp_path / "run"), live=False)
+    assert precious.read_text() == "precious" and not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("kind", ["precious", "absent", "pipe"])
+def test_checkpoints_that_are_no_folder_are_named_before_the_work(made, tmp_path, kind):
+    (tmp_path / "run").mkdir()
+    _bait(tmp_path / "run" / "checkpoints", kind)
+    with pytest.raises(TrainingError, match="run/checkpoints is no folder"):
+        start(short(made / "data", tmp_path / "run"), live=False)
+
+
+@pytest.mark.parametrize("kind", ["precious", "absent", "pipe"])
+def test_a_resumed_run_follows_no_link(run, kind, tmp_path, capsys):
+    (precious := tmp_path / "precious").write_text("precious")
+    edit(run, '"steps": 2', '"steps": 3')
+    for name in ("log.jsonl", "curves.png", "tensorboard"):
+        _bait(run / name, kind)
+    assert resume(run, live=False).step == 3
+    assert precious.read_text() == "precious" and not (tmp_path / "absent").exists()
+    err = capsys.readouterr().err
+    assert "log.jsonl cannot be written" in err and "TensorBoard's files cannot be written" in err
+
+
+@pytest.mark.parametrize("kind", BAITS)
+def test_a_lock_that_is_no_file_is_named(run, kind, tmp_path):
+    (precious := tmp_path / "precious").write_text("precious")
+    _bait(run / ".lock", kind)
+    with pytest.raises(TrainingError, match=r"run/\.lock is no regular file"):
+        resume(run, live=False)
+    assert precious.read_text() == "precious"
 
 
 def test_trained_weights_without_a_run_are_not_deleted(made, run):

@@ -6,15 +6,16 @@ versions, which hold less, are compared as far as they go.
 """
 
 from collections.abc import Mapping
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from patchpack.checkpoint import STATE, Checkpoint, CheckpointError, load_newest
 from patchpack.config import RunConfig
 from patchpack.distributed import World
-from patchpack.inference.model_spec import spec_in_checkpoint
+from patchpack.inference.model_spec import ModelSpec, spec_in_checkpoint
 from patchpack.serialization import ConfigError, from_json, to_json
 from patchpack.train.items import Items, changes, read_items
 from patchpack.train.precision import choose_dtype
@@ -32,6 +33,7 @@ from patchpack.train.run_folder import CHECKPOINTS
 from patchpack.train.stopping import TrainingError
 
 SPLITS = {"train": "training", "val": "validation"}
+NAMED = 5  # changes that a message names
 REMEDY = "so it cannot continue exactly; restore them, or start a new run"
 
 
@@ -123,6 +125,27 @@ def _compare_config(checkpoint: Checkpoint, config: RunConfig) -> list[str]:
     if rounding:
         notes.append(f"the run does not continue bit for bit: {listed(rounding)}")
     return notes
+
+
+def check_classes(checkpoint: Checkpoint, folder: Path, spec: ModelSpec) -> None:
+    """Raise TrainingError where the data give other classes or mask values than the run's, or
+    another order: the numbers in masks and boxes would mean something else."""
+    before = spec_in_checkpoint(checkpoint)
+    values = {"classes": (list(before.classes), list(spec.classes))}
+    values |= changed_fields(to_json(before.task), to_json(spec.task))
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name, (old, new) in values.items():
+        if isinstance(old, list) and isinstance(new, list):
+            pairs = enumerate(zip_longest(old, new, fillvalue="none"))
+            changed |= {f"{name}[{i}]": (a, b) for i, (a, b) in pairs if a != b}
+        else:
+            changed[name] = (old, new)
+    if changed:
+        more = f" and {len(changed) - NAMED:,} more" if len(changed) > NAMED else ""
+        raise TrainingError(
+            f"the data do not give the classes that {folder} started with "
+            f"({listed(dict(islice(changed.items(), NAMED)))}{more}), {REMEDY}"
+        )
 
 
 def check_items(checkpoint: Checkpoint, folder: Path, items: Mapping[str, Items]) -> str:

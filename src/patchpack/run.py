@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from patchpack.config import RunConfig
-from patchpack.continuation import Continuation, check_items, continuation
+from patchpack.continuation import Continuation, check_classes, check_items, continuation
 from patchpack.data.bad_images import BadImages
+from patchpack.data.config import DataConfig
 from patchpack.data.depth_notice import depth_notice
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
 from patchpack.data.pipeline import evaluation_batches, training_batches
-from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES, BadDataset
 from patchpack.distributed import World, all_gather_objects, init_distributed
 from patchpack.inference.measure import view_of
@@ -48,7 +48,7 @@ from patchpack.train.progress import Progress
 from patchpack.train.provenance import environment
 from patchpack.train.run_folder import CHECKPOINTS, CONFIG, check_new_folder, locked
 from patchpack.train.stopping import TrainingError, naming_lost_process
-from patchpack.writing import write_text_atomic
+from patchpack.writing import OutputExists, replace_file, write_text_atomic
 
 
 def start(config: RunConfig, *, live: bool = True) -> Progress:
@@ -103,6 +103,8 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         items = _items(task_run, world, before, config.out)
         dtype = before.dtype if before else choose_dtype(config.train.precision, world.device)
         spec = task_run.model_spec(context, str(dtype).removeprefix("torch."))
+        if before:
+            check_classes(before.checkpoint, config.out, spec)
         torch.manual_seed(config.train.seed)
         module = task.build(spec)
         if config.init and not resumed:
@@ -128,7 +130,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
         )
         try:
             if not resumed:
-                _log_data(log, index, task_run, config.data.reading)
+                _log_data(log, index, task_run, config.data)
             for message in filter(None, (*notes, *task_run.messages)):
                 log.message(message)
             bad_before = before.checkpoint.state["bad_images"] if before else {}
@@ -143,7 +145,10 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
 def _index(config: RunConfig, resumed: bool) -> Index:
     """Index the data; of a resumed run whose data are gone, raise TrainingError with a remedy."""
     data = config.data
-    assert data.root is not None
+    if data.root is None:  # of a config that was edited
+        raise TrainingError(
+            f"{config.out}/{CONFIG} names no data: restore data.root, or give it with --data.root"
+        )
     moved = f"if they have moved: patchpack train --resume {config.out} --data.root NEW"
     if resumed and not data.root.exists():
         raise TrainingError(f"{data.root}, the data of {config.out}, is gone; {moved}")
@@ -194,14 +199,19 @@ def task_context(config: RunConfig, world: World, *, resumed: bool = False) -> T
     )
 
 
-def _log_data(log: RunLog, index: Index, task_run: TaskRun, reading: ReadingConfig) -> None:
+def _log_data(log: RunLog, index: Index, task_run: TaskRun, data: DataConfig) -> None:
     """Log what is not used of the data, how it is split, and whether it seems too dark."""
     unreadable = [BadImage(key, reason) for key, reason in index.bad]
     log.log_unreadable(0, [*unreadable, *task_run.skipped])
-    if notice := depth_notice(index.paths, reading):
+    if notice := depth_notice(index.paths, data.reading):
         log.message(notice)
     for message in index.messages:
         log.message(message)
+    if data.train_split == data.val_split:
+        log.message(
+            f"the validation split is the training split, {data.val_split}: its metrics are "
+            "of images that are trained on"
+        )
 
 
 def _begin_folder(
@@ -308,5 +318,5 @@ def _draw(folder: Path) -> None:
     fields = Counter(frozenset(record) for record in evals).most_common(1)
     evals = [record for record in evals if frozenset(record) == fields[0][0]]
     if train:
-        with suppress(OSError):  # a full disk has been reported by what mattered more
-            (folder / "curves.png").write_bytes(draw_curves(train, evals))
+        with suppress(OSError, OutputExists):  # a full disk has been reported by what mattered more
+            replace_file(folder / "curves.png", draw_curves(train, evals))

@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchpack.printable import printable
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
@@ -20,4 +22,4 @@ def run_demo(options: Demo) -> None:
     except ImportError as error:
         raise ImportError("the demo draws pictures: pip install 'patchpack[report]'") from error
     summary = show(options.out, options.steps)
-    print(json.dumps(summary) if options.json else summary["report"])
+    print(json.dumps(summary) if options.json else printable(summary["report"]))

@@ -16,6 +16,7 @@ from patchpack.data.config import DataConfig
 from patchpack.model.presets import model_config
 from patchpack.pretrained.convert import RECORD
 from patchpack.pretrained.read import is_foreign, read_trained
+from patchpack.printable import printable
 from patchpack.run import load_config, resume, start
 from patchpack.tasks.registry import task_of
 from patchpack.train.progress import Progress
@@ -115,5 +116,5 @@ def _report_training(progress: Progress, out: Path, as_json: bool) -> None:
         f"{progress.step} steps, {progress.images:,} images, {progress.flops / 1e12:,.1f} TFLOP "
         f"in {progress.seconds:.0f} s; best {metric} {best} at step "
         f"{progress.best_step}\n"
-        f"patchpack eval {out}"
+        f"patchpack eval {printable(out)}"
     )

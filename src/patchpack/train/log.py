@@ -58,7 +58,7 @@ class RunLog:
         self._is_writer = folder is not None
         self.console = _Console(stderr=True)
         self._file = LineFile(folder / LOG) if folder else None
-        self._board = _tensorboard(folder) if folder else None
+        self._board, problem = _tensorboard(folder) if folder else (None, "")
         self._latest: dict[str, float] = {}
         self._evaluated: dict[str, float] = {}
         self._start = time.monotonic()
@@ -68,6 +68,7 @@ class RunLog:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         self._lines = live and self._live is None
+        self._warn(problem)
         if self._file:
             self._warn(self._file.begin(resume_step))
 
@@ -252,9 +253,13 @@ def _is_number(value: object) -> bool:
     return value is None or isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
 
 
-def _tensorboard(folder: Path) -> Any | None:
+def _tensorboard(folder: Path) -> tuple[Any | None, str]:
+    """Return a writer of TensorBoard's files, if it is installed, or why there is none."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
+        return None, ""
+    try:
+        return SummaryWriter(str(folder / "tensorboard")), ""
+    except OSError as error:
+        return None, f"TensorBoard's files cannot be written ({error.strerror})"

@@ -5,7 +5,6 @@ ends, so no stale lock remains. The file names the process for the message to a 
 """
 
 import fcntl
-import json
 import os
 import socket
 import time
@@ -15,7 +14,9 @@ from pathlib import Path
 from typing import TextIO
 
 from patchpack.checkpoint import list_checkpoints
+from patchpack.regular_files import read_json_object
 from patchpack.train.stopping import TrainingError
+from patchpack.writing import OutputExists, check_replaceable
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
@@ -33,17 +34,20 @@ def check_new_folder(out: Path, root: Path) -> None:
             f"{out} is inside the data folder {root}: the run's pictures would become data; "
             "choose a folder outside with --out"
         )
-    if list_checkpoints(out / CHECKPOINTS, "last"):
+    checkpoints = out / CHECKPOINTS
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+        raise TrainingError(f"{checkpoints} is no folder: choose another folder with --out")
+    if list_checkpoints(checkpoints, "last"):
         raise TrainingError(
             f"{out} already holds a run: continue it with --resume {out}, "
             "or choose another folder with --out"
         )
-    if best := list_checkpoints(out / CHECKPOINTS, "best"):
+    if best := list_checkpoints(checkpoints, "best"):
         raise TrainingError(
             f"{out} holds trained weights, {best[0].name}, which a new run would delete: "
             "choose another folder with --out"
         )
-    foreign = [name for name in (CONFIG, *OUTPUTS) if (out / name).exists()]
+    foreign = [name for name in (CONFIG, *OUTPUTS) if os.path.lexists(out / name)]
     if foreign and not _is_begun_run(out):
         raise TrainingError(
             f"{out / foreign[0]} exists and is not of a run: choose another folder with --out"
@@ -53,10 +57,10 @@ def check_new_folder(out: Path, root: Path) -> None:
 def _is_begun_run(out: Path) -> bool:
     """Whether config.json is that of a run, which then ended before its first checkpoint."""
     try:
-        config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = read_json_object(out / CONFIG)  # hangs on no pipe, reads no device
+    except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and {"data", "model", "task", "optim", "train"} <= {*config}
+    return {"data", "model", "task", "optim", "train"} <= {*config}
 
 
 @contextmanager
@@ -65,11 +69,16 @@ def locked(folder: Path) -> Iterator[str]:
 
     Raise TrainingError where another process holds it, with its number, computer and start.
     """
+    path = folder / LOCK
     try:
-        file = (folder / LOCK).open("a+", encoding="utf-8", errors="replace")
+        check_replaceable(path)  # a link may lead to a file of somebody else
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+    except OutputExists as error:
+        raise TrainingError(str(error)) from error
     except OSError as error:
         raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
-    with file:
+    with open(descriptor, "r+", encoding="utf-8", errors="replace") as file:
         note = _acquire(file, folder)
         yield note
 
@@ -86,7 +95,8 @@ def _acquire(file: TextIO, folder: Path) -> str:
     except OSError as error:  # a network file system without locks
         return f"{folder} cannot be locked ({error.strerror}): start no second run in it"
     started = time.strftime("%Y-%m-%d %H:%M:%S")
-    file.truncate(0)
+    file.seek(0)
+    file.truncate()
     file.write(f"process {os.getpid()} on {socket.gethostname()}, since {started}\n")
     file.flush()
     return ""

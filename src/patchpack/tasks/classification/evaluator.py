@@ -104,7 +104,7 @@ def relabel(
     if unknown:
         raise BadDataset(
             f"{index.root} has classes that the model was not trained on: {unknown}; map them to "
-            "the model's classes with --label-map"
+            "the model's classes with --label-map FILE, which takes --suite"
         )
     if not used:
         raise BadDataset(f"none of the {index.item_name} of {index.root} has a label to evaluate")

@@ -144,7 +144,10 @@ class CocoWriter:
         if self.sources:
             content["info"] = {"description": ids.description}
             if ids.known < len(self.paths):
-                print(f"patchpack: {self.output}: {ids.description}", file=sys.stderr)
+                print(
+                    f"patchpack: {printable(self.output)}: {printable(ids.description)}",
+                    file=sys.stderr,
+                )
         write_new(self.output, (json.dumps(content) + "\n").encode())
         return self.output
 

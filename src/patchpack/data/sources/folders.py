@@ -47,7 +47,7 @@ def scan_folder(root: Path, media_type: MediaType, notes: ScanNotes | None = Non
     if any(key != name for key, name in items):  # a folder of frames is a clip, not a class
         notes.add([*others, *files], [])
         notes.empty_classes |= {name: inside[name].files for name in folders if not keys[name]}
-        notes.layout = _classes_like_splits(keys)
+        notes.layout = _classes_like_splits(keys) or _splits_like_classes(keys)
         return [Record(key=key, label=name if key != name else None) for key, name in items]
     notes.add(others, files)
     return [Record(key=key, split="all") for key in [*files, *(key for key, _ in items)]]
@@ -82,6 +82,26 @@ def _classes_like_splits(keys: Mapping[str, Sequence[str]]) -> str:
     return (
         f"{', '.join(names)}: taken for {kind}, like {', '.join(others[:NAMED])}{more} beside it, "
         "which have no name of a split"
+    )
+
+
+def _splits_like_classes(keys: Mapping[str, Sequence[str]]) -> str:
+    """Name the classes that hold the same folders, as splits of other names do; "" if they differ.
+
+    One folder of all classes, or several, may be a level that was not meant to be the classes.
+    """
+    inside = {
+        name: {parts[1] for key in keys[name] if len(parts := key.split("/")) > 2}
+        for name in keys
+        if keys[name]
+    }
+    shared = set.intersection(*inside.values()) if inside else set()
+    if len(shared) < 2:
+        return ""
+    return (
+        f"{', '.join(list(inside)[:NAMED])}: taken for classes, but each holds folders such as "
+        f"{', '.join(sorted(shared)[:NAMED])}; if these are the classes, name the splits above "
+        "them train, val and test, or give the folder that holds them"
     )
 
 

@@ -232,3 +232,26 @@ def test_notes_do_not_cost_a_second_walk(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("patchpack.data.sources.folders.os.scandir", counted)
     files_in(root, notes=ScanNotes())
     assert len(visited) == 5
+
+
+@pytest.mark.parametrize("names", [["entrenamiento", "prueba"], ["dataset"]])
+def test_classes_that_hold_the_same_folders_may_be_splits(root: Path, names: list[str]) -> None:
+    for name in names:
+        images(root / name / "cat")
+        images(root / name / "dog")
+    index = build_index(root)
+    assert index.classes == tuple(names)
+    (message,) = index.scan.messages()
+    assert message.startswith(f"{', '.join(names)}: taken for classes, but each holds folders such")
+    images(root / "other" / "cat")
+    assert not build_index(root).scan.messages()
+
+
+@pytest.mark.parametrize("names", [["training_set", "test_set"], ["Train_Set", "VAL_SET"]])
+def test_names_of_sets_are_splits(root: Path, names: list[str]) -> None:
+    for name in names:
+        images(root / name / "cat", 20)
+        images(root / name / "dog", 20)
+    index = build_index(root)
+    assert index.classes == ("cat", "dog")
+    assert "by the folders" in index.split_rule

@@ -82,6 +82,7 @@ def test_a_file_of_tabs(folder: Path) -> None:
     assert table(read(folder, PLAIN.replace(",", "\t"), "m.tsv")) == READ
     commas = PLAIN.replace(",", "\t").replace("cat", "cat,dog")
     assert table(read(folder, commas, "m.TSV"))["a.png"] == ("train", "cat,dog")
+    assert table(read(folder, PLAIN, "commas.tsv")) == READ
 
 
 ROWS = [{"path": "a.png", "label": "cat", "split": "train"},
@@ -223,9 +224,32 @@ def test_labels_that_may_be_typos_and_missing_ones_are_noted(folder: Path) -> No
     assert index.classes == ("Cat", "cat", "dog")
     assert index.notes == (
         "1 of 5 images have no label",
-        "classes that differ only in case or spaces: 'Cat' (1) and 'cat' (2); they are learned as "
-        "different classes",
+        "classes that differ only in case, spaces or the writing of a number: 'Cat' (1) and 'cat' "
+        "(2); they are learned as different classes",
     )
+
+
+def test_numbers_written_twice_and_several_classes_in_a_cell_are_noted(folder: Path) -> None:
+    for n in range(5):
+        Image.new("RGB", (7, 7)).save(folder / f"{n}.png")
+    index = read(folder, "path;label\n0.png;1.0\n1.png;1\n2.png;0\n3.png;0|1\n4.png;a|b\n")
+    assert index.notes == (
+        "classes that differ only in case, spaces or the writing of a number: '1' (1) and '1.0' "
+        "(1); they are learned as different classes",
+        "classes whose names hold several classes: '0|1' (1); they are learned as different "
+        "classes",
+    )
+
+
+@pytest.mark.parametrize("cell", ["None", "NULL", "null", "NA", "n/a", "<NA>", "NaT", "\\N"])
+@pytest.mark.parametrize("column", ["label", "group", "split"])
+def test_names_of_no_value_are_refused(folder: Path, cell: str, column: str) -> None:
+    with pytest.raises(BadDataset, match=f"line 2: {column} is .*; leave the cell empty"):
+        read(folder, f"path,{column}\na.png,{cell}\n")
+
+
+def test_a_class_named_none(folder: Path) -> None:
+    assert table(read(folder, "path,label\na.png,none\n"))["a.png"][1] == "none"
 
 
 def test_large_manifests_are_read_in_seconds(folder: Path) -> None:

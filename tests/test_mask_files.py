@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from image_files import encode
+from patchpack.data.annotations.mask_values import MaskEncoding
 from patchpack.data.annotations.masks import MaskSpec, read_mask
 from patchpack.data.read_errors import BadImage
 
@@ -80,5 +81,18 @@ REFUSED = {
 def test_other_files_are_refused_by_name(name, tmp_path):
     data, mode = REFUSED[name]
     (tmp_path / "mask").write_bytes(data)
-    with pytest.raises(BadImage, match=f"image: its mask has mode {mode}, not one channel"):
+    with pytest.raises(
+        BadImage, match=f"image: its mask has mode {mode}, not one channel"
+    ) as error:
         read_mask(MaskSpec(tmp_path / "mask", 3, None), (24, 40), "image")
+    assert ("without an alpha channel" in str(error.value)) == ("transparent" in name)
+
+
+def test_colors_below_transparent_pixels_are_no_classes(tmp_path):
+    alpha = Image.fromarray((NUMBERS > 0).astype(np.uint8) * 255)
+    ink = Image.new("L", alpha.size, 255)
+    colors = MaskEncoding((0xFFFFFF, 0x000000), colors=True)
+    for mode, channels in {"RGBA": [ink] * 3, "LA": [ink]}.items():
+        (tmp_path / "mask").write_bytes(encode(Image.merge(mode, [*channels, alpha]), "PNG"))
+        with pytest.raises(BadImage, match="without an alpha channel"):
+            read_mask(MaskSpec(tmp_path / "mask", 2, None, colors), (24, 40), "image")

@@ -220,3 +220,8 @@ def test_a_class_without_a_pixel_in_evaluation_is_named():
     assert record["mean_iou_classes"] == 2 and np.isnan(record["iou"]["corner"])
     nothing = SegmentationResult(ConfusionMatrix.none(3), tuple(NAMES))
     assert nothing.notes == ["mean IoU is undefined: no pixel has a class"]
+
+
+def test_a_negative_value_is_advised_to_be_left_out():
+    advice = MaskEncoding.plain.advice([-1, 0, 1], 2, None)
+    assert advice.startswith("if -1 is a pixel without a class, give --task.ignore-index -1; ")

@@ -214,3 +214,12 @@ def test_how_a_dataset_was_split(tmp_path: Path) -> None:
     assert build_index(write(tmp_path / "m", table)).messages == (
         "split: 1 train, 1 val by the column split; not train, val or test: trian (1)",
     )
+
+
+def test_groups_that_may_be_one_are_named() -> None:
+    names = ["p1", "P1", "7", "7.0", "07", "8", "x y", "x  Y"]
+    records = [Record(key=str(n), columns={"group": name}) for n, name in enumerate(names)]
+    assert assign_splits(records, 0, "by the folders").notes == (
+        "groups that differ only in case, spaces or the writing of a number: '07' and '7' and "
+        "'7.0'; 'P1' and 'p1'; 'x  Y' and 'x y'; they are split as different groups",
+    )

@@ -9,7 +9,8 @@ Axes: image (or clip), row (of an index).
 
 import difflib
 import os
-from collections import Counter, defaultdict
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +31,16 @@ from patchpack.data.file_cache import (
 )
 from patchpack.data.images import BadImage, read_size
 from patchpack.data.reading import DEFAULT_READING, ReadingConfig
-from patchpack.data.records import CLIPS, IMAGES, PARTS, BadDataset, MediaType, Record, split_name
+from patchpack.data.records import (
+    CLIPS,
+    IMAGES,
+    PARTS,
+    BadDataset,
+    MediaType,
+    Record,
+    alike,
+    split_name,
+)
 from patchpack.data.sources.scan_notes import ScanNotes, advice
 from patchpack.data.sources.source import list_files
 from patchpack.data.sources.splits import GROUP, split_by_hash
@@ -41,6 +51,7 @@ from patchpack.printable import printable
 
 HeaderInfo = tuple[int, ...]  # height, width; for clips also frames, rate (numerator, denominator)
 AnnotationT = TypeVar("AnnotationT", bound=Annotation)
+SEPARATORS = re.compile(r"[|;,/&+]")  # that people write between several classes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -319,20 +330,23 @@ def _label_notes(records: Sequence[Record], media_type: MediaType) -> list[str]:
     notes = []
     if len(counts) > 1 and without:
         notes.append(f"{without:,} of {len(records):,} {media_type.name} have no label")
-    alike: dict[str, list[str]] = defaultdict(list)
-    for label in sorted(filter(None, counts)):
-        alike[" ".join(label.casefold().split())].append(label)
-    twins = [
-        " and ".join(f"{n!r} ({counts[n]:,})" for n in names)
-        for names in alike.values()
-        if len(names) > 1
-    ]
-    if twins:
-        more = f"; and {len(twins) - NAMED} more" if len(twins) > NAMED else ""
-        notes.append(
-            f"classes that differ only in case or spaces: {'; '.join(twins[:NAMED])}{more}; "
-            "they are learned as different classes"
-        )
+    labels = {label for label in counts if label}
+    kinds = {
+        "classes that differ only in case, spaces or the writing of a number": [
+            " and ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in alike(labels)
+        ],
+        "classes whose names hold several classes": [
+            f"{label!r} ({counts[label]:,})"
+            for label in sorted(labels)
+            if len(parts := SEPARATORS.split(label)) > 1 and labels.issuperset(map(clean, parts))
+        ],
+    }
+    for kind, names in kinds.items():
+        if names:
+            more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            notes.append(
+                f"{kind}: {'; '.join(names[:NAMED])}{more}; they are learned as different classes"
+            )
     return notes
 
 

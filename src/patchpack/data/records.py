@@ -1,6 +1,8 @@
 """Records of a dataset: one unopened file each, with its split and label; media types; splits."""
 
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from patchpack.data.formats import SUFFIXES
@@ -10,8 +12,11 @@ from patchpack.data.video.decode import VIDEO_SUFFIXES
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "train_set": "train", "training_set": "train", "test_set": "test", "testing_set": "test",
+    "val_set": "val", "valid_set": "val", "validation_set": "val", "dev_set": "val",
 }  # fmt: skip
 PARTS = ("train", "val", "test")
+NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d*)?", re.ASCII)
 
 
 class BadDataset(ValueError):
@@ -67,6 +72,15 @@ def split_name(name: str) -> str:
     """
     name = clean(name)
     return SPLIT_NAMES.get(name.casefold(), name)
+
+
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the names that differ only in case, spaces or the writing of a number (1, 1.0, 01)."""
+    same: dict[str | float, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        number = float(name) if NUMBER.fullmatch(name) else None
+        same[" ".join(name.casefold().split()) if number is None else number].append(name)
+    return [names for names in same.values() if len(names) > 1]
 
 
 def list_names(names: Sequence[str], limit: int = 10) -> str:

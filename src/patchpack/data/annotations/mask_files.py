@@ -56,10 +56,15 @@ def whole_numbers(image: Image.Image) -> Int32[np.ndarray, "height width"] | Non
         whole = (np.abs(values) < WHOLE).all() and (values == np.round(values)).all()
         return values.astype(np.int32) if whole else None
     if mode in WITH_ALPHA:
-        if (values[:, :, -1] != 255).any():
+        if has_transparent_pixels(image):
             return None
         values = values[:, :, :-1]
     elif mode != "RGB":
         return None
     gray = values[:, :, :1]
     return gray[:, :, 0].astype(np.int32) if (values == gray).all() else None
+
+
+def has_transparent_pixels(image: Image.Image) -> bool:
+    """Return whether the alpha channel of an image leaves pixels that are not opaque."""
+    return image.mode in WITH_ALPHA and image.getchannel("A").getextrema() != (255, 255)

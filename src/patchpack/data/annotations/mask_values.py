@@ -17,11 +17,15 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from patchpack.batch import IGNORE_INDEX
-from patchpack.data.annotations.mask_files import whole_numbers
+from patchpack.data.annotations.mask_files import has_transparent_pixels, whole_numbers
 
 COLOR_MODES = ("1", "L", "P", "RGB", "RGBA")
 LISTED = 10  # values or colors in a message
 HIGHEST = 65_535  # of a mask of numbers
+TRANSPARENT = (
+    "transparent pixels, whose class is not defined: save it without an alpha channel, as PNG with "
+    "one value for each class"
+)
 
 MaskValues = UInt8[np.ndarray, "height width"]
 RawValues = Int[np.ndarray, "height width"]
@@ -132,11 +136,11 @@ class MaskEncoding:
                 f"--{self.option}, or the value of pixels without a class with --task.ignore-index"
             )
         if ignore_index is None and len(values) == num_classes + 1:
-            last = values[-1]
+            last = next((v for v in values if v < 0), values[-1])
             return (
                 f"if {last} is a pixel without a class, give --task.ignore-index {last}; if it is "
                 f"a class, name {num_classes + 1} classes"
-            ) + ("" if values[:-1] == list(range(num_classes)) else
+            ) + ("" if last < 0 or values[:-1] == list(range(num_classes)) else
                  f" and give their values with --{self.option} {self.text(values)}")  # fmt: skip
         return (
             f"{len(values)} different values for {num_classes} classes are numbers of objects "
@@ -170,11 +174,15 @@ def raw_values(image: Image.Image, encoding: MaskEncoding) -> RawValues:
     Raise ValueError for a mode that holds neither, naming the colors of a colored mask.
     """
     if encoding.colors and image.mode in COLOR_MODES:
+        if has_transparent_pixels(image):
+            raise ValueError(f"has mode {image.mode} with {TRANSPARENT}")
         return _packed(image)
     if not encoding.colors and (numbers := whole_numbers(image)) is not None:
         return numbers
     wanted = "colors" if encoding.colors else "one channel of numbers"
     message = f"has mode {image.mode}, not {wanted}"
+    if has_transparent_pixels(image):
+        raise ValueError(f"{message}; it has {TRANSPARENT}")
     if image.mode not in ("RGB", "RGBA"):
         raise ValueError(message)
     colors, seen = MaskEncoding(colors=True), np.unique(_packed(image)).tolist()

@@ -1,8 +1,9 @@
 """Masks: the class of every pixel, in a separate file for each image.
 
 manifest.csv               a column `mask`: a path, relative to the manifest like the images' paths
-root/images/x.jpg          mask in root/masks/x.png (or root/annotations/x.png)
+root/images/x.jpg          mask in root/masks/x.png (`sources.mask_folders` has further names)
 root/images/<split>/x.jpg  mask in root/masks/<split>/x.png
+root/<split>/images/x.jpg  mask in root/<split>/masks/x.png
 objects with outlines      COCO, YOLO, LabelMe, Label Studio: the mask is drawn (`drawn_masks`)
 classes.json               names of the class indices: ["background", …] or {"0": "background", …}
 
@@ -38,16 +39,15 @@ from patchpack.data.images import BadImage
 from patchpack.data.index import Index
 from patchpack.data.reading import DEFAULT_READING, ReadingConfig
 from patchpack.data.records import BadDataset
-from patchpack.data.sources.folders import MASK_FOLDERS
 from patchpack.data.text_files import clean, read_text
 from patchpack.data.transforms.sample import warp
 
 COLUMN = "mask"
 CLASSES_FILE = "classes.json"
 EXPECTED = (
-    "expected a manifest with a column mask, or folders images/ and "
-    f"{' or '.join(f'{name}/' for name in MASK_FOLDERS)} whose files have the same names, or "
-    "objects with outlines (COCO's segmentation, polygons of YOLO or LabelMe)"
+    "expected a manifest with a column mask, or folders images/ and masks/ whose image files have "
+    "the same names but for their suffix (or an ending such as _mask), or objects with outlines "
+    "(COCO's segmentation, polygons of YOLO or LabelMe)"
 )
 UNREAD: MaskValues = np.empty((0, 0), np.uint8)
 

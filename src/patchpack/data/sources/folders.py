@@ -4,6 +4,7 @@
     root/<class>/*              no splits
     root/images/*               and root/masks/*.png with the same names: masks of these images
     root/images/<split>/*       and root/masks/<split>/*.png
+    root/<split>/images/*       and root/<split>/masks/*.png
     root/*                      images without labels, if no folder has any
 
 A clip is a video or a folder of frames. Clips use the same layouts, except masks.
@@ -19,9 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from patchpack.data.records import CLIPS, IMAGES, PARTS, MediaType, Record, split_name
+from patchpack.data.sources.mask_folders import MaskFiles, MaskFolders, mask_folders
 from patchpack.data.sources.scan_notes import NAMED, RUN, ScanNotes, is_system_folder
-
-MASK_FOLDERS = ("masks", "annotations")
 
 
 def scan_folder(root: Path, media_type: MediaType, notes: ScanNotes | None = None) -> list[Record]:
@@ -31,9 +31,9 @@ def scan_folder(root: Path, media_type: MediaType, notes: ScanNotes | None = Non
     """
     notes = ScanNotes() if notes is None else notes
     folders, files, others = _partition(_visible(root, media_type, notes), media_type)
-    if media_type == IMAGES and (masks := _mask_folder(folders)):
-        keys = _below(root, "images", media_type, notes)
-        return [_with_mask(root, key, masks) for key in keys]
+    if media_type == IMAGES and (pairs := _mask_folders(root, folders)):
+        notes.add([*others, *files], [])
+        return [r for top, pair in pairs.items() for r in _masked(root, top, pair, notes)]
     inside = {name: ScanNotes() for name in folders}
     keys = {name: list(_below(root, name, media_type, inside[name])) for name in folders}
     for below in inside.values():
@@ -47,7 +47,7 @@ def scan_folder(root: Path, media_type: MediaType, notes: ScanNotes | None = Non
     if any(key != name for key, name in items):  # a folder of frames is a clip, not a class
         notes.add([*others, *files], [])
         notes.empty_classes |= {name: inside[name].files for name in folders if not keys[name]}
-        notes.layout = _classes_like_splits(keys)
+        notes.layout = _classes_like_splits(keys) or _splits_like_classes(keys)
         return [Record(key=key, label=name if key != name else None) for key, name in items]
     notes.add(others, files)
     return [Record(key=key, split="all") for key in [*files, *(key for key, _ in items)]]
@@ -85,6 +85,26 @@ def _classes_like_splits(keys: Mapping[str, Sequence[str]]) -> str:
     )
 
 
+def _splits_like_classes(keys: Mapping[str, Sequence[str]]) -> str:
+    """Name the classes that hold the same folders, as splits of other names do; "" if they differ.
+
+    One folder of all classes, or several, may be a level that was not meant to be the classes.
+    """
+    inside = {
+        name: {parts[1] for key in keys[name] if len(parts := key.split("/")) > 2}
+        for name in keys
+        if keys[name]
+    }
+    shared = set.intersection(*inside.values()) if inside else set()
+    if len(shared) < 2:
+        return ""
+    return (
+        f"{', '.join(list(inside)[:NAMED])}: taken for classes, but each holds folders such as "
+        f"{', '.join(sorted(shared)[:NAMED])}; if these are the classes, name the splits above "
+        "them train, val and test, or give the folder that holds them"
+    )
+
+
 def _empty_classes(
     root: Path, keys: Mapping[str, Sequence[str]], media_type: MediaType
 ) -> dict[str, Counter[str]]:
@@ -101,21 +121,33 @@ def _empty_classes(
     return empty
 
 
-def _mask_folder(folders: Sequence[str]) -> str | None:
-    """Return the name of the mask folder next to a folder `images`; None without both."""
-    masks = next((name for name in MASK_FOLDERS if name in folders), None)
-    return masks if "images" in folders else None
+def _mask_folders(root: Path, folders: Sequence[str]) -> dict[str, MaskFolders]:
+    """Return the folders of images with masks: those of the root (""), or of each split."""
+    if pair := mask_folders(folders):
+        return {"": pair}
+    pairs = {}
+    for name in folders:
+        if split_name(name) in PARTS:
+            inside, _, _ = _partition(_visible(root / name, IMAGES, ScanNotes()), IMAGES)
+            if pair := mask_folders(inside):
+                pairs[name] = pair
+    return pairs
 
 
-def _with_mask(root: Path, key: str, masks: str) -> Record:
-    """Return an image's record with its mask, if it exists, and its split, if a folder names it."""
-    _, *folders, _ = key.split("/")
-    split = split_name(folders[0]) if folders else ""
-    same_name = Path(masks, *folders, Path(key).name)
-    candidates = (same_name.with_suffix(".png"), same_name)
-    mask = next((path for path in candidates if (root / path).exists()), None)
-    columns = {"mask": mask.as_posix()} if mask else {}
-    return Record(key=key, split=split if split in PARTS else "", columns=columns)
+def _masked(root: Path, top: str, pair: MaskFolders, notes: ScanNotes) -> Iterator[Record]:
+    """Yield the records of the images of a folder with their masks, where these exist.
+
+    top  the split that holds both folders; "": the root does, and folders inside may name splits
+    """
+    masks, images = Path(top, pair.masks).as_posix(), Path(top, pair.images).as_posix()
+    files = MaskFiles(root / masks)
+    for key in _below(root, images, IMAGES, notes):
+        inside = key[len(images) + 1 :]
+        split = split_name(top or inside.split("/")[0])
+        mask = files.of(inside)
+        columns = {"mask": f"{masks}/{mask}"} if mask else {}
+        yield Record(key=key, split=split if split in PARTS else "", columns=columns)
+    notes.unused_masks += [f"{masks}/{name}" for name in files.unused()]
 
 
 def _with_split(key: str) -> Record:
@@ -155,8 +187,9 @@ def files_in(
     if media_type.folders and _holds_frames(entries):
         return [folder]
     folders, keys, others = _partition(entries, media_type)
-    if media_type == IMAGES and _mask_folder(folders):
-        return files_in(folder / "images", media_type, notes)
+    if media_type == IMAGES and (pairs := _mask_folders(folder, folders)):
+        folders = [Path(top, pair.images).as_posix() for top, pair in pairs.items()]
+        keys = []
     notes.add(others, keys)
     for name in folders:
         keys += _below(folder, name, media_type, notes)

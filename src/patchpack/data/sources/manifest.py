@@ -25,9 +25,13 @@ FILE_COLUMNS = ("path", "mask")  # paths, relative to the manifest
 PLAIN_COLUMNS = ("path", "split", "label", "group", "mask")  # hold one text or number
 COLUMNS = {*PLAIN_COLUMNS, "caption", "captions", "text", "objects", "height", "width"}
 # What programs and spreadsheets write where there is no value.
-NO_VALUES = {"nan", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#null!", "#num!"}
+NO_VALUES = {
+    "nan", "null", "n/a", "<na>", "nat", "#n/a", "#ref!", "#value!", "#name?", "#div/0!",
+    "#null!", "#num!",
+}  # fmt: skip
+NO_VALUES_AS_WRITTEN = {"None", "NA", "\\N"}  # of Python, R, MySQL; `none` is a class
 LIST = re.compile(r"[\[{](.*[,'\":].*)?[\]}]", re.DOTALL)  # a list or object, but not [other]
-SUSPECT = frozenset("nN#[{")  # first characters of these; others need no further look
+SUSPECT = frozenset("nN#<\\[{")  # first characters of these; others need no further look
 Row = dict[str, str]
 
 
@@ -93,14 +97,17 @@ def _check_cells(row: Row, where: str) -> None:
         cell = clean(row.get(name, ""))
         if cell[:1] not in SUSPECT:
             continue
-        if cell.lower() in NO_VALUES:
-            raise BadDataset(f"{where}: {name} is {cell}; leave the cell empty if it has none")
+        if cell.lower() in NO_VALUES or cell in NO_VALUES_AS_WRITTEN:
+            raise BadDataset(
+                f"{where}: {name} is {cell}; leave the cell empty if it has no value, or write "
+                "another name"
+            )
         if name in ("split", "label") and LIST.fullmatch(cell):
             raise BadDataset(f"{where}: {name} is {cell[:80]}; one {name} for each row is read")
 
 
 def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
-    lines, delimiter, skipped = _delimiter(path, lines)
+    lines, delimiter, skipped = _delimiter(lines)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names: list[str] = []
     try:
@@ -124,9 +131,9 @@ def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
         raise BadDataset(f"{path}, line {number}: not CSV ({error})") from error
 
 
-def _delimiter(path: Path, lines: Iterator[str]) -> tuple[Iterator[str], str, int]:
+def _delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str, int]:
     """Return the lines from the header on, the delimiter, and the number of lines before."""
-    skipped, given = 0, "\t" if path.suffix.lower() == ".tsv" else ""
+    skipped, given = 0, ""
     for line in lines:
         text = clean(line)
         if not skipped and text.strip('"').lower().startswith("sep=") and len(text.strip('"')) <= 5:

@@ -36,6 +36,7 @@ class ScanNotes:
     skipped: Counter[str] = field(default_factory=Counter)  # folders and hidden files, by name
     # Class folders without any item, and the files in each by suffix.
     empty_classes: dict[str, Counter[str]] = field(default_factory=dict)
+    unused_masks: list[str] = field(default_factory=list)  # files that are no image's mask
     layout: str = ""  # which meaning was taken where the names of folders have two; "": they do not
 
     def add(self, names: Collection[str], items: Collection[str]) -> None:
@@ -72,6 +73,11 @@ class ScanNotes:
             f"no image in the class folder {name} ({_counts(files) if files else 'empty'})"
             for name, files in self.empty_classes.items()
         ]
+        if self.unused_masks:
+            names = ", ".join(self.unused_masks[:NAMED])
+            more = len(self.unused_masks) - NAMED
+            names += f" and {more:,} more" if more > 0 else ""
+            lines.append(f"masks of no image: {len(self.unused_masks):,} ({names})")
         return lines
 
     def json(self) -> dict[str, object]:
@@ -79,6 +85,7 @@ class ScanNotes:
         return {
             "passed_over": dict(self.files.most_common()),
             "skipped_folders": dict(self.skipped.most_common()),
+            "unused_masks": len(self.unused_masks),
             "empty_classes": {name: dict(files) for name, files in self.empty_classes.items()},
         }
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from patchpack.data.records import Record
+from patchpack.data.records import Record, alike
 
 GROUP = "group"  # column of a manifest
 NAMED = 5  # maximum groups listed in a message
@@ -57,7 +57,8 @@ def assign_splits(records: list[Record], seed: int, given: str) -> Assigned:
         return replace(record, split=split, held_out=holds_out)
 
     rule = _rule(records, len(loose), given, holds_out)
-    return Assigned([with_split(record) for record in records], rule, _notes(of_group))
+    notes = _notes(of_group) + _spellings(records)
+    return Assigned([with_split(record) for record in records], rule, notes)
 
 
 PARTS = ("val", "test")  # parts that are filled by hash; the rest is train
@@ -184,6 +185,19 @@ def _notes(of_group: Mapping[str, Counter[str]]) -> tuple[str, ...]:
     more = f"; and {len(torn) - NAMED:,} more" if len(torn) > NAMED else ""
     noun = "group is" if len(torn) == 1 else "groups are"
     return (f"{len(torn):,} {noun} in more than one split of the source: {'; '.join(names)}{more}",)
+
+
+def _spellings(records: Sequence[Record]) -> tuple[str, ...]:
+    """Name the groups that may be one."""
+    twins = alike({group for record in records if (group := record.columns.get(GROUP))})
+    if not twins:
+        return ()
+    names = "; ".join(" and ".join(map(repr, names)) for names in twins[:NAMED])
+    more = f"; and {len(twins) - NAMED:,} more" if len(twins) > NAMED else ""
+    return (
+        "groups that differ only in case, spaces or the writing of a number: "
+        f"{names}{more}; they are split as different groups",
+    )
 
 
 def _group(record: Record) -> str:

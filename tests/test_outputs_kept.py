@@ -178,6 +178,21 @@ def test_results_in_a_folder_of_the_user_are_never_replaced(capsys, run, tmp_pat
     assert patchpack(capsys, "eval", run)[0] == patchpack(capsys, "eval", run)[0] == 0
 
 
+@pytest.mark.parametrize("words", [
+    ("eval", "{run}", "--out", "{root}/results"),
+    ("eval", "{run}", "--suite", "cost", "--out", "{root}"),
+    ("compare", "{run}", "{other}", "--out", "{root}/results"),
+    ("inspect", "{root}", "--picture", "{root}/pack.png"),
+])  # fmt: skip
+def test_pictures_do_not_become_images_of_the_data(capsys, run, root, tmp_path, words):
+    shutil.copytree(run, tmp_path / "other")
+    names = {"run": run, "root": root, "other": tmp_path / "other"}
+    before = sorted(root.rglob("*"))
+    status, out, err = patchpack(capsys, *(word.format(**names) for word in words))
+    assert status == 2 and not out and f"is inside {root}" in err
+    assert sorted(root.rglob("*")) == before
+
+
 def test_a_link_in_a_run_folder_is_not_followed(capsys, run, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("precious")

@@ -9,7 +9,8 @@ from tyro.conf import Positional, arg
 from patchpack.cli.options import LimitOptions
 from patchpack.data.transforms.corruptions import SEVERITIES
 from patchpack.evaluation.request import NEEDS_REPORT, Request, suites_of
-from patchpack.inference.output_files import check_folder
+from patchpack.evaluation.run_data import data_source
+from patchpack.inference.output_files import check_folder, check_outside
 
 COMPARED = ("calibration", "robustness", "fairness")
 
@@ -48,6 +49,7 @@ def run_compare(options: Compare) -> int:
     if wrong := [name for name in suites if name not in COMPARED]:
         raise ValueError(f"compare has no suite {wrong[0]!r}: choose among {', '.join(COMPARED)}")
     check_folder(options.out)
+    check_outside(options.out, [data_source(run, options.data) for run in options.runs])
     request = Request(
         suites=suites,
         budgets=options.budgets,

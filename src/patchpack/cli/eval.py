@@ -31,9 +31,9 @@ from patchpack.evaluation.request import (
     read_label_map,
     suites_of,
 )
-from patchpack.evaluation.run_data import data_of
+from patchpack.evaluation.run_data import data_of, data_source
 from patchpack.inference.operating_point import check_tokens
-from patchpack.inference.output_files import check_new, make_folder, to_png
+from patchpack.inference.output_files import check_new, check_outside, make_folder, to_png
 from patchpack.inference.predictor import Predictor
 from patchpack.inference.text_files import read_lines
 from patchpack.metrics.undefined import json_values
@@ -112,6 +112,7 @@ def run_eval(parsed: Any) -> int:
     require_run(parsed.run)
     predictor = load_within(parsed.run, parsed)
     if parsed.out is not None:  # before the work, which would be lost
+        check_outside(parsed.out, [data_source(parsed.run, parsed.data)])
         make_folder(parsed.out)
     task = task_of(predictor.spec.task)
     options = task_options(parsed, task, lambda task: task.eval_options)

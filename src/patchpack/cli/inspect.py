@@ -19,7 +19,7 @@ from patchpack.data.reading import ReadingConfig
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.statistics import QUANTILES, Survey, plan_all, survey
 from patchpack.data.video.frame_sampling import ClipSampling, FrameSampling
-from patchpack.inference.output_files import check_picture, write_picture
+from patchpack.inference.output_files import check_outside, check_picture, write_picture
 from patchpack.model.navit import forward_flops
 from patchpack.model.presets import model_config
 from patchpack.terminal import Terminal
@@ -53,6 +53,7 @@ def run_inspect(options: Inspect) -> int:
         raise ValueError("--picture draws a pack of images, not of clips")
     if options.picture:
         check_picture(options.picture)
+        check_outside(options.picture, [options.source])
     media_type = CLIPS if options.frames else IMAGES
     reading = options.over(ReadingConfig(intensity_range=options.intensity_range))
     index = build_index(

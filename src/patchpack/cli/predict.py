@@ -20,6 +20,7 @@ from patchpack.data.images import BadImage
 from patchpack.data.records import CLIPS, IMAGES
 from patchpack.data.sources.scan_notes import ScanNotes
 from patchpack.inference.image_files import image_files, in_groups
+from patchpack.inference.output_files import check_outside
 from patchpack.inference.predictor import Predictor, readable
 from patchpack.printable import printable
 from patchpack.tasks.registry import TASKS, task_of
@@ -55,6 +56,8 @@ def run_predict(parsed: Any) -> int:
     if parsed.output is not None:
         if task.writer is None:
             raise ValueError(f"--output is for {_tasks_with_writer()}; {parsed.run} prints labels")
+        if parsed.output.suffix.lower() != ".json":  # a folder of pictures
+            check_outside(parsed.output, parsed.images)
         writer = task.writer(parsed.output, predictor, paths, options)
     print_depth_notice(paths, predictor.spec.reading)
     bad: list[BadImage] = []

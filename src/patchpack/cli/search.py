@@ -12,7 +12,12 @@ from patchpack.cli.embed import image_arrays, require_text
 from patchpack.cli.options import LimitOptions, kept, load_within
 from patchpack.cli.predict import report_unreadable
 from patchpack.data.images import BadImage, decode
-from patchpack.inference.output_files import check_picture, replace_picture, write_picture
+from patchpack.inference.output_files import (
+    check_outside,
+    check_picture,
+    replace_picture,
+    write_picture,
+)
 from patchpack.printable import printable
 from patchpack.visualize.contact_sheet import SHOWN, Hit, draw_hits
 
@@ -41,6 +46,8 @@ def run_search(options: Search) -> int:
         raise ValueError("there is no query: give a text in quotes")
     picture = options.picture or options.run / "search.png"
     check_picture(picture, new=options.picture is not None)
+    if options.picture is not None:
+        check_outside(picture, [options.images])
     predictor = load_within(options.run, options)
     require_text(predictor, options.run)
     texts = predictor.embed_texts(options.queries)

@@ -13,6 +13,22 @@ from patchpack.tasks.registry import task_of
 from patchpack.train.loop import TrainingError
 
 
+def data_source(folder: Path, data: Path | None) -> Path:
+    """The folder or file of a run's own data, or of the data given; raises TrainingError where the
+    run's own are gone."""
+    require_run(folder)
+    if data is not None:
+        return data
+    root = load_config(folder).data.root
+    if root is None:
+        raise TrainingError(f"{folder} does not name its data: give --data")
+    if not root.exists():
+        raise TrainingError(
+            f"{root}, the data of {folder}, is gone; give its new place with --data"
+        )
+    return root
+
+
 def data_of(
     folder: Path,
     *,
@@ -28,18 +44,10 @@ def data_of(
     max_bad_fraction  share of items that may be unreadable; None: that of the run
     reading           limits of one file; None: those of the run
     """
-    require_run(folder)
-    run = load_config(folder)
+    root, run = data_source(folder, data), load_config(folder)
     config = run.data
     if max_bad_fraction is None:
         max_bad_fraction = config.max_bad_fraction
-    root = data or config.root
-    if root is None:
-        raise TrainingError(f"{folder} does not name its data: give --data")
-    if data is None and not root.exists():
-        raise TrainingError(
-            f"{root}, the data of {folder}, is gone; give its new place with --data"
-        )
     index = build_index(
         root,
         max_bad_fraction=max_bad_fraction,

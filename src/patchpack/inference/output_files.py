@@ -17,6 +17,20 @@ def check_new(paths: Iterable[Path]) -> None:
         writing.check_new(path)
 
 
+def check_outside(output: Path, sources: Iterable[Path]) -> None:
+    """Raise ValueError for pictures inside a folder that images are read from: they would become
+    images of it.
+
+    sources  files and folders of images
+    """
+    for source in sources:
+        if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+            raise ValueError(
+                f"{output} is inside {source}, and its pictures would become images of that "
+                "folder: name an output outside of it"
+            )
+
+
 def write_picture(path: Path, image: Image.Image) -> None:
     """Write a picture to a new file, in the format of its suffix."""
     writing.write_new(path, lambda file: image.save(file, PICTURES[path.suffix.lower()]))

@@ -16,7 +16,7 @@ from patchpack.data.pipeline import EvalView, evaluation_batches, training_batch
 from patchpack.data.transforms.augment import Augment
 from patchpack.data.transforms.mosaic import mosaic
 from patchpack.data.transforms.sample import Sample
-from patchpack.run import fingerprint
+from patchpack.train.items import fingerprint
 
 INPUT = InputSpec(patch_size=8)
 

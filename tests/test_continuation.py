@@ -239,12 +239,12 @@ def test_a_config_without_data_is_named(run):
 
 
 WRONG = {
-    "[]": "config.json is not the config of a run: expected an object of RunConfig",
+    "[]": "config.json is not the config of a run: it is not a JSON object",
     "null": "is not the config of a run",
     "{": "is not JSON",
     '{"optim": {"lr": "high"}}': "optim.lr: expected a number",
     '{"optim": {"lr": 1e999}}': "optim.lr: inf is not finite",
-    "[" * 100_000: "is not JSON",
+    "[" * 100_000: "is nested too deeply",
 }
 
 
@@ -259,11 +259,13 @@ def test_configs_of_a_wrong_shape_are_named_with_their_path(tmp_path, text, mess
 def test_binary_configs_and_devices_are_named(tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(bytes(range(256)))
-    with pytest.raises(TrainingError, match=r"config\.json is not JSON"):
+    with pytest.raises(
+        TrainingError, match=r"config\.json is not the config of a run: it is not UTF-8 text"
+    ):
         resume(tmp_path, live=False)
     path.unlink()
     path.symlink_to("/dev/zero")
-    with pytest.raises(TrainingError, match="is not a run"):
+    with pytest.raises(TrainingError, match=r"config\.json .* it is a pipe or a device"):
         resume(tmp_path, live=False)
 
 

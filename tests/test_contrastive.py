@@ -237,7 +237,7 @@ WRONG = [
     (["search", "RUN", "DIR", "red", "--picture", "p.xyz"], "a picture ends in .png"),
     (["search", "RUN", "DIR", "red", "--top", "0"], "top must be at least 1"),
     (["embed", "RUN", "-o", "v.npz"], "nothing to embed"),
-    (["embed", "RUN", "--texts", "IMAGE", "-o", "v.npz"], "decode"),
+    (["embed", "RUN", "--texts", "IMAGE", "-o", "v.npz"], "is not UTF-8 text"),
     (["eval", "RUN", "--where", "vendor=x"], "no column 'vendor'"),
 ]
 
@@ -347,6 +347,6 @@ def test_output_files_keep_the_names_that_they_are_given(capsys, run, root, tmp_
 def test_templates_are_part_of_what_is_kept(capsys, run, tmp_path):
     templates = tmp_path / "t.txt"
     templates.write_text("an image of {}\n")
-    words = ("eval", run, "--suite", "calibration", "--budgets", 16, "--out", tmp_path, "--json")
+    words = ("eval", run, "--suite", "calibration", "--budgets", 16, "--json")
     plain, other = patchpack(capsys, *words), patchpack(capsys, *words, "--templates", templates)
     assert json.loads(plain[1])["calibration"] != json.loads(other[1])["calibration"]

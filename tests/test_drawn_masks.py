@@ -16,7 +16,7 @@ from patchpack.data.annotations.drawn_masks import outline_classes
 from patchpack.data.annotations.masks import Masks, attach_drawn_masks
 from patchpack.data.images import BadImage
 from patchpack.data.index import Index, build_index
-from patchpack.run import fingerprint
+from patchpack.train.items import fingerprint
 from test_cli import patchpack
 
 # pycocotools 2.0.11 decodes with an array protocol that NumPy 2 warns about

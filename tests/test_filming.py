@@ -26,7 +26,7 @@ from patchpack.run import start
 from patchpack.tasks.classification.options import ClassificationEvalOptions
 from patchpack.tasks.classification.task import build
 from patchpack.tasks.classification.video_predictor import VideoClassificationPredictor
-from patchpack.tasks.initialize import initialize_from_run
+from patchpack.tasks.initialize import best_of_run, initialize
 from runs import assert_resumes_exactly, tiny
 from test_cli import patchpack
 
@@ -222,8 +222,14 @@ def test_a_model_of_images_becomes_one_of_clips_that_says_the_same_of_still_ones
     )  # fmt: skip
     paths, folders = still(tmp_path / "still", images)
     for how in ("central", "average"):
-        task = build(ModelSpec(model=clips.model, task=clips.task, classes=before.spec.classes))
-        assert initialize_from_run(task, config.out, lambda spec: True, how)
+        spec = ModelSpec(
+            model=clips.model,
+            task=clips.task,
+            classes=before.spec.classes,
+            frames=clips.data.frames,
+        )
+        task = build(spec)
+        assert initialize(task, best_of_run(config.out), lambda spec: True, how)
         batch = pp.pack_clips(folders, clips.model.tubelets)
         image_batch = pp.pack(paths, patch_size=4)
         task.eval(), before.model.eval()

@@ -161,9 +161,7 @@ def test_a_rank_that_is_killed_stops_the_other_which_saves(root, tmp_path):
     with Command(config, tmp_path, launcher=TORCHRUN) as command:
         os.kill([command.wait_for_step(rank) for rank in (0, 1)][1], signal.SIGKILL)
         status, err = command.end()
-    # torchrun sends SIGTERM to the other, which may end it after it has saved and before it prints.
-    printed = "another process of this run has ended; step" in err
-    assert status == 1 and (printed or "Signal 15 (SIGTERM) received" in err)
+    assert status == 1 and "another process of this run has ended; step" in err
     assert list_checkpoints(config.out / "checkpoints", "last")
 
 

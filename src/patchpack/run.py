@@ -11,6 +11,7 @@ run/
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ from patchpack.train.precision import choose_dtype
 from patchpack.train.progress import Progress
 from patchpack.train.provenance import environment
 from patchpack.train.run_folder import CHECKPOINTS, CONFIG, check_new_folder, locked
-from patchpack.train.stopping import TrainingError, naming_lost_process
+from patchpack.train.stopping import TrainingError, catch_stop_signals, naming_lost_process
 from patchpack.writing import OutputExists, replace_file, write_text_atomic
 
 
@@ -94,7 +95,7 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
     """1. index the data, 2. prepare the task, 3. build the module, 4. initialize it from --init
     or restore it from the last checkpoint, 5. train."""
     task = task_of(config.task)
-    with naming_lost_process(), init_distributed() as world, ExitStack() as held:
+    with naming_lost_process(), ExitStack() as held, init_distributed() as world:
         notes = [held.enter_context(locked(config.out))] if resumed and world.is_main else []
         before = continuation(config, world) if resumed else None
         context = task_context(config, world, resumed=resumed)
@@ -128,13 +129,14 @@ def _train(config: RunConfig, *, resumed: bool, live: bool) -> Progress:
             resume_fraction=trainer.progress.fraction_done(config.train),
             live=live and world.is_main,
         )
+        received = held.enter_context(catch_stop_signals())  # also while all is closed
         try:
             if not resumed:
                 _log_data(log, index, task_run, config.data)
             for message in filter(None, (*notes, *task_run.messages)):
                 log.message(message)
             bad_before = before.checkpoint.state["bad_images"] if before else {}
-            _fit(trainer, config, task_run, spec, bad_before, items, log)
+            _fit(trainer, config, task_run, spec, bad_before, items, log, received)
         finally:
             log.close()
             if world.is_main:
@@ -247,6 +249,7 @@ def _fit(
     bad_before: dict[str, str],
     items: dict[str, Items],
     log: RunLog,
+    received: Sequence[int],
 ) -> None:
     world, task = trainer.world, task_of(config.task)
     shard = world.rank, world.size
@@ -303,7 +306,10 @@ def _fit(
     writer = CheckpointWriter(config.out, config.out / CHECKPOINTS, extra)
     validation = Validation(evaluate, task.metric)
     with closing(batches):
-        fit(trainer, batches, log, bad, validation, writer, pack_tokens=config.data.max_tokens)
+        fit(
+            trainer, batches, log, bad, validation, writer,
+            pack_tokens=config.data.max_tokens, received=received,
+        )  # fmt: skip
 
 
 def _draw(folder: Path) -> None:

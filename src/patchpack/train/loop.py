@@ -12,7 +12,7 @@ step): the state of a run is its weights, its optimizer and its progress.
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
@@ -48,7 +48,7 @@ from patchpack.train.optim import OptimConfig, build_optimizers, learning_rate
 from patchpack.train.precision import autocast
 from patchpack.train.progress import Progress
 from patchpack.train.restore import restore_training
-from patchpack.train.stopping import Stopped, TrainingError, catch_stop_signals, saved_on_loss
+from patchpack.train.stopping import Stopped, TrainingError, saved_on_loss
 
 
 class Objective(nn.Module):
@@ -303,11 +303,13 @@ def fit(
     writer: CheckpointWriter,
     *,
     pack_tokens: int,
+    received: Sequence[int],
 ) -> None:
     """Train to the configured number of steps or budget, with evaluations and checkpoints.
 
     unreadable   images that could not be read so far
     pack_tokens  token slots per pack, for the fill in the log
+    received     stop signals that this process has received, as they come
 
     Raises Stopped after saving on SIGINT, SIGTERM or SIGHUP; TrainingError when the run cannot go
     on, after saving the last completed step if data cannot be read or another process has ended;
@@ -329,7 +331,7 @@ def fit(
             progress.best, progress.best_step = value, progress.step
             writer.save(trainer, "best", unreadable.reasons)
 
-    with catch_stop_signals() as received, saved_on_loss(save_last_step):
+    with saved_on_loss(save_last_step):
         if progress.evaluation_due:  # it failed when the run stopped
             evaluate()
             writer.save(trainer, "last", unreadable.reasons)

@@ -20,7 +20,19 @@ from faults.verdicts import Outcome, Verdict, of_error
 from patchpack.data.index import Index, build_index
 
 Row = tuple[str, str, str]  # path, label, split
-LABELS = ("cat", "dog", "a long name", "Füchse", "0", "none", "Null Island", "True", "a;b", 'x"y', "0.10")
+LABELS = (
+    "cat",
+    "dog",
+    "a long name",
+    "Füchse",
+    "0",
+    "none",
+    "Null Island",
+    "True",
+    "a;b",
+    'x"y',
+    "0.10",
+)
 DIRECTORIES = ("", "images/", "a folder/", "ü/")
 SIZE = (8, 10)  # height, width of every image, px
 

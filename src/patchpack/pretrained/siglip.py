@@ -2,7 +2,7 @@
 
 Zhai et al., arXiv 2303.15343; Tschannen et al., arXiv 2502.14786. NaFlex models embed flattened
 patches and resize their table bilinearly with antialiasing; models of squares embed with a
-convolution and resize theirs bicubically without. Texts are left out.
+convolution and resize their table bicubically without it. Texts are left out.
 """
 
 from torch import Tensor
